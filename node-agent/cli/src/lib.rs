@@ -1,0 +1,1 @@
+//! The `understudy` command line: its sub-commands as a library, so that tests call them too.

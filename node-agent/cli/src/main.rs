@@ -1,0 +1,3 @@
+//! The `understudy` binary: one multi-call program for the agent, the engine and the person.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! See the crate's own files; this root only declares them.
