@@ -1,0 +1,105 @@
+//! Requests to an agent.
+
+use serde::{Deserialize, Serialize};
+use understudy_types::{Durability, Epoch, Incarnation, MemberName, ReturnService};
+
+/// Where a member is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberAddress {
+    /// The member.
+    pub member: MemberName,
+    /// DNS name or address, without port.
+    pub host: String,
+}
+
+/// What the pair is. Written by the operator from the spec, persisted by each agent, and replaced
+/// only by a higher version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheme {
+    /// `metadata.generation` of the ActiveStandbyPair that this was made from.
+    pub version: u64,
+    /// The pods that may vote. Who really votes stands on the Lease.
+    pub voters: Vec<MemberAddress>,
+    /// Read-only subscribers, at most 127.
+    pub subscribers: Vec<MemberAddress>,
+    /// What a commit waits for.
+    pub return_service: ReturnService,
+    /// Which disks hold it first.
+    pub durability: Durability,
+    /// D of the protocol, in milliseconds, 3,000 to 60,000.
+    pub lease_duration_ms: u64,
+    /// Port of replication.
+    pub replication_port: u16,
+    /// Whether agents may become active without a person; false under `mode: Paused`.
+    pub automatic: bool,
+}
+
+/// Asks the agent to consider a candidacy now instead of at its next own look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CandidacyRequest {
+    /// Epoch on the Lease that the asker judged; another one makes the request stale.
+    pub epoch: Epoch,
+    /// Why, in words, for the decision's record.
+    pub reason: String,
+}
+
+/// How somebody knows that a process is dead (R10). Nothing else is a proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum DeathEvidence {
+    /// The parent process reaped it.
+    #[serde(rename_all = "camelCase")]
+    Reaped {
+        /// Exit code, or 128 + signal.
+        exit_code: i32,
+    },
+    /// The kubelet reports its container terminated and names the incarnation.
+    #[serde(rename_all = "camelCase")]
+    ContainerTerminated {
+        /// Exit code from the container's status.
+        exit_code: i32,
+    },
+    /// The same pod already runs a later container.
+    LaterContainer,
+    /// A person says so.
+    #[serde(rename_all = "camelCase")]
+    Person {
+        /// Who.
+        name: String,
+    },
+}
+
+/// An incarnation is dead, and how it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeathReport {
+    /// The member that ran it.
+    pub member: MemberName,
+    /// The process.
+    pub incarnation: Incarnation,
+    /// The proof.
+    pub evidence: DeathEvidence,
+}
+
+/// Asks the active to hand its role to the standby (R22).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferRequest {
+    /// Epoch of the active; another one makes the request stale.
+    pub epoch: Epoch,
+    /// Who shall become active.
+    pub to: MemberName,
+    /// How long the active may hold commits back before it undoes the attempt, in milliseconds.
+    pub deadline_ms: u64,
+}
+
+/// Why a request was not taken; sent with status 409 (stale), 403 (identity) or 422 (bad).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// What is wrong, and what to do instead.
+    pub reason: String,
+}
