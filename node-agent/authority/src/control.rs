@@ -2,12 +2,10 @@
 //! before any answer that relies on it; a role is never in it.
 
 use serde::{Deserialize, Serialize};
-use understudy_types::{Dbid, Epoch, EpochId, MemberName, Span, StoreId};
+use understudy_types::{Dbid, Epoch, EpochId, Incarnation, MemberName, Span, StoreId};
 
 /// Highest Lease record seen: an older one later is an amnesiac voter (A1.14).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct LeaseSeen {
     /// Epoch on the record.
     pub epoch: Epoch,
@@ -28,6 +26,9 @@ pub struct ControlState {
     pub promised: EpochId,
     /// T_max: the longest grant ever given, raised before its first use.
     pub grant_longest: Span,
+    /// Who was ever given a grant, newest last, at most [`ControlState::GRANTED_MAX`]: when all of
+    /// them are proven dead, no blackout is needed (R6).
+    pub granted_to: Vec<Incarnation>,
     /// D_max: the longest lease duration seen.
     pub lease_longest: Span,
     /// Highest Lease record that anything here relied on.
@@ -46,6 +47,10 @@ pub struct ControlState {
 pub struct ControlError(#[source] postcard::Error);
 
 impl ControlState {
+    /// Most receivers of grants that are remembered. One more forgets the oldest, which is safe:
+    /// a receiver that old has seen its grants run out while this process was alive.
+    pub const GRANTED_MAX: usize = 4;
+
     /// A fresh directory of `member`.
     #[must_use]
     pub fn fresh(member: MemberName, store: StoreId) -> Self {
@@ -55,12 +60,39 @@ impl ControlState {
             member,
             promised: EpochId::default(),
             grant_longest: Span::ZERO,
+            granted_to: Vec::new(),
             lease_longest: Span::ZERO,
             lease_seen: LeaseSeen::default(),
             acked_beyond_fsync: None,
             poisoned: false,
             starts: 0,
         }
+    }
+
+    /// Remembers that `active` is given grants of length `span`. Returns whether anything changed, and
+    /// so must be persisted before the first such grant leaves.
+    pub fn raise_grant(&mut self, active: Incarnation, span: Span) -> bool {
+        let longer = span > self.grant_longest;
+        let newcomer = !self.granted_to.contains(&active);
+        if longer {
+            self.grant_longest = span;
+        }
+        if newcomer {
+            self.granted_to.push(active);
+            if self.granted_to.len() > Self::GRANTED_MAX {
+                self.granted_to.remove(0);
+            }
+        }
+        longer || newcomer
+    }
+
+    /// Raises the promise; returns whether it rose and so must be persisted before any answer.
+    pub fn raise_promise(&mut self, epoch: EpochId) -> bool {
+        let rises = epoch.number > self.promised.number;
+        if rises {
+            self.promised = epoch;
+        }
+        rises
     }
 
     /// Bytes for the control file.

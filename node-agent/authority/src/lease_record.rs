@@ -213,10 +213,7 @@ mod tests {
             LeaseState::Held,
             LeaseState::Released,
             LeaseState::Initialising { by: holder("orders-1") },
-            LeaseState::Transferring {
-                to: MemberName::new("orders-2").unwrap(),
-                lsn: Lsn(12),
-            },
+            LeaseState::Transferring { to: MemberName::new("orders-2").unwrap(), lsn: Lsn(12) },
         ] {
             record.state = state;
             assert_eq!(LeaseRecord::parse(&record.render()).unwrap(), record);
@@ -227,10 +224,7 @@ mod tests {
     fn a_held_record_without_a_holder_is_refused() {
         let mut record = LeaseRecord::uninitialised(4000);
         record.state = LeaseState::Held;
-        assert!(matches!(
-            LeaseRecord::parse(&record.render()),
-            Err(RecordError::Contradiction(_))
-        ));
+        assert!(matches!(LeaseRecord::parse(&record.render()), Err(RecordError::Contradiction(_))));
     }
 
     #[test]

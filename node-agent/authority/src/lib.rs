@@ -10,12 +10,18 @@
 //!
 //! Deliberately absent: clocks, files, sockets, Kubernetes. Time is an argument.
 
+mod candidacy;
 mod clock;
 mod control;
+mod heartbeats;
 mod lease_record;
+mod view;
 
+pub use candidacy::{Candidate, Ground, Veto, blackout_until, may_candidate};
 pub use clock::{Timing, TimingError};
 pub use control::{ControlError, ControlState, LeaseSeen};
+pub use heartbeats::Heartbeats;
 pub use lease_record::{
     Holder, LeaseRecord, LeaseState, RecordError, StandbySync, SyncClass, Voter,
 };
+pub use view::{LeaseView, Sight, Versioned};

@@ -1,1 +1,5 @@
-//! See the crate's own files; this root only declares them.
+//! Replication of a pair without any I/O.
+mod message;
+pub use message::{
+    Attach, Attached, FRAME_BYTES_MAX, Follower, FollowerKind, Message, MessageError, WIRE_VERSION,
+};

@@ -1,0 +1,278 @@
+//! The one veto file: may this member run for active, and may its store be promoted (R7, R11, R13)?
+//! Agent, operator, model and simulation ask here and nowhere else.
+
+use crate::{ControlState, Holder, LeaseRecord, LeaseState, LeaseView, Timing};
+use std::fmt;
+use understudy_types::{Incarnation, MemberName, Moment};
+
+/// All that a candidacy is judged on.
+#[derive(Debug)]
+pub struct Candidate<'a> {
+    /// The would-be candidate.
+    pub me: &'a Holder,
+    /// Its control file.
+    pub control: &'a ControlState,
+    /// What it knows of the Lease.
+    pub view: &'a LeaseView,
+    /// The pair's times.
+    pub timing: Timing,
+    /// When this process started.
+    pub started: Moment,
+    /// When it last received a heartbeat in which the holder said `serving`.
+    pub heard_serving: Option<Moment>,
+    /// Processes that are proven dead (R10).
+    pub proven_dead: &'a [Incarnation],
+    /// Why the store must not be promoted at this time: unfinished duplicate, failed apply, damage.
+    pub unfit: Option<&'a str>,
+    /// Whether agents may become active without a person.
+    pub automatic: bool,
+    /// Until when it yields after a lapse of its own authority (R4).
+    pub yields_until: Moment,
+}
+
+/// On what ground the Lease is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// No new version for F·D + g, confirmed by a consistent read.
+    Expired,
+    /// The holder's process is proven dead.
+    ProvenDead,
+    /// The holder let go by its own write, or its parent did for it.
+    Released,
+    /// The holder hands over to this member.
+    Transferred,
+    /// This very process holds it, and lapsed.
+    Own,
+}
+
+impl Ground {
+    /// Whether the holder can have no authority left, so that no grant has to run out (R8).
+    #[must_use]
+    pub const fn ends_authority(self) -> bool {
+        match self {
+            Self::ProvenDead | Self::Released | Self::Transferred | Self::Own => true,
+            Self::Expired => false,
+        }
+    }
+}
+
+/// Why a member may not candidate now. The text is shown in status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Veto {
+    /// `mode: Paused`, or the scheme is not known yet.
+    NotAutomatic,
+    /// The Lease was not seen yet.
+    LeaseUnknown,
+    /// The Lease is older than what was seen before (R21).
+    LeaseRegressed,
+    /// There is no database yet.
+    Uninitialised,
+    /// This member is another database's.
+    WrongDatabase,
+    /// This store has no vote.
+    NotVoter,
+    /// The store must not be promoted; why.
+    Unfit(String),
+    /// Grants of an earlier life of this store may be in use (R6).
+    Blackout {
+        /// Until when.
+        until: Moment,
+    },
+    /// Authority lapsed; the other voter goes first (R4).
+    Yielding {
+        /// Until when.
+        until: Moment,
+    },
+    /// The Lease is held and not expired.
+    Held {
+        /// By whom.
+        by: MemberName,
+        /// When it may be called expired.
+        until: Moment,
+    },
+    /// The Lease is being handed to another member.
+    TransferringTo(MemberName),
+    /// The holder says that it serves (R7).
+    HearsServing {
+        /// Until when that counts.
+        until: Moment,
+    },
+    /// An earlier process of this member holds the Lease and is not proven dead (R11).
+    UnprovenTwin(Incarnation),
+    /// S does not contain this process: acknowledged commits may be missing here (R13).
+    NotInSync {
+        /// The last holder, who has them.
+        holder: MemberName,
+    },
+    /// The recorded standby goes first for one D (R13b).
+    StandbyFirst {
+        /// Until when.
+        until: Moment,
+    },
+}
+
+impl fmt::Display for Veto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAutomatic => f.write_str("mode is Paused: a person decides"),
+            Self::LeaseUnknown => f.write_str("the Lease was not read yet"),
+            Self::LeaseRegressed => f.write_str(
+                "the Lease is older than what this member has seen: no candidacy until it is re-created above every known epoch",
+            ),
+            Self::Uninitialised => f.write_str("there is no database yet"),
+            Self::WrongDatabase => f.write_str("the Lease names another database"),
+            Self::NotVoter => f.write_str("this store is not a listed voter"),
+            Self::Unfit(why) => write!(f, "this store cannot be promoted: {why}"),
+            Self::Blackout { .. } => {
+                f.write_str("grants of an earlier life of this store may still be in use")
+            }
+            Self::Yielding { .. } => f.write_str("authority lapsed: the other voter goes first"),
+            Self::Held { by, .. } => write!(f, "the Lease is held by {by}"),
+            Self::TransferringTo(to) => write!(f, "the Lease is being handed to {to}"),
+            Self::HearsServing { .. } => f.write_str("the active says that it serves"),
+            Self::UnprovenTwin(inc) => write!(
+                f,
+                "an earlier process of this member ({inc}) holds the Lease and is not proven dead"
+            ),
+            Self::NotInSync { holder } => write!(
+                f,
+                "this store is not recorded in sync: acknowledged commits may be on {holder} only"
+            ),
+            Self::StandbyFirst { .. } => f.write_str("the recorded standby goes first"),
+        }
+    }
+}
+
+/// Whether a candidacy may begin at `now`, and on what ground (R7).
+///
+/// # Errors
+/// The first veto that stands.
+pub fn may_candidate(candidate: &Candidate<'_>, now: Moment) -> Result<Ground, Veto> {
+    if !candidate.automatic {
+        return Err(Veto::NotAutomatic);
+    }
+    let record = candidate.view.record().ok_or(Veto::LeaseUnknown)?;
+    if candidate.view.is_regressed() {
+        return Err(Veto::LeaseRegressed);
+    }
+    let ground = ground(candidate, record)?;
+    let blackout = blackout_until(candidate);
+    if now < blackout {
+        return Err(Veto::Blackout { until: blackout });
+    }
+    if now < candidate.yields_until {
+        return Err(Veto::Yielding { until: candidate.yields_until });
+    }
+    if ground == Ground::Expired
+        && let Some(heard) = candidate.heard_serving
+    {
+        let until = heard + candidate.timing.lease();
+        if now < until {
+            return Err(Veto::HearsServing { until });
+        }
+    }
+    is_eligible(candidate, record, now)?;
+    Ok(ground)
+}
+
+/// Until when this process neither grants, candidates nor promises (R6).
+#[must_use]
+pub fn blackout_until(candidate: &Candidate<'_>) -> Moment {
+    let control = candidate.control;
+    let released = candidate.view.record().is_some_and(|r| match r.state {
+        LeaseState::Released | LeaseState::Transferring { .. } => true,
+        LeaseState::Uninitialised | LeaseState::Initialising { .. } | LeaseState::Held => false,
+    });
+    let is_over = |inc: &Incarnation| {
+        candidate.proven_dead.contains(inc)
+            || released
+                && candidate
+                    .view
+                    .record()
+                    .and_then(|r| r.holder.as_ref())
+                    .is_some_and(|h| h.incarnation == *inc)
+    };
+    if control.granted_to.iter().all(is_over) {
+        return Moment::ZERO;
+    }
+    candidate.started + Timing::stretched(control.grant_longest)
+}
+
+fn ground(candidate: &Candidate<'_>, record: &LeaseRecord) -> Result<Ground, Veto> {
+    let holder = match &record.state {
+        LeaseState::Uninitialised | LeaseState::Initialising { .. } => {
+            return Err(Veto::Uninitialised);
+        }
+        LeaseState::Released => return Ok(Ground::Released),
+        LeaseState::Transferring { to, .. } if *to == candidate.me.member => {
+            return Ok(Ground::Transferred);
+        }
+        LeaseState::Transferring { to, .. } => {
+            let to = to.clone();
+            return if candidate.view.is_expired() {
+                Ok(Ground::Expired)
+            } else {
+                Err(Veto::TransferringTo(to))
+            };
+        }
+        LeaseState::Held => record.holder.as_ref().ok_or(Veto::Uninitialised)?,
+    };
+    if holder.incarnation == candidate.me.incarnation {
+        return Ok(Ground::Own);
+    }
+    if candidate.proven_dead.contains(&holder.incarnation) {
+        return Ok(Ground::ProvenDead);
+    }
+    if holder.member == candidate.me.member {
+        return Err(Veto::UnprovenTwin(holder.incarnation));
+    }
+    if candidate.view.is_expired() {
+        return Ok(Ground::Expired);
+    }
+    Err(Veto::Held { by: holder.member.clone(), until: candidate.view.expiry() })
+}
+
+/// R13 (a) and (b); comparison and waiver are not built.
+fn is_eligible(candidate: &Candidate<'_>, record: &LeaseRecord, now: Moment) -> Result<(), Veto> {
+    let me = candidate.me;
+    if record.dbid != candidate.control.dbid || record.dbid.is_none() {
+        return Err(Veto::WrongDatabase);
+    }
+    if !record.is_voter(&me.member, me.store) {
+        return Err(Veto::NotVoter);
+    }
+    if candidate.control.poisoned {
+        return Err(Veto::Unfit("a write of its log failed".into()));
+    }
+    if let Some(why) = candidate.unfit {
+        return Err(Veto::Unfit(why.into()));
+    }
+    let recorded = record.sync.as_ref().map(|s| &s.standby);
+    if recorded == Some(me) {
+        return Ok(());
+    }
+    let holder = record.holder.as_ref().ok_or(Veto::Uninitialised)?;
+    let is_last_holder = holder.member == me.member && holder.store == me.store;
+    let not_in_sync = Veto::NotInSync { holder: holder.member.clone() };
+    if !is_last_holder {
+        return Err(not_in_sync);
+    }
+    let has_all = holder.incarnation == me.incarnation
+        || recorded.is_none()
+        || candidate.control.acked_beyond_fsync != Some(record.epoch);
+    if !has_all {
+        let standby = recorded.map_or_else(|| holder.member.clone(), |s| s.member.clone());
+        return Err(Veto::NotInSync { holder: standby });
+    }
+    if recorded.is_some() {
+        let until = candidate.started + candidate.timing.lease();
+        if now < until {
+            return Err(Veto::StandbyFirst { until });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "candidacy_tests.rs"]
+mod tests;

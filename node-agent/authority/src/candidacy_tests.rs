@@ -1,0 +1,208 @@
+//! One test for each sentence of R6, R7, R11 and R13 that a candidacy can break.
+
+use super::*;
+use crate::{LeaseSeen, Sight, StandbySync, SyncClass, Versioned, Voter};
+use understudy_types::{Dbid, Epoch, Span, StoreId};
+use uuid::Uuid;
+
+const D: Span = Span::millis(4_000);
+
+fn at(ms: u64) -> Moment {
+    Moment(ms * 1_000_000)
+}
+
+fn process(member: &str, store: u128, start: u64) -> Holder {
+    Holder {
+        member: MemberName::new(member).unwrap(),
+        store: StoreId(Uuid::from_u128(store)),
+        incarnation: Incarnation { start, id: Uuid::from_u128(store * 100 + u128::from(start)) },
+    }
+}
+
+struct Case {
+    me: Holder,
+    control: ControlState,
+    record: LeaseRecord,
+    dead: Vec<Incarnation>,
+    heard: Option<Moment>,
+    expired: bool,
+    unfit: Option<&'static str>,
+    yields: Moment,
+}
+
+impl Case {
+    /// B stands by in sync for A, which is silent and expired: the plain failover.
+    fn standby() -> Self {
+        let (a, b) = (process("x-1", 1, 1), process("x-2", 2, 1));
+        let mut record = LeaseRecord::uninitialised(4_000);
+        record.dbid = Some(Dbid(Uuid::from_u128(5)));
+        record.epoch = Epoch(3);
+        record.state = LeaseState::Held;
+        record.voters =
+            [&a, &b].map(|h| Voter { member: h.member.clone(), store: h.store }).to_vec();
+        record.sync = Some(StandbySync { standby: b.clone(), class: SyncClass::Twosafe });
+        record.holder = Some(a);
+        let mut control = ControlState::fresh(b.member.clone(), b.store);
+        control.dbid = record.dbid;
+        Self {
+            me: b,
+            control,
+            record,
+            dead: vec![],
+            heard: None,
+            expired: true,
+            unfit: None,
+            yields: Moment::ZERO,
+        }
+    }
+
+    /// A itself restarted as a later process.
+    fn restarted_holder() -> Self {
+        let mut case = Self::standby();
+        case.dead.push(case.record.holder.as_ref().unwrap().incarnation);
+        case.me = process("x-1", 1, 2);
+        case.control = ControlState::fresh(case.me.member.clone(), case.me.store);
+        case.control.dbid = case.record.dbid;
+        case
+    }
+
+    fn verdict(&self, now: Moment) -> Result<Ground, Veto> {
+        let mut view = LeaseView::new(LeaseSeen::default());
+        let versioned = Versioned { version: "7".into(), record: self.record.clone() };
+        view.observe(
+            Sight { versioned: versioned.clone(), asked: Some(Moment::ZERO) },
+            Moment::ZERO,
+        );
+        if self.expired {
+            view.observe(Sight { versioned, asked: Some(view.expiry()) }, view.expiry());
+        }
+        let candidate = Candidate {
+            me: &self.me,
+            control: &self.control,
+            view: &view,
+            timing: Timing::new(4_000).unwrap(),
+            started: at(1_000),
+            heard_serving: self.heard,
+            proven_dead: &self.dead,
+            unfit: self.unfit,
+            automatic: true,
+            yields_until: self.yields,
+        };
+        may_candidate(&candidate, now)
+    }
+}
+
+#[test]
+fn the_recorded_standby_candidates_when_the_lease_is_expired() {
+    assert_eq!(Case::standby().verdict(at(10_000)), Ok(Ground::Expired));
+}
+
+#[test]
+fn nobody_candidates_while_the_lease_is_held() {
+    let mut case = Case::standby();
+    case.expired = false;
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::Held { .. })));
+}
+
+#[test]
+fn a_proof_of_death_needs_no_expiry() {
+    let mut case = Case::standby();
+    case.expired = false;
+    case.dead.push(case.record.holder.as_ref().unwrap().incarnation);
+    assert_eq!(case.verdict(at(1_001)), Ok(Ground::ProvenDead));
+}
+
+#[test]
+fn nobody_candidates_against_an_active_that_says_it_serves() {
+    let mut case = Case::standby();
+    case.heard = Some(at(9_000));
+    assert_eq!(case.verdict(at(10_000)), Err(Veto::HearsServing { until: at(9_000) + D }));
+    assert_eq!(case.verdict(at(13_000)), Ok(Ground::Expired));
+}
+
+#[test]
+fn a_restarted_standby_is_out_of_s_until_recorded_again() {
+    let mut case = Case::standby();
+    case.me = process("x-2", 2, 2);
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::NotInSync { .. })));
+}
+
+#[test]
+fn a_new_store_has_no_vote_until_it_is_listed() {
+    let mut case = Case::standby();
+    case.me.store = StoreId(Uuid::from_u128(9));
+    assert_eq!(case.verdict(at(10_000)), Err(Veto::NotVoter));
+}
+
+#[test]
+fn grants_of_an_earlier_life_black_out_unless_their_receiver_is_dead() {
+    let mut case = Case::standby();
+    let holder = case.record.holder.as_ref().unwrap().incarnation;
+    case.control.raise_grant(holder, D);
+    assert_eq!(case.verdict(at(5_000)), Err(Veto::Blackout { until: at(6_000) }));
+    assert_eq!(case.verdict(at(6_000)), Ok(Ground::Expired));
+    case.dead.push(holder);
+    assert_eq!(case.verdict(at(1_001)), Ok(Ground::ProvenDead));
+}
+
+#[test]
+fn a_replacement_process_needs_proof_of_its_predecessors_death() {
+    let mut case = Case::restarted_holder();
+    case.record.sync = None;
+    assert_eq!(case.verdict(at(10_000)), Ok(Ground::ProvenDead));
+    case.dead.clear();
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::UnprovenTwin(_))));
+}
+
+#[test]
+fn a_restarted_holder_lets_the_recorded_standby_go_first() {
+    let case = Case::restarted_holder();
+    assert_eq!(case.verdict(at(2_000)), Err(Veto::StandbyFirst { until: at(5_000) }));
+    assert_eq!(case.verdict(at(5_000)), Ok(Ground::ProvenDead));
+}
+
+#[test]
+fn a_restarted_holder_that_acked_beyond_its_fsync_is_not_eligible_alone() {
+    let mut case = Case::restarted_holder();
+    case.control.acked_beyond_fsync = Some(case.record.epoch);
+    assert!(matches!(case.verdict(at(9_000)), Err(Veto::NotInSync { .. })));
+    case.record.sync = None;
+    assert_eq!(case.verdict(at(9_000)), Ok(Ground::ProvenDead));
+}
+
+#[test]
+fn released_and_transferred_leases_are_free_at_once() {
+    let mut case = Case::standby();
+    case.expired = false;
+    case.heard = Some(at(9_999));
+    case.record.state = LeaseState::Released;
+    assert_eq!(case.verdict(at(10_000)), Ok(Ground::Released));
+    case.record.state =
+        LeaseState::Transferring { to: case.me.member.clone(), lsn: understudy_types::Lsn(4) };
+    assert_eq!(case.verdict(at(10_000)), Ok(Ground::Transferred));
+    case.me = process("x-1", 1, 2);
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::TransferringTo(_))));
+}
+
+#[test]
+fn a_lapsed_active_yields_before_it_runs_again() {
+    let mut case = Case::standby();
+    case.me = case.record.holder.clone().unwrap();
+    case.control.store = case.me.store;
+    case.yields = at(20_000);
+    assert_eq!(case.verdict(at(10_000)), Err(Veto::Yielding { until: at(20_000) }));
+    assert_eq!(case.verdict(at(20_000)), Ok(Ground::Own));
+}
+
+#[test]
+fn unfit_poisoned_and_foreign_stores_are_never_promoted() {
+    let mut case = Case::standby();
+    case.unfit = Some("the duplicate is not complete");
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::Unfit(_))));
+    let mut case = Case::standby();
+    case.control.poisoned = true;
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::Unfit(_))));
+    let mut case = Case::standby();
+    case.control.dbid = None;
+    assert_eq!(case.verdict(at(10_000)), Err(Veto::WrongDatabase));
+}
