@@ -7,8 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 use understudy_types::{
-    Dbid, Epoch, EpochHistory, EpochId, Incarnation, Lsn, MemberName, Position, RunningHash, Span,
-    StoreId,
+    Dbid, Epoch, EpochHistory, EpochId, Incarnation, Lsn, MemberName, RunningHash, Span, StoreId,
 };
 
 /// Version of this protocol; another one is refused at [`Attach`].
@@ -161,20 +160,6 @@ pub enum Message {
         /// What it promised.
         promised: Epoch,
     },
-    /// Voter → voter: asks for a durable promise (R11).
-    AskPromise {
-        /// The epoch to promise.
-        epoch: Epoch,
-        /// Who asks.
-        candidate: Incarnation,
-    },
-    /// Voter → voter: the answer, after R6 and R8's conditions held.
-    Promised {
-        /// The epoch.
-        epoch: Epoch,
-        /// End of its log, for the comparison of R13c.
-        end: Position,
-    },
 }
 
 impl Message {
@@ -187,9 +172,7 @@ impl Message {
             | Self::Heartbeat { epoch, .. }
             | Self::Grant { epoch, .. }
             | Self::Ack { epoch, .. }
-            | Self::ApplyFailed { epoch, .. }
-            | Self::AskPromise { epoch, .. }
-            | Self::Promised { epoch, .. } => *epoch,
+            | Self::ApplyFailed { epoch, .. } => *epoch,
             Self::Refused { promised } => *promised,
         }
     }
