@@ -109,7 +109,11 @@ impl Active {
 
     /// R6a: reads no cached verdict; `now` was read at the decision.
     pub(crate) fn has_authority(&self, now: Moment) -> bool {
-        self.opened && !self.let_go && now < self.lease_end.max(self.grant_end)
+        now < self.authority_end()
+    }
+
+    pub(crate) fn authority_end(&self) -> Moment {
+        if self.opened && !self.let_go { self.lease_end.max(self.grant_end) } else { Moment::ZERO }
     }
 
     /// Whether new commits may enter the log.
@@ -544,7 +548,7 @@ impl Active {
     ) -> After {
         match outcome {
             WriteOutcome::Confirmed(versioned) => {
-                c.observe(Sight { versioned, asked: Some(write.sent) }, now, out);
+                c.observe(Sight { versioned: *versioned, asked: Some(write.sent) }, now, out);
                 self.confirmed(c, write, out)
             }
             WriteOutcome::Conflict => {

@@ -295,7 +295,7 @@ impl Following {
     ) -> Next {
         let confirmed = match outcome {
             WriteOutcome::Confirmed(versioned) => {
-                c.observe(Sight { versioned, asked: Some(write.sent) }, now, out);
+                c.observe(Sight { versioned: *versioned, asked: Some(write.sent) }, now, out);
                 true
             }
             WriteOutcome::Conflict | WriteOutcome::Refused(_) | WriteOutcome::Unknown(_) => false,

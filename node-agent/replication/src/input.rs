@@ -22,7 +22,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// The API server answered with the new version.
-    Confirmed(Versioned),
+    Confirmed(Box<Versioned>),
     /// The base version was no longer current: nothing was written.
     Conflict,
     /// It was certainly not written.
@@ -70,7 +70,7 @@ pub enum Input {
     /// The pair's promise, or the permission to act, changed.
     Policy(Policy),
     /// The Lease was seen.
-    Lease(Sight),
+    Lease(Box<Sight>),
     /// The Lease write with this ticket ended.
     LeaseWritten {
         /// Which.

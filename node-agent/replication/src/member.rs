@@ -130,6 +130,16 @@ impl Member {
         }
     }
 
+    /// When authority ends (R6a); in the past when there is none. To be compared with the clock at
+    /// every decision.
+    #[must_use]
+    pub fn authority_end(&self) -> Moment {
+        match &self.role {
+            RoleState::Active(active) => active.authority_end(),
+            RoleState::Following(_) | RoleState::Leaving => Moment::ZERO,
+        }
+    }
+
     /// Whether a new commit may enter the log.
     #[must_use]
     pub fn takes_commits(&self, now: Moment) -> bool {
@@ -187,94 +197,29 @@ impl Member {
         out
     }
 
+    /// The commit path's events; everything else goes to [`Member::control_active`].
     fn step_active(&mut self, input: Input, now: Moment, out: &mut Output) {
         let RoleState::Active(active) = &mut self.role else { return };
         let c = &mut self.common;
-        let after = match input {
-            Input::Appended(lsn) => {
-                active.appended(c, lsn, now, out);
-                After::Stay
-            }
+        match input {
+            Input::Appended(lsn) => active.appended(c, lsn, now, out),
             Input::Durable(lsn) => {
                 c.durable = c.durable.max(lsn);
                 active.advance(c, now, out);
-                After::Stay
             }
             Input::Ack { epoch, incarnation, store, report } => {
                 active.ack(c, (epoch, incarnation, store), report);
                 active.advance(c, now, out);
-                After::Stay
             }
             Input::Grant { epoch, nonce, standby, store } => {
                 active.grant(c, (epoch, standby, store), nonce);
                 active.advance(c, now, out);
-                After::Stay
             }
-            Input::Tick { data_path_ok } => {
-                c.data_path_ok = data_path_ok;
-                active.tick(c, now, out)
+            other => {
+                if let After::StepDown(why) = control_active(active, c, other, now, out) {
+                    self.leave(why, out);
+                }
             }
-            Input::Lease(sight) => {
-                c.observe(sight, now, out);
-                active.observed(c)
-            }
-            Input::LeaseWritten { ticket, outcome } => match c.ended_write(ticket) {
-                Some(write) => match active.written(c, &write, outcome, now, out) {
-                    After::Stay => {
-                        active.advance(c, now, out);
-                        active.observed(c)
-                    }
-                    down @ After::StepDown(_) => down,
-                },
-                None => After::Stay,
-            },
-            Input::Synced(lsn) => {
-                c.durable = c.durable.max(lsn);
-                active.synced();
-                active.tick(c, now, out)
-            }
-            Input::StandbyAttached(follower) => {
-                active.attached(follower);
-                After::Stay
-            }
-            Input::StandbyLost(incarnation) => {
-                active.lost(incarnation, now);
-                After::Stay
-            }
-            Input::ApplyFailed(incarnation) => {
-                active.apply_failed(incarnation);
-                active.tick(c, now, out)
-            }
-            Input::ProvenDead(incarnation) => {
-                c.prove_dead(incarnation);
-                active.tick(c, now, out)
-            }
-            Input::Refused(promised) => {
-                active.refused(promised);
-                After::Stay
-            }
-            Input::Transfer { to, deadline_ms } => {
-                active.transfer(to, now + Span::millis(deadline_ms));
-                active.tick(c, now, out)
-            }
-            Input::Policy(policy) => {
-                c.policy = Some(policy);
-                active.tick(c, now, out)
-            }
-            Input::Unfit(why) => {
-                c.unfit = why;
-                After::Stay
-            }
-            Input::Heartbeat { epoch, .. } if epoch.number > active.epoch.number => {
-                After::StepDown("an active of a higher epoch speaks")
-            }
-            Input::Heartbeat { .. }
-            | Input::FeederAttached(_)
-            | Input::FeederLost
-            | Input::Initialised(_) => After::Stay,
-        };
-        if let After::StepDown(why) = after {
-            self.leave(why, out);
         }
     }
 
@@ -292,7 +237,7 @@ impl Member {
             }
             Input::Lease(sight) => {
                 let consistent = sight.asked.is_some();
-                c.observe(sight, now, out);
+                c.observe(*sight, now, out);
                 following.observed(c, consistent, now, out);
                 following.tick(c, now, out);
             }
@@ -387,4 +332,54 @@ impl Member {
         }
         standing
     }
+}
+
+/// An active's events off the commit path.
+fn control_active(
+    active: &mut Active,
+    c: &mut Common,
+    input: Input,
+    now: Moment,
+    out: &mut Output,
+) -> After {
+    match input {
+        Input::Tick { data_path_ok } => c.data_path_ok = data_path_ok,
+        Input::Lease(sight) => {
+            c.observe(*sight, now, out);
+            return active.observed(c);
+        }
+        Input::LeaseWritten { ticket, outcome } => {
+            let Some(write) = c.ended_write(ticket) else { return After::Stay };
+            return match active.written(c, &write, outcome, now, out) {
+                After::Stay => active.observed(c),
+                down @ After::StepDown(_) => down,
+            };
+        }
+        Input::Synced(lsn) => {
+            c.durable = c.durable.max(lsn);
+            active.synced();
+        }
+        Input::StandbyAttached(follower) => active.attached(follower),
+        Input::StandbyLost(incarnation) => active.lost(incarnation, now),
+        Input::ApplyFailed(incarnation) => active.apply_failed(incarnation),
+        Input::ProvenDead(incarnation) => c.prove_dead(incarnation),
+        Input::Refused(promised) => active.refused(promised),
+        Input::Transfer { to, deadline_ms } => {
+            active.transfer(to, now + Span::millis(deadline_ms));
+        }
+        Input::Policy(policy) => c.policy = Some(policy),
+        Input::Unfit(why) => c.unfit = why,
+        Input::Heartbeat { epoch, .. } if epoch.number > active.epoch.number => {
+            return After::StepDown("an active of a higher epoch speaks");
+        }
+        Input::Heartbeat { .. }
+        | Input::FeederAttached(_)
+        | Input::FeederLost
+        | Input::Initialised(_)
+        | Input::Appended(_)
+        | Input::Durable(_)
+        | Input::Ack { .. }
+        | Input::Grant { .. } => return After::Stay,
+    }
+    active.tick(c, now, out)
 }
