@@ -84,6 +84,7 @@ pub struct Versioned {
 
 /// What became of a creation.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one a request, moved once")]
 pub enum CreateOutcome {
     /// Made by this request.
     Created(Versioned),

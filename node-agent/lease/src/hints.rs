@@ -49,7 +49,7 @@ impl AuthorityLease {
                     Err(error) => return (Err(error), Stage::Pause { pause }),
                 },
                 Stage::Follow { mut events } => match hint_of(events.next().await) {
-                    Hint::Seen(hint) => return (hint, Stage::Follow { events }),
+                    Hint::Seen(hint) => return (*hint, Stage::Follow { events }),
                     Hint::Nothing => Stage::Follow { events },
                     Hint::Over => Stage::Pause { pause: PAUSE_MIN },
                 },
@@ -75,7 +75,7 @@ impl AuthorityLease {
 }
 
 enum Hint {
-    Seen(Result<Versioned, ReadError>),
+    Seen(Box<Result<Versioned, ReadError>>),
     Nothing,
     Over,
 }
@@ -83,9 +83,9 @@ enum Hint {
 fn hint_of(event: Option<kube::Result<WatchEvent<Lease>>>) -> Hint {
     match event {
         Some(Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease))) => {
-            Hint::Seen(versioned(lease, boot_time()))
+            Hint::Seen(Box::new(versioned(lease, boot_time())))
         }
-        Some(Ok(WatchEvent::Deleted(_))) => Hint::Seen(Err(ReadError::Absent)),
+        Some(Ok(WatchEvent::Deleted(_))) => Hint::Seen(Box::new(Err(ReadError::Absent))),
         Some(Ok(WatchEvent::Bookmark(_))) => Hint::Nothing,
         // The request's time is over, the connection broke, or the version is too old: begin again.
         None | Some(Ok(WatchEvent::Error(_)) | Err(_)) => Hint::Over,

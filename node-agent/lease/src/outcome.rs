@@ -12,6 +12,7 @@ use understudy_types::Epoch;
 
 /// What became of one write of the Lease.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one a request, moved once")]
 pub enum WriteOutcome {
     /// Applied; the version is the one that this very write made.
     Confirmed(Versioned),
