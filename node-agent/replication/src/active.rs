@@ -10,7 +10,7 @@
 //!               └────SetSolo confirmed───┘  └──(standby gone, or any S-write sent)──┘
 //! ```
 
-use crate::common::{Common, InFlight, WriteKind};
+use crate::common::{AGAIN, Common, InFlight, WriteKind};
 use crate::input::{Report, WriteOutcome};
 use crate::output::{EndReason, Event, Output};
 use crate::{Follower, Message};
@@ -66,6 +66,7 @@ pub(crate) struct Active {
     /// A higher epoch must be opened: a peer promised this one, or authority lapsed.
     bump: Option<Epoch>,
     bump_synced: bool,
+    next_bump: Moment,
     sync_asked: bool,
     lapsed: Option<Moment>,
     sessions_ended: bool,
@@ -99,6 +100,7 @@ impl Active {
             waiting: None,
             bump: None,
             bump_synced: false,
+            next_bump: Moment::ZERO,
             sync_asked: false,
             lapsed: None,
             sessions_ended: false,
@@ -389,7 +391,11 @@ impl Active {
         if !held || !self.opened {
             return;
         }
-        if self.bump.is_some() {
+        if self.bump == Some(self.epoch.number) && self.has_authority(now) {
+            self.bump = None; // Authority came back by a grant: the epoch goes on.
+        }
+        // With only a grant the Lease is renewed first: R12 needs the Lease confirmed.
+        if self.bump.is_some() && (!self.has_authority(now) || now < self.lease_end) {
             return self.write_bump(c, now, out);
         }
         let Some(record) = c.view.record().map(LeaseRecord::successor) else { return };
@@ -517,11 +523,8 @@ impl Active {
     /// Opens a higher epoch without a restart (R12; and R7 with this very process as holder).
     fn write_bump(&mut self, c: &mut Common, now: Moment, out: &mut Output) {
         let lapsed = !self.has_authority(now);
-        if lapsed && c.may_candidate(now).is_err() {
+        if now < self.next_bump || lapsed && c.may_candidate(now).is_err() {
             return;
-        }
-        if !lapsed && now >= self.lease_end {
-            return; // R12 needs the Lease, not only a grant.
         }
         if !self.bump_synced {
             // From here on nothing is acknowledged from memory, so one sync covers what was (A2.6).
@@ -532,6 +535,7 @@ impl Active {
         }
         let Some(record) = c.view.record().map(LeaseRecord::successor) else { return };
         self.bump_synced = false;
+        self.next_bump = now + AGAIN;
         let epoch = c.promise_next(out);
         let record = LeaseRecord { epoch: epoch.number, sync: None, ..record };
         self.send(c, WriteKind::Acquire(epoch), record, now, out);

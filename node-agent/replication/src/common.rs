@@ -71,6 +71,8 @@ pub(crate) struct Common {
 
 /// How many proofs of death are remembered; older ones concern epochs long closed.
 const PROOFS_MAX: usize = 16;
+/// Shortest time between two attempts at a new epoch: each costs an fsync and a promise.
+pub(crate) const AGAIN: Span = Span::millis(250);
 /// Shortest time between two consistent reads of the Lease while something waits for one.
 const READ_EVERY: Span = Span::millis(250);
 

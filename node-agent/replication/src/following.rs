@@ -1,7 +1,7 @@
 //! Everybody who is not active: a voter that follows or waits, its candidacy, and subscribers (R5, R7,
 //! R8, R9, R18, R20).
 
-use crate::common::{Common, InFlight, WriteKind};
+use crate::common::{AGAIN, Common, InFlight, WriteKind};
 use crate::input::WriteOutcome;
 use crate::output::{EndReason, Event, Output};
 use crate::{FollowerKind, Message};
@@ -33,6 +33,8 @@ pub(crate) struct Following {
     /// Epoch of the feeder; `None` while no link is up.
     feeder: Option<EpochId>,
     candidacy: Option<Candidacy>,
+    /// A candidacy failed; the next one waits so long.
+    not_before: Moment,
     /// The write that ends R20's initialisation is under way, or was tried.
     initialising: bool,
     /// Last veto, for status.
@@ -65,6 +67,7 @@ impl Following {
             kind,
             feeder: None,
             candidacy: None,
+            not_before: Moment::ZERO,
             initialising: false,
             veto: None,
             suspected: None,
@@ -222,7 +225,7 @@ impl Following {
     fn consider(&mut self, c: &Common, now: Moment, out: &mut Output) {
         match c.may_candidate(now) {
             Err(veto) => self.veto = Some(veto),
-            Ok(ground) if c.is_free_to_write() => {
+            Ok(ground) if c.is_free_to_write() && now >= self.not_before => {
                 self.veto = None;
                 self.suspected.get_or_insert(now);
                 let base = c.view.current().map(|v| v.version.clone()).unwrap_or_default();
@@ -308,6 +311,7 @@ impl Following {
         }
         out.lease_read = true;
         self.initialising = false;
+        self.not_before = now + AGAIN;
         self.end_candidacy("the Acquire was not confirmed", out);
         Next::Stay
     }

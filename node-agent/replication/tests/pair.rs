@@ -1,0 +1,102 @@
+//! Two members, one Lease, a link and faults, in virtual time from one seed. After every event the
+//! laws are checked, one function per sentence; after the faults the pair must be whole again.
+//!
+//! The world is crude on purpose: records are numbers, a log is a list, and a step lasts 5 ms. What it
+//! does not have: clock drift, partial fsync, subscribers, duplicates (both stores exist from the
+//! start).
+
+mod world;
+
+use world::{Faults, World};
+
+const SEEDS: u64 = 60;
+
+fn run(faults: Faults, seeds: u64) {
+    for seed in 1..=seeds {
+        let mut world = World::new(seed, faults);
+        world.run_ms(1_500);
+        for _ in 0..6 {
+            world.fault();
+            let pause = world.random(4_000);
+            world.run_ms(pause);
+        }
+        world.heal();
+        world.run_ms(30_000);
+        world.assert_whole();
+    }
+}
+
+#[test]
+fn a_pair_without_faults_is_in_sync_within_two_seconds_and_acknowledges() {
+    let mut world = World::new(1, Faults::default());
+    world.run_ms(2_000);
+    world.assert_whole();
+    assert!(world.acknowledged() > 20, "only {} commits acknowledged", world.acknowledged());
+}
+
+#[test]
+fn crashes_lose_no_acknowledged_commit_and_never_make_two_actives() {
+    run(Faults { crash: true, ..Faults::default() }, SEEDS);
+}
+
+#[test]
+fn crashes_told_by_the_parent_fail_over_within_a_second() {
+    let mut world = World::new(3, Faults::default());
+    world.run_ms(2_000);
+    let before = world.now_ms();
+    world.crash_active_with_proof();
+    world.run_until_acknowledging_elsewhere(1_000);
+    assert!(world.now_ms() - before <= 1_000);
+    world.run_ms(15_000);
+    world.assert_whole();
+}
+
+#[test]
+fn a_silent_active_is_replaced_within_six_seconds() {
+    let mut world = World::new(4, Faults::default());
+    world.run_ms(2_000);
+    let before = world.now_ms();
+    world.freeze_active();
+    world.run_until_acknowledging_elsewhere(6_000);
+    assert!(world.now_ms() - before <= 6_000);
+    world.heal();
+    world.run_ms(20_000);
+    world.assert_whole();
+}
+
+#[test]
+fn link_cuts_and_api_outages_lose_nothing() {
+    run(Faults { cut: true, api: true, ..Faults::default() }, SEEDS);
+}
+
+#[test]
+fn unknown_lease_writes_lose_nothing() {
+    run(Faults { crash: true, cut: true, doubt: true, ..Faults::default() }, SEEDS);
+}
+
+#[test]
+fn every_fault_at_once_loses_nothing() {
+    let all = Faults { crash: true, cut: true, api: true, doubt: true, freeze: true };
+    run(all, SEEDS);
+}
+
+#[test]
+fn an_api_outage_alone_stops_nothing() {
+    let mut world = World::new(7, Faults::default());
+    world.run_ms(2_000);
+    let before = world.acknowledged();
+    world.api_off();
+    world.run_ms(20_000);
+    assert!(world.acknowledged() > before + 100, "commits went on by grant");
+    assert_eq!(world.longest_gap_ms(), world.longest_gap_ms().min(500), "no gap");
+}
+
+#[test]
+fn a_handed_over_role_is_taken_within_half_a_second() {
+    let mut world = World::new(9, Faults::default());
+    world.run_ms(2_000);
+    world.hand_over();
+    world.run_until_acknowledging_elsewhere(500);
+    world.run_ms(15_000);
+    world.assert_whole();
+}
