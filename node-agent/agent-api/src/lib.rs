@@ -64,6 +64,8 @@ pub mod names {
     pub const ENV_PAIR: &str = "UNDERSTUDY_PAIR";
     /// The pair's UID.
     pub const ENV_PAIR_UID: &str = "UNDERSTUDY_PAIR_UID";
+    /// The pod's UID: earlier processes of the same pod are dead once a later container runs (R10).
+    pub const ENV_POD_UID: &str = "UNDERSTUDY_POD_UID";
     /// The pod's namespace.
     pub const ENV_NAMESPACE: &str = "UNDERSTUDY_NAMESPACE";
     /// The member: the pod's name.
@@ -86,6 +88,8 @@ pub mod names {
     pub const ENV_TEMPORARY_BYTES: &str = "UNDERSTUDY_TEMPORARY_BYTES";
     /// Size of the log volume in bytes.
     pub const ENV_LOG_BYTES: &str = "UNDERSTUDY_LOG_BYTES";
+    /// `require` or `allow`: whether SQL clients must use TLS; absent means `require`.
+    pub const ENV_CLIENT_TLS: &str = "UNDERSTUDY_CLIENT_TLS";
     /// JSON of the [`super::Scheme`] at the time the pod was made.
     pub const ENV_SCHEME: &str = "UNDERSTUDY_SCHEME";
 
