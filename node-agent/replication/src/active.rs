@@ -11,7 +11,7 @@
 //! ```
 
 use crate::common::{AGAIN, Common, InFlight, WriteKind};
-use crate::input::{Report, WriteOutcome};
+use crate::input::{Policy, Report, WriteOutcome};
 use crate::output::{EndReason, Event, Output};
 use crate::{Follower, Message};
 use understudy_authority::{
@@ -254,6 +254,14 @@ impl Active {
 
     pub(crate) fn transfer(&mut self, to: Option<MemberName>, deadline: Moment) {
         self.transfer = Some(Transfer { to, deadline });
+    }
+
+    /// The policy changed. Grants for heartbeats that named another T count for nothing.
+    pub(crate) fn policy(&mut self, c: &mut Common, policy: Policy) {
+        if c.timing != policy.timing {
+            self.beats.forget();
+        }
+        c.set_policy(policy);
     }
 
     pub(crate) fn synced(&mut self) {
@@ -576,7 +584,7 @@ impl Active {
     }
 
     fn confirmed(&mut self, c: &mut Common, write: &InFlight, out: &mut Output) -> After {
-        self.lease_end = self.lease_end.max(c.timing.authority_end(write.sent));
+        self.lease_end = self.lease_end.max(write.timing.authority_end(write.sent));
         match &write.kind {
             WriteKind::Renew | WriteKind::Admit => {}
             WriteKind::SetSolo => {

@@ -40,6 +40,8 @@ impl WriteKind {
 pub(crate) struct InFlight {
     pub(crate) ticket: u64,
     pub(crate) sent: Moment,
+    /// The times in force when it was sent: what the record carries is what others count by.
+    pub(crate) timing: Timing,
     pub(crate) kind: WriteKind,
 }
 
@@ -132,6 +134,11 @@ impl Common {
         self.proven_dead.push(incarnation);
     }
 
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.timing = policy.timing;
+        self.policy = Some(policy);
+    }
+
     pub(crate) fn is_automatic(&self) -> bool {
         self.policy.is_some_and(|p| p.automatic)
     }
@@ -176,7 +183,7 @@ impl Common {
         let base = self.view.current().expect("a write follows a look").version.clone();
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.in_flight = Some(InFlight { ticket, sent: now, kind });
+        self.in_flight = Some(InFlight { ticket, sent: now, timing: self.timing, kind });
         out.lease_write = Some(LeaseWrite { ticket, base, record });
     }
 

@@ -2,7 +2,7 @@
 //! [`crate::Member::step`].
 
 use crate::Follower;
-use understudy_authority::{Sight, Versioned};
+use understudy_authority::{Sight, Timing, Versioned};
 use understudy_types::{
     Durability, Epoch, EpochId, Incarnation, Lsn, MemberName, ReturnService, StoreId,
 };
@@ -40,6 +40,8 @@ pub struct Policy {
     pub durability: Durability,
     /// Whether agents may become active without a person.
     pub automatic: bool,
+    /// The pair's times. A new D counts from the holder's first record that carries it.
+    pub timing: Timing,
     /// How long a commit waits for the standby before the active goes on alone, in milliseconds.
     pub return_wait_ms: u64,
 }

@@ -260,7 +260,7 @@ impl Member {
                 c.prove_dead(incarnation);
                 following.tick(c, now, out);
             }
-            Input::Policy(policy) => c.policy = Some(policy),
+            Input::Policy(policy) => c.set_policy(policy),
             Input::Unfit(why) => c.unfit = why,
             Input::FeederAttached(epoch) => following.feeder_attached(c, epoch, out),
             Input::FeederLost => following.feeder_lost(now, out),
@@ -367,7 +367,7 @@ fn control_active(
         Input::Transfer { to, deadline_ms } => {
             active.transfer(to, now + Span::millis(deadline_ms));
         }
-        Input::Policy(policy) => c.policy = Some(policy),
+        Input::Policy(policy) => active.policy(c, policy),
         Input::Unfit(why) => c.unfit = why,
         Input::Heartbeat { epoch, .. } if epoch.number > active.epoch.number => {
             return After::StepDown("an active of a higher epoch speaks");

@@ -322,6 +322,7 @@ impl World {
                 return_service: ReturnService::Twosafe,
                 durability: Durability::LocalDisk,
                 automatic: true,
+                timing: Timing::new(4_000).expect("in range"),
                 return_wait_ms: 10_000,
             }),
         );
