@@ -1,0 +1,285 @@
+//! Rules while no active serves. The operator adds proofs of death and asks for candidacies; whether a
+//! member may become active is judged by its own agent on the Lease (R7–R13). Pure.
+
+use super::{
+    ActiveSight, Exit, Picture, StandbySight, Verdict, exit, pod_problem, stalled, waiting,
+};
+use crate::pair::action::Action;
+use understudy_authority::{LeaseRecord, Timing};
+use understudy_crds::Phase;
+use understudy_types::MemberName;
+
+/// Who can become active by itself.
+enum Heir {
+    /// The standby of S, by its living process (R13a).
+    Standby(MemberName),
+    /// The last holder, which alone holds everything (R13b).
+    LastHolder(MemberName),
+    /// Nobody until this member is back: all others lack commits.
+    NobodyBefore(MemberName),
+}
+
+/// The active hands over by its own write (R22).
+pub(super) fn hand_over(picture: &Picture<'_>) -> Option<Verdict> {
+    let ActiveSight::HandingOver(to) = picture.active() else { return None };
+    let record = picture.record()?;
+    let from = &picture.holder()?.member;
+    Some(Verdict {
+        rule: "hand-over",
+        phase: Phase::Switchover,
+        actions: request(picture, record, &to, "the active hands over"),
+        waiting: waiting("HandingOver", format!("{from} hands over to {to}")),
+        exit: Some(exit(format!("{to} becomes active"), "none", "none").within(
+            picture,
+            Phase::Switchover,
+            30,
+        )),
+        is_frozen: false,
+    })
+}
+
+/// Somebody is on the way to serve.
+pub(super) fn take_over(picture: &Picture<'_>) -> Option<Verdict> {
+    let record = picture.record()?;
+    let active = picture.active();
+    let candidate = picture
+        .voters
+        .iter()
+        .filter(|_| active != ActiveSight::Serving)
+        .find(|voter| picture.standby(voter) == StandbySight::Candidate);
+    let taking = match (&active, candidate) {
+        (ActiveSight::TakingOver, _) => picture.holder()?.member.clone(),
+        (_, Some(candidate)) => candidate.member.clone(),
+        (_, None) => return None,
+    };
+    let mut actions = offer_proof(picture);
+    if active != ActiveSight::TakingOver {
+        actions.extend(request(picture, record, &taking, "its candidacy is under way"));
+    }
+    Some(Verdict {
+        rule: "takeover",
+        phase: Phase::ActiveTakeover,
+        actions,
+        waiting: waiting("TakingOver", format!("{taking} takes over")),
+        exit: Some(exit(format!("{taking} serves"), "none", "none").within(
+            picture,
+            Phase::ActiveTakeover,
+            30,
+        )),
+        is_frozen: false,
+    })
+}
+
+/// Neither voter answers, and nobody hears the active.
+pub(super) fn both_down(picture: &Picture<'_>) -> Option<Verdict> {
+    picture.record()?;
+    if picture.voters.iter().any(|voter| voter.agent.is_some()) {
+        return None;
+    }
+    match picture.active() {
+        ActiveSight::Dead(_) | ActiveSight::Silent | ActiveSight::LetGo => {}
+        ActiveSight::NeverHeld
+        | ActiveSight::Serving
+        | ActiveSight::Lapsed
+        | ActiveSight::TakingOver
+        | ActiveSight::HandingOver(_)
+        | ActiveSight::Restarted
+        | ActiveSight::Unreachable => return None,
+    }
+    let first_time = picture.seen.status.phase.is_none_or(|p| p == Phase::Initializing);
+    let phase = if first_time { Phase::Initializing } else { Phase::BothDown };
+    let problem = picture.voters.iter().find_map(|voter| {
+        let (reason, message) = pod_problem(voter.pod?)?;
+        Some((reason, format!("{}: {message}", voter.member)))
+    });
+    let (reason, message) = problem.unwrap_or(("BothDown", "neither member answers".to_owned()));
+    let wait = if super::members::is_persistent(reason) {
+        stalled(reason, message)
+    } else {
+        waiting(reason, message)
+    };
+    Some(Verdict {
+        rule: "both-down",
+        phase,
+        actions: Vec::new(),
+        waiting: wait,
+        exit: Some(
+            exit(
+                "start both members; the one that holds every acknowledged commit becomes active",
+                "none while their nodes and volumes come back",
+                both_down_risk(picture),
+            )
+            .within(picture, phase, super::picture::START_SECONDS),
+        ),
+        is_frozen: false,
+    })
+}
+
+/// The active does not serve and nobody is taking over yet.
+pub(super) fn active_down(picture: &Picture<'_>) -> Option<Verdict> {
+    let record = picture.record()?;
+    let holder = &picture.holder()?.member;
+    let heir = heir(picture, record);
+    let (rule, reason, message) = match picture.active() {
+        ActiveSight::Dead(_) => {
+            ("active-dead", "ActiveTerminated", format!("the process of {holder} ended, proven"))
+        }
+        ActiveSight::LetGo => {
+            ("active-let-go", "ActiveReleased", format!("{holder} let the Lease go"))
+        }
+        ActiveSight::Restarted => {
+            ("active-restarted", "ActiveRestarted", format!("{holder} runs again, not as active"))
+        }
+        ActiveSight::Silent => ("active-silent", "ActiveSilent", format!("nobody hears {holder}")),
+        ActiveSight::Lapsed => (
+            "active-lapsed",
+            "AuthorityLost",
+            format!("{holder} has neither the Lease nor a grant: it acknowledges nothing"),
+        ),
+        ActiveSight::Unreachable => return Some(unreachable_active(holder)),
+        ActiveSight::NeverHeld
+        | ActiveSight::Serving
+        | ActiveSight::TakingOver
+        | ActiveSight::HandingOver(_) => return None,
+    };
+    let mut actions = offer_proof(picture);
+    let lets_ask = matches!(picture.active(), ActiveSight::Dead(_) | ActiveSight::LetGo);
+    let (phase, way_out, is_stuck) = match &heir {
+        Heir::Standby(member) => (Phase::ActiveDown, promotion(picture, record, member), false),
+        Heir::LastHolder(member) => (
+            Phase::WaitingForActive,
+            exit(format!("{member} goes on as active"), "none", "none: it holds every commit"),
+            false,
+        ),
+        Heir::NobodyBefore(member) => (Phase::ActiveDown, stuck_without(picture, member), true),
+    };
+    if let (true, Heir::Standby(member) | Heir::LastHolder(member)) = (lets_ask, &heir) {
+        actions.extend(request(picture, record, member, &message));
+    }
+    let way_out = if is_stuck { way_out } else { way_out.within(picture, phase, 30) };
+    let wait = if is_stuck {
+        stalled("StandbyNotInSync", format!("{message}, and no other member holds every commit"))
+    } else {
+        waiting(reason, message)
+    };
+    Some(Verdict { rule, phase, actions, waiting: wait, exit: Some(way_out), is_frozen: false })
+}
+
+/// The last rung: no rule knew the situation.
+pub(super) fn reexamine() -> Verdict {
+    Verdict {
+        rule: "reexamine",
+        phase: Phase::Reexamine,
+        actions: Vec::new(),
+        waiting: waiting("Reexamine", "the observations fit no rule; they are taken again"),
+        exit: Some(exit("look again", "none; if it stays, report the status", "unknown")),
+        is_frozen: false,
+    }
+}
+
+fn unreachable_active(holder: &MemberName) -> Verdict {
+    Verdict {
+        rule: "active-unreachable",
+        phase: Phase::SuspectPartition,
+        actions: Vec::new(),
+        waiting: waiting(
+            "ActiveUnreachable",
+            format!("{holder} cannot be asked, others still hear it: nothing proves its death"),
+        ),
+        exit: Some(exit(
+            format!("{holder} goes on serving; promotion only after its authority ran out"),
+            "check the network between the operator and the member",
+            "none",
+        )),
+        is_frozen: false,
+    }
+}
+
+fn heir(picture: &Picture<'_>, record: &LeaseRecord) -> Heir {
+    let holder = record.holder.as_ref().map(|h| h.member.clone());
+    if let Some(sync) = &record.sync {
+        let living = picture
+            .seen
+            .agent(&sync.standby.member)
+            .is_some_and(|agent| agent.incarnation == sync.standby.incarnation);
+        if living {
+            return Heir::Standby(sync.standby.member.clone());
+        }
+    }
+    match holder {
+        Some(holder) if picture.seen.agent(&holder).is_some() => Heir::LastHolder(holder),
+        Some(holder) => Heir::NobodyBefore(holder),
+        None => Heir::NobodyBefore(picture.voters[0].member.clone()),
+    }
+}
+
+fn promotion(picture: &Picture<'_>, record: &LeaseRecord, member: &MemberName) -> Exit {
+    let timing = Timing::new(record.lease_duration_ms).ok();
+    let wait = timing.map_or(5_000, |t| Timing::stretched(t.lease()).as_millis());
+    let (next, human) = match picture.active() {
+        ActiveSight::Dead(_) | ActiveSight::LetGo => (format!("promote {member} at once"), "none"),
+        ActiveSight::NeverHeld
+        | ActiveSight::Serving
+        | ActiveSight::Lapsed
+        | ActiveSight::TakingOver
+        | ActiveSight::HandingOver(_)
+        | ActiveSight::Restarted
+        | ActiveSight::Unreachable
+        | ActiveSight::Silent => (
+            format!(
+                "promote {member} when Lease and grants have run out, {} s at most",
+                wait.div_ceil(1000)
+            ),
+            "none",
+        ),
+    };
+    exit(next, human, "none: it holds every acknowledged commit")
+}
+
+fn stuck_without(picture: &Picture<'_>, member: &MemberName) -> Exit {
+    let node = picture
+        .voter(member)
+        .and_then(|v| v.pod)
+        .and_then(|pod| pod.node.clone())
+        .map_or_else(String::new, |node| format!(" (node {node})"));
+    exit(
+        format!("wait for {member}{node}, however long"),
+        format!("bring {member}{node} back: that loses nothing"),
+        "every commit acknowledged since the standby was last in sync, if that member never returns",
+    )
+}
+
+fn both_down_risk(picture: &Picture<'_>) -> &'static str {
+    match picture.record().and_then(|record| record.sync.as_ref()) {
+        Some(_) => "none if either volume is readable",
+        None => "commits acknowledged while alone, if the last active's volume is lost",
+    }
+}
+
+/// Every voter that answers is told of a proven death, a later process of the same member too.
+fn offer_proof(picture: &Picture<'_>) -> Vec<Action> {
+    let Some(report) = picture.proof_of_death() else { return Vec::new() };
+    let living = picture
+        .voters
+        .iter()
+        .filter(|v| v.agent.is_some_and(|agent| agent.incarnation != report.incarnation));
+    living
+        .map(|voter| Action::OfferDeath { to: voter.member.clone(), report: report.clone() })
+        .collect()
+}
+
+fn request(
+    picture: &Picture<'_>,
+    record: &LeaseRecord,
+    member: &MemberName,
+    reason: &str,
+) -> Vec<Action> {
+    if picture.seen.agent(member).is_none() {
+        return Vec::new();
+    }
+    vec![Action::RequestCandidacy {
+        member: member.clone(),
+        epoch: record.epoch,
+        reason: reason.to_owned(),
+    }]
+}

@@ -1,0 +1,148 @@
+//! Rules while an active serves: they differ by where the standby is. Pure.
+
+use super::{
+    ActiveSight, Picture, StandbySight, Verdict, exit,
+    members::{is_persistent, next_voter},
+    picture::START_SECONDS,
+    stalled, waiting,
+};
+use crate::pair::action::Action;
+use understudy_crds::Phase;
+use understudy_types::MemberName;
+
+const ALONE: &str = "commits acknowledged while alone are on the active only";
+
+/// The active acknowledges commits.
+pub(super) fn active_serves(picture: &Picture<'_>) -> Option<Verdict> {
+    if picture.active() != ActiveSight::Serving {
+        return None;
+    }
+    let active = &picture.holder()?.member;
+    let Some(voter) = picture.other() else { return Some(no_second_voter(picture)) };
+    let standby = &voter.member;
+    Some(match picture.standby(voter) {
+        StandbySight::InSync => normal("in-sync"),
+        StandbySight::CatchingUp if picture.is_no_return() => normal("following-unpromised"),
+        StandbySight::CatchingUp => standby_on_its_way(
+            picture,
+            "standby-catchup",
+            Phase::StandbyCatchup,
+            ("StandbyCatchingUp", format!("{standby} follows and is not yet recorded in sync")),
+            format!("record {standby} in sync when it has everything"),
+        ),
+        StandbySight::Duplicating => standby_on_its_way(
+            picture,
+            "standby-duplicate",
+            Phase::StandbyStarting,
+            ("StandbyDuplicating", format!("{standby} builds its store from {active}")),
+            format!("{standby} catches up from the log"),
+        ),
+        StandbySight::Recovering => standby_on_its_way(
+            picture,
+            "standby-recover",
+            Phase::StandbyStarting,
+            ("StandbyRecovering", format!("{standby} replays its own log")),
+            format!("{standby} catches up from the log of {active}"),
+        ),
+        StandbySight::Candidate | StandbySight::Starting | StandbySight::Missing => {
+            standby_on_its_way(
+                picture,
+                "standby-start",
+                Phase::StandbyStarting,
+                ("StandbyStarting", format!("{standby} starts")),
+                format!("{standby} recovers its log, or builds its store from {active}"),
+            )
+        }
+        StandbySight::VolumeLost => standby_volume_lost(picture, standby),
+        StandbySight::Down(reason, message) => standby_down(picture, standby, reason, message),
+    })
+}
+
+fn normal(rule: &'static str) -> Verdict {
+    Verdict {
+        rule,
+        phase: Phase::Normal,
+        actions: Vec::new(),
+        waiting: None,
+        exit: None,
+        is_frozen: false,
+    }
+}
+
+fn standby_on_its_way(
+    picture: &Picture<'_>,
+    rule: &'static str,
+    phase: Phase,
+    (reason, message): (&'static str, String),
+    next: String,
+) -> Verdict {
+    let way_out = exit(next, "none", ALONE).within(picture, phase, START_SECONDS);
+    Verdict {
+        rule,
+        phase,
+        actions: Vec::new(),
+        waiting: waiting(reason, message),
+        exit: Some(way_out),
+        is_frozen: false,
+    }
+}
+
+/// The old name is never used again: what is left of the old member stays as evidence.
+fn standby_volume_lost(picture: &Picture<'_>, standby: &MemberName) -> Verdict {
+    let (new, _) = next_voter(picture);
+    Verdict {
+        rule: "standby-volume-lost",
+        phase: Phase::StandbyDown,
+        actions: vec![Action::RetireMember { member: standby.clone() }],
+        waiting: waiting("StandbyVolumeLost", format!("a volume of {standby} is gone")),
+        exit: Some(exit(format!("replace {standby} by {new}, built by duplicate"), "none", ALONE)),
+        is_frozen: false,
+    }
+}
+
+fn standby_down(
+    picture: &Picture<'_>,
+    standby: &MemberName,
+    reason: &'static str,
+    message: String,
+) -> Verdict {
+    let human = match reason {
+        "ImageUnavailable" => {
+            "correct spec.image, or make the image available on the nodes".to_owned()
+        }
+        "Unschedulable" => {
+            "free or add a node that the pod fits on; or scheduling.spread: Preferred to share one"
+                .to_owned()
+        }
+        "StandbyFailed" => {
+            format!("read the reason; to build {standby} anew, delete its volumes and its pod")
+        }
+        _ => "none".to_owned(),
+    };
+    let next = match reason {
+        "StandbyFailed" => "look again".to_owned(),
+        _ => format!("start {standby} again, which then catches up"),
+    };
+    let wait =
+        if is_persistent(reason) { stalled(reason, message) } else { waiting(reason, message) };
+    Verdict {
+        rule: "standby-down",
+        phase: Phase::StandbyDown,
+        actions: Vec::new(),
+        waiting: wait,
+        exit: Some(exit(next, human, ALONE).within(picture, Phase::StandbyDown, START_SECONDS)),
+        is_frozen: false,
+    }
+}
+
+fn no_second_voter(picture: &Picture<'_>) -> Verdict {
+    let (new, _) = next_voter(picture);
+    Verdict {
+        rule: "no-second-voter",
+        phase: Phase::StandbyDown,
+        actions: Vec::new(),
+        waiting: waiting("NoStandby", "the pair has one voter only"),
+        exit: Some(exit(format!("make {new}"), "none", ALONE)),
+        is_frozen: false,
+    }
+}

@@ -1,0 +1,129 @@
+//! What agents say in the golden scripts.
+
+use super::{DBID, Outcome, incarnation, member, store};
+use goldenscript::Command;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use understudy_agent_api::{
+    AgentStatus, AuthorityStatus, LinkStatus, MemberState, PositionStatus, StoreStatus, SyncState,
+};
+use understudy_operator::pair::observation::Seen;
+use understudy_types::{Dbid, Epoch, Lsn, MemberName, Role};
+use uuid::Uuid;
+
+/// `agent M none | silent for=S | ROLE STATE inc=N epoch=E` with `empty` (no database), `foreign`
+/// (another database), `hears=M` (a link that is up), `scheme=V`, `problem=TEXT`.
+pub(crate) fn set(
+    agents: &mut BTreeMap<MemberName, Seen<AgentStatus>>,
+    now: Timestamp,
+    command: &Command,
+) -> Outcome {
+    let mut args = command.consume_args();
+    let name = args.next_pos().ok_or("whose agent?")?;
+    let first = args.next_pos().ok_or("what does it say?")?;
+    match first {
+        "none" => drop(agents.remove(&member(name))),
+        "silent" => {
+            let seconds: i64 = args.take_key("for").unwrap_or("1").parse()?;
+            let since = now.checked_sub(SignedDuration::from_secs(seconds))?;
+            let why = "timed out".to_owned();
+            agents.insert(member(name), Seen::Unknown { since, why });
+        }
+        role => {
+            let state = state(args.next_pos().ok_or("in which state?")?)?;
+            let mut status = usual(name, self::role(role)?, state);
+            if let Some(start) = args.take_key("inc") {
+                status.incarnation = incarnation(name, start.parse()?);
+            }
+            if let Some(epoch) = args.take_key("epoch") {
+                status.epoch = Epoch(epoch.parse()?);
+                status.positions.epoch = status.epoch;
+            }
+            if let Some(version) = args.take_key("scheme") {
+                status.scheme_version = version.parse()?;
+            }
+            status.problem = args.take_key("problem").map(str::to_owned);
+            if let Some(peer) = args.take_key("hears") {
+                status.links.push(link(peer));
+            }
+            while let Some(word) = args.next_pos() {
+                let store = status.store.as_mut().ok_or("no store")?;
+                match word {
+                    "empty" => {
+                        store.dbid = None;
+                        status.positions.epoch = Epoch::ZERO;
+                        status.epoch = Epoch::ZERO;
+                    }
+                    "foreign" => store.dbid = Some(Dbid(Uuid::from_u128(0xff))),
+                    other => return Err(format!("unknown word {other}").into()),
+                }
+            }
+            agents.insert(member(name), Seen::Known(status));
+        }
+    }
+    Ok(args.reject_next()?)
+}
+
+fn link(peer: &str) -> LinkStatus {
+    LinkStatus {
+        peer: member(peer),
+        up: true,
+        silent_ms: Some(100),
+        peer_received: Lsn::ZERO,
+        peer_applied: Lsn::ZERO,
+        error: None,
+    }
+}
+
+fn role(word: &str) -> Result<Role, String> {
+    let all =
+        [Role::Active, Role::Standby, Role::Subscriber, Role::Idle, Role::Recovering, Role::Failed];
+    all.into_iter().find(|r| r.as_label() == word).ok_or(format!("unknown role {word}"))
+}
+
+fn state(word: &str) -> Result<MemberState, String> {
+    let all = [
+        MemberState::Starting,
+        MemberState::Recovering,
+        MemberState::Duplicating,
+        MemberState::Waiting,
+        MemberState::CatchingUp,
+        MemberState::InSync,
+        MemberState::Candidate,
+        MemberState::Serving,
+        MemberState::Lapsed,
+        MemberState::Transferring,
+        MemberState::Failed,
+    ];
+    let text = word.to_lowercase();
+    all.into_iter()
+        .find(|s| format!("{s:?}").to_lowercase() == text)
+        .ok_or(format!("unknown state {word}"))
+}
+
+fn usual(name: &str, role: Role, state: MemberState) -> AgentStatus {
+    AgentStatus {
+        member: member(name),
+        incarnation: incarnation(name, 1),
+        version: "0.1.0".to_owned(),
+        store: Some(StoreStatus { store: store(name), dbid: Some(DBID), promised: Epoch(1) }),
+        role,
+        state,
+        epoch: Epoch(1),
+        authority: AuthorityStatus::default(),
+        positions: PositionStatus { epoch: Epoch(1), ..PositionStatus::default() },
+        links: Vec::new(),
+        sync: SyncState::Unknown,
+        lease: None,
+        progress: None,
+        problem: None,
+        takeover: None,
+        trapped: Vec::new(),
+        scheme_version: u64::MAX,
+        pending_commits: 0,
+        sessions: 0,
+        memory_used_bytes: 0,
+        memory_limit_bytes: 1 << 30,
+        certificate_not_after: None,
+    }
+}
