@@ -5,4 +5,5 @@ pub mod build;
 pub mod names;
 pub mod observation;
 pub mod plan;
+pub mod status;
 pub mod validate;

@@ -1,0 +1,270 @@
+//! The conditions: one sentence each, with a reason to search for. Pure.
+
+use super::{Outcome, kept};
+use crate::pair::{
+    observation::LeaseSight,
+    plan::{ActiveSight, Picture, Plan},
+};
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use understudy_crds::{ActiveStandbyPairStatus, Phase, SyncWord, conditions as types};
+
+/// Certificates are warned about when less than this is left: renewal should have come long before.
+const CERTIFICATE_HOURS_MIN: i64 = 7 * 24;
+/// Share of permanent memory, in percent, from which it counts as full.
+const MEMORY_FULL_PERCENT: u64 = 95;
+/// Share below which it does not count as full any more: apart, so that it does not flutter.
+const MEMORY_CALM_PERCENT: u64 = 90;
+
+/// `True`, `False` or `Unknown`, a reason and a message.
+struct Finding {
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+fn holds(reason: &str, message: impl Into<String>) -> Finding {
+    Finding { status: "True", reason: reason.to_owned(), message: message.into() }
+}
+
+fn fails(reason: &str, message: impl Into<String>) -> Finding {
+    Finding { status: "False", reason: reason.to_owned(), message: message.into() }
+}
+
+fn unknown(reason: &str, message: impl Into<String>) -> Finding {
+    Finding { status: "Unknown", reason: reason.to_owned(), message: message.into() }
+}
+
+/// Every condition, in the order of the contract.
+pub(super) fn conditions(
+    picture: &Picture<'_>,
+    plan: &Plan,
+    outcome: &Outcome,
+    next: &ActiveStandbyPairStatus,
+) -> Vec<Condition> {
+    let available = available(picture, plan, next);
+    let redundant = redundant(picture, plan, next);
+    let stalled = stalled(picture, plan, outcome);
+    let ready = ready(&available, &redundant, &stalled);
+    let reconciling = reconciling(plan, &stalled);
+    let findings = [
+        (types::AVAILABLE, available),
+        (types::REDUNDANT, redundant),
+        (types::READY, ready),
+        (types::RECONCILING, reconciling),
+        (types::STALLED, stalled),
+        (types::FENCING_HEALTHY, fencing(picture, plan)),
+        (types::STORAGE_HEALTHY, storage(picture, outcome)),
+        (types::MEMORY_HEALTHY, memory(picture)),
+        (types::CERTIFICATES_VALID, certificates(picture, next)),
+        (types::CONFIGURATION_WARNING, warning(picture)),
+    ];
+    findings.into_iter().map(|(type_, finding)| condition(picture, type_, finding)).collect()
+}
+
+fn condition(picture: &Picture<'_>, type_: &str, finding: Finding) -> Condition {
+    let before = picture.seen.status.conditions.iter().find(|c| c.type_ == type_);
+    let is_same = before.is_some_and(|c| c.status == finding.status);
+    Condition {
+        type_: type_.to_owned(),
+        status: finding.status.to_owned(),
+        reason: finding.reason,
+        message: finding.message,
+        last_transition_time: kept(before.map(|c| &c.last_transition_time), is_same, picture.now),
+        observed_generation: Some(picture.pair.identity.generation),
+    }
+}
+
+fn why(plan: &Plan) -> (&'static str, String) {
+    match &plan.waiting {
+        Some(waiting) => (waiting.reason, waiting.message.clone()),
+        None => ("Normal", "nothing is awaited".to_owned()),
+    }
+}
+
+fn available(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus) -> Finding {
+    let (reason, message) = why(plan);
+    match picture.active() {
+        ActiveSight::Serving if picture.is_no_return() || is_in_sync(next) => {
+            holds("Serving", "commits are acknowledged under the promise of the spec")
+        }
+        ActiveSight::Serving => holds(
+            "ServingAlone",
+            "commits are acknowledged without a standby in sync, and the Lease says so",
+        ),
+        ActiveSight::Unreachable => unknown(reason, message),
+        ActiveSight::NeverHeld
+        | ActiveSight::Lapsed
+        | ActiveSight::TakingOver
+        | ActiveSight::LetGo
+        | ActiveSight::HandingOver(_)
+        | ActiveSight::Dead(_)
+        | ActiveSight::Restarted
+        | ActiveSight::Silent => fails(reason, message),
+    }
+}
+
+fn is_in_sync(next: &ActiveStandbyPairStatus) -> bool {
+    next.sync.as_ref().is_some_and(|sync| sync.state == SyncWord::InSync)
+}
+
+fn redundant(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus) -> Finding {
+    let standby = next.standby.clone().unwrap_or_default();
+    match plan.phase {
+        Phase::Normal if picture.is_no_return() => holds(
+            "FollowingUnpromised",
+            format!("{standby} follows, and is never promoted automatically under NoReturn"),
+        ),
+        Phase::Normal => holds("InSync", format!("{standby} is in sync")),
+        Phase::Initializing
+        | Phase::ConfiguringActive
+        | Phase::StandbyStarting
+        | Phase::StandbyCatchup
+        | Phase::ActiveDown
+        | Phase::ActiveTakeover
+        | Phase::StandbyDown
+        | Phase::BothDown
+        | Phase::WaitingForActive
+        | Phase::SuspectPartition
+        | Phase::Switchover
+        | Phase::Reexamine
+        | Phase::ManualInterventionRequired => {
+            let (reason, message) = why(plan);
+            fails(reason, message)
+        }
+    }
+}
+
+fn ready(available: &Finding, redundant: &Finding, stalled: &Finding) -> Finding {
+    if available.status != "True" {
+        return fails(&available.reason, available.message.clone());
+    }
+    if redundant.status != "True" {
+        return fails(&redundant.reason, redundant.message.clone());
+    }
+    if stalled.status == "True" {
+        return fails(&stalled.reason, stalled.message.clone());
+    }
+    holds("Ready", "the active serves and the standby follows")
+}
+
+fn stalled(picture: &Picture<'_>, plan: &Plan, outcome: &Outcome) -> Finding {
+    if let Err(problems) = &picture.pair.spec {
+        let reason = problems.first().map_or("InvalidSpec", |problem| problem.reason());
+        let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        return holds(reason, all.join("; "));
+    }
+    if let Some(waiting) = plan.waiting.as_ref().filter(|waiting| waiting.is_stalled) {
+        return holds(waiting.reason, waiting.message.clone());
+    }
+    if let Some(failure) = &outcome.failure {
+        return holds("ActionRefused", failure.clone());
+    }
+    fails("NotStalled", "nothing is stuck")
+}
+
+fn reconciling(plan: &Plan, stalled: &Finding) -> Finding {
+    if stalled.status == "True" {
+        return fails("Stalled", "see the Stalled condition");
+    }
+    if plan.phase != Phase::Normal {
+        let (reason, message) = why(plan);
+        return holds(reason, message);
+    }
+    match plan.actions.first() {
+        Some(action) => holds("Changing", format!("next: {action}")),
+        None => fails("Settled", "nothing is being changed"),
+    }
+}
+
+fn fencing(picture: &Picture<'_>, plan: &Plan) -> Finding {
+    let (reason, message) = why(plan);
+    match picture.seen.lease.known() {
+        None => return unknown("LeaseUnknown", "the Lease could not be read"),
+        Some(LeaseSight::Unreadable(_)) => return fails(reason, message),
+        Some(LeaseSight::Absent) if reason == "LeaseLost" => return fails(reason, message),
+        Some(LeaseSight::Absent) => return unknown("NoLeaseYet", "the Lease is not made yet"),
+        Some(LeaseSight::Present { is_being_deleted: true, .. }) => {
+            return fails(
+                "LeaseDeleted",
+                "somebody deleted the Lease; its finalizer keeps it: delete the pair, or remove the mark",
+            );
+        }
+        Some(LeaseSight::Present { .. }) => {}
+    }
+    match (reason, picture.active()) {
+        ("LeaseRegressed", _) => fails(reason, message),
+        (_, ActiveSight::Unreachable) => unknown(reason, message),
+        (_, _) => holds("LeaseKept", "the Lease, the active and the standby decide who serves"),
+    }
+}
+
+fn storage(picture: &Picture<'_>, outcome: &Outcome) -> Finding {
+    if let Some(problem) = &outcome.storage_problem {
+        return fails("VolumeCannotGrow", problem.clone());
+    }
+    if let Some(voter) = picture.voters.iter().find(|voter| picture.is_volume_lost(voter)) {
+        return fails("VolumeLost", format!("a volume of {} is gone", voter.member));
+    }
+    let problems = picture.voters.iter().filter_map(|voter| {
+        let problem = voter.agent?.problem.clone()?;
+        Some(format!("{}: {problem}", voter.member))
+    });
+    match problems.reduce(|all, next| format!("{all}; {next}")) {
+        Some(all) => fails("MemberReports", all),
+        None => holds("Bound", "no member reports a problem with its volumes"),
+    }
+}
+
+fn memory(picture: &Picture<'_>) -> Finding {
+    let was_full = picture
+        .seen
+        .status
+        .conditions
+        .iter()
+        .any(|c| c.type_ == types::MEMORY_HEALTHY && c.status == "False");
+    let bound = if was_full { MEMORY_CALM_PERCENT } else { MEMORY_FULL_PERCENT };
+    let full: Vec<&str> = picture
+        .voters
+        .iter()
+        .filter(|voter| {
+            voter.agent.is_some_and(|agent| {
+                agent.memory_limit_bytes > 0
+                    && agent.memory_used_bytes / (agent.memory_limit_bytes / 100).max(1) >= bound
+            })
+        })
+        .map(|voter| voter.member.as_str())
+        .collect();
+    if full.is_empty() {
+        return holds("Room", "every member has room in permanent memory");
+    }
+    let message =
+        format!("permanent memory of {} is nearly full; raise memory.permanent", full.join(", "));
+    fails("PermanentFull", message)
+}
+
+fn certificates(picture: &Picture<'_>, next: &ActiveStandbyPairStatus) -> Finding {
+    let Some(certificates) = &next.certificates else {
+        return unknown("NotIssued", "no certificate was issued yet");
+    };
+    let end = certificates.not_after.0;
+    let left = end.duration_since(picture.now);
+    if left <= SignedDuration::ZERO {
+        return fails("Expired", format!("a certificate ended at {end}"));
+    }
+    if left < SignedDuration::from_hours(CERTIFICATE_HOURS_MIN) {
+        return fails("ExpiresSoon", format!("a certificate ends at {end} and was not renewed"));
+    }
+    holds("Valid", format!("the first certificate ends at {end}; it is renewed before"))
+}
+
+fn warning(picture: &Picture<'_>) -> Finding {
+    let warnings = picture.spec().map(|spec| spec.warnings.as_slice()).unwrap_or_default();
+    match warnings.first() {
+        Some((reason, _)) => {
+            let all: Vec<&str> = warnings.iter().map(|(_, message)| message.as_str()).collect();
+            holds(reason, all.join("; "))
+        }
+        None => fails("NoWarning", "the spec has no consequence worth a warning"),
+    }
+}
