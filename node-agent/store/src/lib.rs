@@ -1,1 +1,86 @@
-//! See the crate's own files; this root only declares them.
+//! The store: tables in memory, many versions of each row, many transactions at once.
+//!
+//! # One row through three transactions
+//! Every change of a row puts a new version in front of the older ones. A version carries the LSN of
+//! the commit that made it, or none while its transaction runs. Nothing is overwritten, so a reader
+//! needs no lock: it has a number, its *snapshot*, and takes the first version whose LSN is not above.
+//!
+//! ```text
+//!   T1 sets 100 → 90, commits as LSN 41      T2 sets 90 → 70, runs
+//!
+//!   accounts_pkey (7) ──► cell 7 ─► [ T2: 70 ] ─► [ LSN 41: 90 ] ─► [ LSN 12: 100 ]
+//!                         locker T2      │              │                 │
+//!                                        │              │                 └─ snapshot 40 reads 100
+//!                                        │              └─ snapshot 41 and above reads 90
+//!                                        └─ T2 alone reads 70
+//! ```
+//! * **Commit** (`store`): the caller gives T2's record an LSN, say 42; every version of T2 is stamped
+//!   42 and the row's lock is gone. Then `committed` is 42.
+//! * **Pending** (`visibility`): LSN 42 is committed but nobody has promised it yet. Plain readers take
+//!   `visible` as their snapshot, which follows the acknowledgements; 42 is not shown before it is
+//!   safe. Writers are not held up by that: UPDATE looks at the newest committed version, pending or
+//!   not, so a hot row is not bound by the round trip to the standby. Whoever reads a pending version
+//!   that way carries its LSN in `Txn::depends_lsn`, and the session holds its answer back until then.
+//! * **Locks** (`lock_wait`): an uncommitted version, or SELECT … FOR UPDATE, makes its transaction the
+//!   row's locker. A second writer gets `Blocked { on }`: it undoes its statement, waits with
+//!   `Store::wait` (which refuses to close a circle) and runs the statement again.
+//! * **A row that changed meanwhile**: under READ COMMITTED a write is refused as `Blocked` by
+//!   `TxnId::ENDED` when the row's newest version came after the statement began, and the statement
+//!   runs again at once; so no update is computed from a version that is no longer the newest. Under
+//!   the stricter levels the answer is `Serialization`. SERIALIZABLE remembers what it read and checks
+//!   at commit that nobody has changed it: then all transactions of that level fit in commit order.
+//! * **Reclamation** (`reclaim`): every running transaction announces its snapshot. Below the oldest
+//!   announcement only the newest version of each row is kept; `[ LSN 12: 100 ]` goes when no snapshot
+//!   below 41 is left, and index entries go with the last version that has their key.
+//! * **The log** (`redo`, `apply`): a transaction's record lists the final state of each row it touched,
+//!   under the row's id. Applying it elsewhere pushes the same bytes with the same LSN, so at equal LSN
+//!   all members have equal content, whatever their layout.
+//! * **Checkpoints** (`checkpoint`) are read through a pinned snapshot while everybody goes on writing.
+//!
+//! # Who takes which lock
+//! Readers: a row's own mutex, for the moment of looking. Writers: the same, and a stripe of an index
+//! when a key is new. Order: stripe, then cell; never two cells at once by one thread except under a
+//! stripe. There is no lock around the store, a table or the catalog; definitions are replaced as a
+//! whole behind an atomic pointer.
+//!
+//! # Caveats
+//! Not here: SQL, expressions, casts (the SQL crate); files, checksums, fsync (the log crate); clocks and
+//! threads (the agent). Row locks have one strength. Uniqueness is checked row by row, not at the end of
+//! the statement. Privileges are one bit. A dropped table's rows are charged to nobody while old readers
+//! still hold them.
+
+mod apply;
+mod catalog;
+mod checkpoint;
+mod ddl;
+mod error;
+mod heap;
+mod index;
+mod key;
+mod lock_wait;
+mod memory;
+mod read;
+mod reclaim;
+mod redo;
+mod row;
+mod store;
+mod table;
+mod txn;
+mod value;
+mod version;
+mod visibility;
+mod write;
+
+pub use catalog::{Catalog, UserDef};
+pub use checkpoint::CheckpointReport;
+pub use error::{ApplyError, CheckpointError, Deadlock, SerializationFailure, WriteError};
+pub use lock_wait::{LockWait, TxnId};
+pub use memory::{IndexMemory, MemoryLimits, MemoryReport, Pool, TableMemory, TemporaryMemory};
+pub use read::{Direction, KeyBounds, Scan};
+pub use reclaim::ReclaimReport;
+pub use row::{COLUMNS_MAX, Row, RowBuilder, RowError, RowId};
+pub use store::Store;
+pub use table::{ColumnDef, IndexDef, IndexId, TableDef, TableId};
+pub use txn::{Isolation, Mark, Txn};
+pub use value::{DataType, Value, ValueRef};
+pub use visibility::View;

@@ -1,0 +1,240 @@
+//! Applying another member's records, or one's own in recovery.
+//!
+//! One thread applies in LSN order; readers run beside it, because a record's versions carry its LSN,
+//! which is above every snapshot until `set_visible` says otherwise. Uniqueness and nulls were checked
+//! where the record was made and are not checked again; identity is (A3.6): an inserted row must be
+//! new, a changed row must be here and alive. Invariants: a record that is malformed or too large for
+//! the memory changes nothing; `committed` moves last.
+
+use crate::{
+    ddl,
+    error::ApplyError,
+    heap::{State, Table},
+    index::Uniqueness,
+    lock_wait::TxnId,
+    memory::{ENTRY_BYTES, Pool, ROW_BYTES},
+    reclaim::Garbage,
+    redo::{Change, Changes, Ddl, Malformed},
+    row::{Row, RowId},
+    store::{Inner, Store},
+    table::TableId,
+    version::RowCell,
+};
+use std::sync::{
+    Arc,
+    atomic::Ordering::{Relaxed, SeqCst},
+};
+use understudy_types::Lsn;
+
+/// One record on its way into the store.
+struct Applier<'a> {
+    inner: &'a Inner,
+    lsn: Lsn,
+    state: Arc<State>,
+    /// Set when definitions have changed.
+    changed: bool,
+    garbage: Vec<Garbage>,
+}
+
+impl Store {
+    /// Applies one transaction's record.
+    ///
+    /// # Errors
+    /// See [`ApplyError`]: `OutOfMemory` can be tried again, after the others the store is unusable.
+    pub fn apply(&self, lsn: Lsn, payload: &[u8]) -> Result<(), ApplyError> {
+        let inner = &*self.inner;
+        let committed = inner.visibility.committed();
+        if lsn <= committed {
+            return Err(ApplyError::Order { lsn, committed });
+        }
+        let state = inner.state.load_full();
+        inner.check_room(lsn, payload)?;
+        let mut applier = Applier { inner, lsn, state, changed: false, garbage: Vec::new() };
+        let mut changes = Changes::new(payload).map_err(|error| malformed(lsn, error))?;
+        while let Some(change) = changes.next().map_err(|error| malformed(lsn, error))? {
+            applier.apply(change)?;
+        }
+        inner.reclamation.add(applier.garbage);
+        if applier.changed {
+            inner.publish(applier.state.since(lsn));
+        }
+        inner.visibility.commit(lsn);
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Reads the whole payload once, so that a bad one changes nothing, and asks for the most memory
+    /// that it can take.
+    fn check_room(&self, lsn: Lsn, payload: &[u8]) -> Result<(), ApplyError> {
+        let mut changes = Changes::new(payload).map_err(|error| malformed(lsn, error))?;
+        let mut count = 0;
+        while changes.next().map_err(|error| malformed(lsn, error))?.is_some() {
+            count += 1;
+        }
+        let requested = payload.len() as u64 + count * (ROW_BYTES + 2 * ENTRY_BYTES);
+        let (used, limit) =
+            (self.accountant.used(Pool::Permanent), self.accountant.limit(Pool::Permanent));
+        if used.saturating_add(requested) > limit {
+            return Err(ApplyError::OutOfMemory { lsn, requested, used, limit });
+        }
+        Ok(())
+    }
+}
+
+impl Applier<'_> {
+    fn apply(&mut self, change: Change<'_>) -> Result<(), ApplyError> {
+        match change {
+            Change::Insert { table, row, bytes } => self.insert(table, row, bytes),
+            Change::Update { table, row, bytes } => {
+                let new = self.row(table, row, bytes)?;
+                self.replace(table, row, Some(new))
+            }
+            Change::Delete { table, row } => self.replace(table, row, None),
+            Change::Ddl(ddl) => self.ddl(ddl),
+        }
+    }
+
+    fn insert(&mut self, table: TableId, id: RowId, bytes: &[u8]) -> Result<(), ApplyError> {
+        let row = self.row(table, id, bytes)?;
+        let target = Arc::clone(self.table(table)?);
+        if target.heap.cell(id).is_some() {
+            return Err(self.contradiction(format!("row {} of table {} exists", id.0, table.0)));
+        }
+        let bytes = ROW_BYTES + Inner::version_bytes(Some(&row));
+        self.inner.accountant.charge_always(Pool::Permanent, bytes);
+        target.heap.bytes.fetch_add(bytes, Relaxed);
+        let cell = Arc::new(RowCell::new(id, TxnId::ENDED, self.lsn, row.clone()));
+        target.heap.put_cell(Arc::clone(&cell));
+        for index in &target.indexes {
+            self.trusted(index.add(&self.inner.accountant, &cell, &row, Uniqueness::Trust))?;
+        }
+        target.heap.last_commit.fetch_max(self.lsn.0, SeqCst);
+        Ok(())
+    }
+
+    fn replace(&mut self, table: TableId, id: RowId, new: Option<Row>) -> Result<(), ApplyError> {
+        let target = Arc::clone(self.table(table)?);
+        let Some(cell) = target.heap.cell(id) else {
+            return Err(
+                self.contradiction(format!("row {} of table {} is not here", id.0, table.0))
+            );
+        };
+        self.replace_cell(&target, cell, new)
+    }
+
+    fn replace_cell(
+        &mut self,
+        target: &Table,
+        cell: Arc<RowCell>,
+        new: Option<Row>,
+    ) -> Result<(), ApplyError> {
+        let old = {
+            let mut chain = cell.chain.lock();
+            let newest = chain.newest.as_ref().filter(|_| chain.locker == TxnId::ENDED);
+            let Some(old) = newest.and_then(|v| v.row.clone()) else {
+                drop(chain);
+                let (row, table) = (cell.id.0, target.def.id.0);
+                let reason = format!("row {row} of table {table} is deleted or locked");
+                return Err(self.contradiction(reason));
+            };
+            let same = |new: &Row| target.indexes.iter().all(|i| i.same_columns(&old, new));
+            chain.moved |= !new.as_ref().is_none_or(same);
+            chain.push(self.lsn, new.clone());
+            old
+        };
+        let bytes = Inner::version_bytes(new.as_ref());
+        self.inner.accountant.charge_always(Pool::Permanent, bytes);
+        target.heap.bytes.fetch_add(bytes, Relaxed);
+        target.heap.last_commit.fetch_max(self.lsn.0, SeqCst);
+        if let Some(new) = &new {
+            for index in target.indexes.iter().filter(|i| !i.same_columns(&old, new)) {
+                self.trusted(index.add(&self.inner.accountant, &cell, new, Uniqueness::Trust))?;
+            }
+        }
+        let (lsn, table) = (self.lsn, target.def.id);
+        self.garbage.push(Garbage { lsn, table, cell, rows: Vec::new() });
+        Ok(())
+    }
+
+    fn ddl(&mut self, change: Ddl) -> Result<(), ApplyError> {
+        let mut state = (*self.state).clone();
+        match change {
+            Ddl::CreateTable(def) => {
+                if state.table(def.id).is_some() {
+                    return Err(self.contradiction(format!("table {} exists", def.id.0)));
+                }
+                state.put_table(ddl::new_table(def));
+            }
+            Ddl::AlterTable(def) => {
+                let old = self.table(def.id)?;
+                state.put_table(Table { def: Arc::new(def), ..(**old).clone() });
+            }
+            Ddl::DropTable(table) => {
+                let old = Arc::clone(self.table(table)?);
+                state.remove_table(table);
+                self.inner.release_table(&old.heap);
+            }
+            Ddl::Truncate(table) => return self.truncate(table),
+            Ddl::AddIndex(table, def) => {
+                let old = self.table(table)?;
+                let changed = self.trusted(ddl::with_index(old, def))?;
+                if let Some(index) = changed.indexes.last() {
+                    self.trusted(self.inner.build(&changed.heap, index, Uniqueness::Trust))?;
+                }
+                state.put_table(changed);
+            }
+            Ddl::DropIndex(index) => {
+                let Some(data) = state.index(index).cloned() else {
+                    return Err(self.contradiction(format!("index {} is not here", index.0)));
+                };
+                let old = Arc::clone(self.table(data.table.id)?);
+                state.put_table(ddl::without_index(&old, index));
+                old.heap.kept_up.write().retain(|i| !Arc::ptr_eq(i, &data));
+                self.inner.accountant.release(Pool::Permanent, data.bytes.load(Relaxed));
+            }
+            Ddl::PutUser(user) => state.catalog_mut().put_user(user),
+            Ddl::DropUser(name) => state.catalog_mut().remove_user(&name),
+        }
+        self.state = Arc::new(state);
+        self.changed = true;
+        Ok(())
+    }
+
+    fn truncate(&mut self, table: TableId) -> Result<(), ApplyError> {
+        let target = Arc::clone(self.table(table)?);
+        let mut from = RowId(0);
+        loop {
+            let cells = target.heap.cells_from(from, 1024);
+            let Some(last) = cells.last() else { return Ok(()) };
+            from = RowId(last.id.0 + 1);
+            for cell in cells.into_iter().filter(|cell| ddl::is_live(cell)) {
+                self.replace_cell(&target, cell, None)?;
+            }
+        }
+    }
+
+    fn table(&self, table: TableId) -> Result<&Arc<Table>, ApplyError> {
+        let missing = || self.contradiction(format!("table {} is not here", table.0));
+        self.state.table(table).ok_or_else(missing)
+    }
+
+    fn row(&self, table: TableId, row: RowId, bytes: &[u8]) -> Result<Row, ApplyError> {
+        Row::from_bytes(bytes).map_err(|error| {
+            self.contradiction(format!("row {} of table {}: {error}", row.0, table.0))
+        })
+    }
+
+    /// A step that only a contradiction can refuse.
+    fn trusted<T>(&self, result: Result<T, crate::error::WriteError>) -> Result<T, ApplyError> {
+        result.map_err(|error| self.contradiction(error.to_string()))
+    }
+
+    fn contradiction(&self, reason: String) -> ApplyError {
+        ApplyError::Contradiction { lsn: self.lsn, reason }
+    }
+}
+
+fn malformed(lsn: Lsn, Malformed { offset, reason }: Malformed) -> ApplyError {
+    ApplyError::Malformed { lsn, offset, reason }
+}

@@ -1,0 +1,138 @@
+//! The catalog: every table, index and user by name and id, as one immutable value.
+//!
+//! A change makes a new catalog (see `ddl`); readers hold an `Arc` of the one they were planned
+//! against and compare `version` to know whether a plan is still good. Invariants: names of tables
+//! and indexes share one namespace per schema; `version` grows with every change and is the same on
+//! every member at the same LSN. Privileges other than `admin` are deliberately absent.
+
+use crate::table::{IndexDef, IndexId, TableDef, TableId};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// One user who may log in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserDef {
+    /// Name, as folded by the binder.
+    pub name: String,
+    /// SCRAM verifier `SCRAM-SHA-256$iterations:salt$stored:server`, never the password; None
+    /// means that no password matches.
+    pub scram: Option<String>,
+    /// Whether the user may create and drop everything.
+    pub admin: bool,
+}
+
+/// Everything that has a name.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Catalog {
+    /// Counts changes; never goes back within one history.
+    pub version: u64,
+    /// Tables by id.
+    tables: BTreeMap<TableId, Arc<TableDef>>,
+    /// Users by name.
+    users: BTreeMap<String, Arc<UserDef>>,
+    /// Ids by (schema, name); derived.
+    #[serde(skip)]
+    names: BTreeMap<(String, String), TableId>,
+    /// Next table id to give.
+    next_table: u32,
+    /// Next index id to give.
+    next_index: u32,
+}
+
+impl Catalog {
+    /// Finds a table by schema and name.
+    #[must_use]
+    pub fn table(&self, schema: &str, name: &str) -> Option<&Arc<TableDef>> {
+        let from = (schema.to_owned(), name.to_owned());
+        self.names.get(&from).and_then(|id| self.tables.get(id))
+    }
+
+    /// Finds a table by id.
+    #[must_use]
+    pub fn table_by_id(&self, id: TableId) -> Option<&Arc<TableDef>> {
+        self.tables.get(&id)
+    }
+
+    /// Every table, by id.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<TableDef>> {
+        self.tables.values()
+    }
+
+    /// Finds an index and its table by the index's name.
+    #[must_use]
+    pub fn index(&self, schema: &str, name: &str) -> Option<(&Arc<TableDef>, &IndexDef)> {
+        self.tables.values().filter(|t| t.schema == schema).find_map(|table| {
+            table.indexes.iter().find(|i| i.name == name).map(|index| (table, index))
+        })
+    }
+
+    /// Finds a user.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<&Arc<UserDef>> {
+        self.users.get(name)
+    }
+
+    /// Every user, by name.
+    pub fn users(&self) -> impl Iterator<Item = &Arc<UserDef>> {
+        self.users.values()
+    }
+
+    /// Whether a table or an index of the schema has this name.
+    #[must_use]
+    pub fn has_relation(&self, schema: &str, name: &str) -> bool {
+        self.table(schema, name).is_some() || self.index(schema, name).is_some()
+    }
+
+    /// Id for a new table.
+    pub(crate) fn give_table_id(&mut self) -> TableId {
+        let id = TableId(self.next_table.max(1));
+        self.next_table = id.0 + 1;
+        id
+    }
+
+    /// Id for a new index.
+    pub(crate) fn give_index_id(&mut self) -> IndexId {
+        let id = IndexId(self.next_index.max(1));
+        self.next_index = id.0 + 1;
+        id
+    }
+
+    /// Puts a new or changed table in; its ids are never given again.
+    pub(crate) fn put_table(&mut self, table: Arc<TableDef>) {
+        if let Some(old) = self.tables.get(&table.id) {
+            self.names.remove(&(old.schema.clone(), old.name.clone()));
+        }
+        self.next_table = self.next_table.max(table.id.0 + 1);
+        let highest = table.indexes.iter().map(|i| i.id.0).max();
+        self.next_index = self.next_index.max(highest.map_or(0, |id| id + 1));
+        self.names.insert((table.schema.clone(), table.name.clone()), table.id);
+        self.tables.insert(table.id, table);
+        self.version += 1;
+    }
+
+    /// Takes a table out.
+    pub(crate) fn remove_table(&mut self, id: TableId) {
+        if let Some(old) = self.tables.remove(&id) {
+            self.names.remove(&(old.schema.clone(), old.name.clone()));
+        }
+        self.version += 1;
+    }
+
+    /// Puts a new or changed user in.
+    pub(crate) fn put_user(&mut self, user: UserDef) {
+        self.users.insert(user.name.clone(), Arc::new(user));
+        self.version += 1;
+    }
+
+    /// Takes a user out.
+    pub(crate) fn remove_user(&mut self, name: &str) {
+        self.users.remove(name);
+        self.version += 1;
+    }
+
+    /// Fills in what is derived, after decoding.
+    pub(crate) fn index_names(&mut self) {
+        let tables = self.tables.values();
+        self.names = tables.map(|t| ((t.schema.clone(), t.name.clone()), t.id)).collect();
+    }
+}

@@ -1,0 +1,335 @@
+//! The content of the store at one LSN, as a stream, and back.
+//!
+//! ```text
+//! | magic 8 | lsn u64 | catalog: u32 length, postcard | table … | end magic 8 |
+//! table = | id u32 | next row id u64 | blocks | 0 u32 | rows u64 | content hash u128 |
+//! block = | u32 length | row id, length (LEB128), bytes | … |
+//! ```
+//! All numbers little endian. The writer reads through a pinned snapshot, so transactions go on beside
+//! it and it sees exactly what was committed at its LSN. Invariants: the same content gives the same
+//! hashes on every member; a stream that was cut or changed is refused. Files, checksums per block and
+//! the epoch history are the log crate's.
+
+use crate::{
+    ddl,
+    error::CheckpointError,
+    heap::{Heap, State, Table},
+    index::{OrderedIndex, Uniqueness},
+    lock_wait::TxnId,
+    memory::{MemoryLimits, Pool, ROW_BYTES},
+    reclaim::Pin,
+    redo::{put_number, take_number},
+    row::{Row, RowId},
+    store::{Inner, Store},
+    table::TableId,
+    version::{Reader, RowCell},
+};
+use std::{
+    io::{self, Read, Write},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
+};
+use understudy_types::Lsn;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+/// Begins a checkpoint; the last digit is the format.
+const MAGIC: [u8; 8] = *b"USTORE01";
+/// Ends it.
+const END: [u8; 8] = *b"USTOREnd";
+/// A block is written when it has grown to this.
+const BLOCK_BYTES: usize = 256 * 1024;
+/// Rows read at a time.
+const BATCH: usize = 256;
+/// Longest block or catalog that is believed; longer is damage.
+const LENGTH_MAX: u32 = 1 << 30;
+
+/// What a checkpoint holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CheckpointReport {
+    /// Tables written.
+    pub tables: u64,
+    /// Rows written.
+    pub rows: u64,
+    /// Bytes written.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Writes everything as of `at`, which is at most `visible` and not below what reclamation kept.
+    ///
+    /// # Errors
+    /// When there is no snapshot at `at`, or the stream fails.
+    pub fn write_checkpoint(
+        &self,
+        at: Lsn,
+        out: &mut dyn Write,
+    ) -> Result<CheckpointReport, CheckpointError> {
+        let inner = &*self.inner;
+        let visible = inner.visibility.visible();
+        let position = || CheckpointError::Position { at, oldest: Pin::oldest(inner), visible };
+        let pin = Some(at).filter(|at| *at <= visible).and_then(|at| Pin::new(inner, at));
+        let pin = pin.ok_or_else(position)?;
+        write_body(&pin, out).map_err(|source| CheckpointError::Stream {
+            operation: "write",
+            lsn: at,
+            source,
+        })
+    }
+
+    /// Makes a store from a checkpoint; everything in it is visible.
+    ///
+    /// # Errors
+    /// When the stream fails, is not a checkpoint of this LSN, or does not fit into the limits.
+    pub fn load_checkpoint(
+        limits: MemoryLimits,
+        lsn: Lsn,
+        input: &mut dyn Read,
+    ) -> Result<Store, CheckpointError> {
+        let mut loader = Loader { lsn, input };
+        if loader.array::<8>()? != MAGIC {
+            return Err(loader.malformed("it does not begin as one of this format"));
+        }
+        let written = u64::from_le_bytes(loader.array()?);
+        if written != lsn.0 {
+            return Err(loader.malformed(&format!("it is of LSN {written}")));
+        }
+        let state = loader.state()?;
+        let store = Store::at(limits, lsn, state);
+        let state = store.inner.state.load_full();
+        for table in state.tables() {
+            loader.table(&store.inner, table)?;
+        }
+        if loader.array::<8>()? != END {
+            return Err(loader.malformed("its end is missing"));
+        }
+        Ok(store)
+    }
+
+    /// A hash over the rows of a table at an LSN, whatever their order: equal on all members at equal
+    /// LSN (law 10). None when there is no such table, or no snapshot at that LSN.
+    #[must_use]
+    pub fn content_hash(&self, table: TableId, at: Lsn) -> Option<u128> {
+        let pin = Pin::new(&self.inner, at)?;
+        let heap = Arc::clone(&pin.state.table(table)?.heap);
+        let mut hash = 0u128;
+        for_each_row(&heap, at, |id, row| {
+            hash = hash.wrapping_add(row_hash(id, row.as_bytes()));
+            Ok(())
+        })
+        .ok()?;
+        Some(hash)
+    }
+}
+
+fn write_body(pin: &Pin<'_>, out: &mut dyn Write) -> io::Result<CheckpointReport> {
+    let mut out = Counted { out, bytes: 0 };
+    out.write_all(&MAGIC)?;
+    out.write_all(&pin.at.0.to_le_bytes())?;
+    let catalog = postcard::to_allocvec(&*pin.state.catalog).map_err(io::Error::other)?;
+    out.write_all(&(catalog.len() as u32).to_le_bytes())?;
+    out.write_all(&catalog)?;
+    let mut report = CheckpointReport::default();
+    for table in pin.state.tables() {
+        report.tables += 1;
+        report.rows += write_table(table, pin.at, &mut out)?;
+    }
+    out.write_all(&END)?;
+    report.bytes = out.bytes;
+    Ok(report)
+}
+
+fn write_table(table: &Table, at: Lsn, out: &mut Counted<'_>) -> io::Result<u64> {
+    let (mut rows, mut hash) = (0u64, 0u128);
+    let mut block = Vec::with_capacity(BLOCK_BYTES + 4096);
+    out.write_all(&table.def.id.0.to_le_bytes())?;
+    out.write_all(&table.heap.next_row.load(SeqCst).to_le_bytes())?;
+    for_each_row(&table.heap, at, |id, row| {
+        rows += 1;
+        hash = hash.wrapping_add(row_hash(id, row.as_bytes()));
+        put_number(&mut block, id.0);
+        put_number(&mut block, row.as_bytes().len() as u64);
+        block.extend_from_slice(row.as_bytes());
+        if block.len() >= BLOCK_BYTES {
+            out.write_all(&(block.len() as u32).to_le_bytes())?;
+            out.write_all(&block)?;
+            block.clear();
+        }
+        Ok(())
+    })?;
+    if !block.is_empty() {
+        out.write_all(&(block.len() as u32).to_le_bytes())?;
+        out.write_all(&block)?;
+    }
+    out.write_all(&0u32.to_le_bytes())?;
+    out.write_all(&rows.to_le_bytes())?;
+    out.write_all(&hash.to_le_bytes())?;
+    Ok(rows)
+}
+
+/// Shows every row of a table as of an LSN that is pinned, by row id.
+fn for_each_row(
+    heap: &Heap,
+    at: Lsn,
+    mut show: impl FnMut(RowId, &Row) -> io::Result<()>,
+) -> io::Result<()> {
+    let reader = Reader { snapshot: at, own: TxnId::ENDED };
+    let mut from = RowId(0);
+    loop {
+        let mut rows = Vec::with_capacity(BATCH);
+        let mut looked = 0;
+        heap.rows.visit(&from.0.to_be_bytes(), &[0xff; 9], |_, cell| {
+            let row = cell.chain.lock().visible(reader).and_then(|v| v.row.clone());
+            rows.extend(row.map(|row| (cell.id, row)));
+            looked += 1;
+            from = RowId(cell.id.0 + 1);
+            looked < BATCH
+        });
+        for (id, row) in &rows {
+            show(*id, row)?;
+        }
+        if looked < BATCH {
+            return Ok(());
+        }
+    }
+}
+
+fn row_hash(id: RowId, bytes: &[u8]) -> u128 {
+    xxh3_128_with_seed(bytes, id.0)
+}
+
+/// A stream that counts.
+struct Counted<'a> {
+    out: &'a mut dyn Write,
+    bytes: u64,
+}
+
+impl Counted<'_> {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+}
+
+/// Reads a checkpoint's parts.
+struct Loader<'a> {
+    lsn: Lsn,
+    input: &'a mut dyn Read,
+}
+
+impl Loader<'_> {
+    fn state(&mut self) -> Result<State, CheckpointError> {
+        let bytes = self.block()?;
+        let mut state = State::empty(self.lsn);
+        let mut catalog: crate::catalog::Catalog =
+            postcard::from_bytes(&bytes).map_err(|e| self.malformed(&format!("catalog: {e}")))?;
+        catalog.index_names();
+        let defs: Vec<_> = catalog.tables().cloned().collect();
+        for def in defs {
+            state.put_table(ddl::new_table((*def).clone()));
+        }
+        state.catalog = Arc::new(catalog);
+        Ok(state)
+    }
+
+    fn table(&mut self, inner: &Inner, table: &Table) -> Result<(), CheckpointError> {
+        let id = u32::from_le_bytes(self.array()?);
+        if id != table.def.id.0 {
+            return Err(
+                self.malformed(&format!("table {id} stands where {} should", table.def.id.0))
+            );
+        }
+        let next_row = u64::from_le_bytes(self.array()?);
+        let (mut rows, mut hash) = (0u64, 0u128);
+        loop {
+            let block = self.block()?;
+            if block.is_empty() {
+                break;
+            }
+            let mut at = 0;
+            while at < block.len() {
+                let (id, bytes) = self.row(&block, &mut at)?;
+                rows += 1;
+                hash = hash.wrapping_add(row_hash(id, bytes));
+                self.put(inner, table, id, bytes)?;
+            }
+        }
+        table.heap.next_row.fetch_max(next_row, Relaxed);
+        let expected = (u64::from_le_bytes(self.array()?), u128::from_le_bytes(self.array()?));
+        if (rows, hash) != expected {
+            return Err(self.malformed(&format!("the rows of table {id} are not those written")));
+        }
+        Ok(())
+    }
+
+    fn row<'b>(
+        &self,
+        block: &'b [u8],
+        at: &mut usize,
+    ) -> Result<(RowId, &'b [u8]), CheckpointError> {
+        let cut = || self.malformed("a row is cut short");
+        let id = take_number(block, at).ok_or_else(cut)?;
+        let length =
+            take_number(block, at).and_then(|n| usize::try_from(n).ok()).ok_or_else(cut)?;
+        let end = at.checked_add(length).filter(|end| *end <= block.len()).ok_or_else(cut)?;
+        let bytes = &block[*at..end];
+        *at = end;
+        Ok((RowId(id), bytes))
+    }
+
+    fn put(
+        &self,
+        inner: &Inner,
+        table: &Table,
+        id: RowId,
+        bytes: &[u8],
+    ) -> Result<(), CheckpointError> {
+        let (lsn, heap) = (self.lsn, &table.heap);
+        let row = Row::from_bytes(bytes).map_err(|source| CheckpointError::Row {
+            lsn,
+            table: table.def.id,
+            row: id,
+            source,
+        })?;
+        let memory = |source| CheckpointError::Memory { lsn, source };
+        let bytes = ROW_BYTES + Inner::version_bytes(Some(&row));
+        inner.accountant.charge(Pool::Permanent, bytes).map_err(memory)?;
+        heap.bytes.fetch_add(bytes, Relaxed);
+        let cell = Arc::new(RowCell::new(id, TxnId::ENDED, lsn, row.clone()));
+        heap.put_cell(Arc::clone(&cell));
+        for index in &table.indexes {
+            index.add(&inner.accountant, &cell, &row, Uniqueness::Trust).map_err(memory)?;
+        }
+        Ok(())
+    }
+
+    fn block(&mut self) -> Result<Vec<u8>, CheckpointError> {
+        let length = u32::from_le_bytes(self.array()?);
+        if length > LENGTH_MAX {
+            return Err(self.malformed("a length is beyond belief"));
+        }
+        let mut bytes = vec![0; length as usize];
+        self.read(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], CheckpointError> {
+        let mut bytes = [0; N];
+        self.read(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), CheckpointError> {
+        let lsn = self.lsn;
+        self.input.read_exact(bytes).map_err(|source| CheckpointError::Stream {
+            operation: "read",
+            lsn,
+            source,
+        })
+    }
+
+    fn malformed(&self, reason: &str) -> CheckpointError {
+        CheckpointError::Malformed { lsn: self.lsn, reason: reason.to_owned() }
+    }
+}

@@ -1,0 +1,172 @@
+//! The rows of one table, and the state that ties tables, indexes and the catalog together.
+//!
+//! A [`Heap`] outlives changes of its table's definition; a [`State`] is one immutable picture of
+//! everything that has a name, valid from its LSN on. Each statement works with one state from its
+//! beginning to its end. Invariants: a state is taken after the snapshot it is used with, so it knows
+//! every index that a visible writer kept up; a writer's state is the newest one once it has entered
+//! the table (see `write::enter`), so it keeps up every index that exists.
+
+use crate::{
+    catalog::Catalog,
+    index::{IndexData, OrderedIndex, Radix},
+    lock_wait::TxnId,
+    row::RowId,
+    table::{IndexId, TableDef, TableId},
+    version::RowCell,
+};
+use parking_lot::RwLock;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+use understudy_types::Lsn;
+
+/// The rows of one table.
+#[derive(Debug)]
+pub(crate) struct Heap {
+    pub(crate) id: TableId,
+    /// Cells by row id.
+    pub(crate) rows: Radix<[u8; 8], Arc<RowCell>>,
+    /// Next row id to give.
+    pub(crate) next_row: AtomicU64,
+    /// Cells in `rows`.
+    pub(crate) row_count: AtomicU64,
+    /// Bytes of cells and versions.
+    pub(crate) bytes: AtomicU64,
+    /// LSN of the newest commit that changed a row.
+    pub(crate) last_commit: AtomicU64,
+    /// The transaction that changes or drops the table; zero when none.
+    pub(crate) changer: AtomicU64,
+    /// Indexes whose entries must be taken away with their rows, those being built included. Held
+    /// shared while rows are reclaimed, exclusively to add or remove an index.
+    pub(crate) kept_up: RwLock<Vec<Arc<IndexData>>>,
+}
+
+impl Heap {
+    pub(crate) fn new(id: TableId) -> Heap {
+        Heap {
+            id,
+            rows: Radix::new(),
+            next_row: AtomicU64::new(1),
+            row_count: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            last_commit: AtomicU64::new(0),
+            changer: AtomicU64::new(0),
+            kept_up: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn cell(&self, id: RowId) -> Option<Arc<RowCell>> {
+        self.rows.with(&id.0.to_be_bytes(), Arc::clone)
+    }
+
+    pub(crate) fn give_row_id(&self) -> RowId {
+        RowId(self.next_row.fetch_add(1, Relaxed))
+    }
+
+    pub(crate) fn put_cell(&self, cell: Arc<RowCell>) {
+        self.next_row.fetch_max(cell.id.0 + 1, Relaxed);
+        self.row_count.fetch_add(1, Relaxed);
+        self.rows.put(cell.id.0.to_be_bytes(), cell);
+    }
+
+    pub(crate) fn take_cell(&self, id: RowId) {
+        if self.rows.take(&id.0.to_be_bytes()) {
+            self.row_count.fetch_sub(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn changer(&self) -> TxnId {
+        TxnId(self.changer.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    /// Up to `limit` cells with ids in `[from, …)`, in order.
+    pub(crate) fn cells_from(&self, from: RowId, limit: usize) -> Vec<Arc<RowCell>> {
+        let mut cells = Vec::new();
+        self.rows.visit(&from.0.to_be_bytes(), &[0xff; 9], |_, cell| {
+            cells.push(Arc::clone(cell));
+            cells.len() < limit
+        });
+        cells
+    }
+}
+
+/// One table as a statement sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Table {
+    pub(crate) def: Arc<TableDef>,
+    pub(crate) heap: Arc<Heap>,
+    pub(crate) indexes: Vec<Arc<IndexData>>,
+}
+
+/// Everything that has a name, from one LSN on.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    /// Commit LSN of the change that made it.
+    pub(crate) since: Lsn,
+    pub(crate) catalog: Arc<Catalog>,
+    tables: Vec<Option<Arc<Table>>>,
+    indexes: Vec<Option<Arc<IndexData>>>,
+}
+
+impl State {
+    pub(crate) fn empty(since: Lsn) -> State {
+        let catalog = Arc::new(Catalog::default());
+        State { since, catalog, tables: Vec::new(), indexes: Vec::new() }
+    }
+
+    /// The same definitions, valid from another LSN on.
+    pub(crate) fn since(&self, since: Lsn) -> State {
+        State { since, ..self.clone() }
+    }
+
+    pub(crate) fn table(&self, id: TableId) -> Option<&Arc<Table>> {
+        self.tables.get(id.0 as usize)?.as_ref()
+    }
+
+    pub(crate) fn index(&self, id: IndexId) -> Option<&Arc<IndexData>> {
+        self.indexes.get(id.0 as usize)?.as_ref()
+    }
+
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.iter().flatten()
+    }
+
+    pub(crate) fn catalog_mut(&mut self) -> &mut Catalog {
+        Arc::make_mut(&mut self.catalog)
+    }
+
+    /// Puts a new or changed table in, with the catalog.
+    pub(crate) fn put_table(&mut self, table: Table) {
+        self.catalog_mut().put_table(Arc::clone(&table.def));
+        let at = table.def.id.0 as usize;
+        if self.tables.len() <= at {
+            self.tables.resize(at + 1, None);
+        }
+        if let Some(old) = self.tables[at].take() {
+            self.forget_indexes(&old);
+        }
+        for index in &table.indexes {
+            let at = index.def.id.0 as usize;
+            if self.indexes.len() <= at {
+                self.indexes.resize(at + 1, None);
+            }
+            self.indexes[at] = Some(Arc::clone(index));
+        }
+        self.tables[at] = Some(Arc::new(table));
+    }
+
+    /// Takes a table out, with the catalog.
+    pub(crate) fn remove_table(&mut self, id: TableId) -> Option<Arc<Table>> {
+        let old = self.tables.get_mut(id.0 as usize)?.take()?;
+        self.forget_indexes(&old);
+        self.catalog_mut().remove_table(id);
+        Some(old)
+    }
+
+    fn forget_indexes(&mut self, table: &Table) {
+        for index in &table.indexes {
+            self.indexes[index.def.id.0 as usize] = None;
+        }
+    }
+}

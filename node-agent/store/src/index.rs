@@ -1,0 +1,374 @@
+//! Ordered maps, and the indexes built on them.
+//!
+//! [`OrderedIndex`] is all the store asks of an ordered map; artmap's radix tree is behind it. Keys of
+//! a unique index are the encoded columns; every other key ends with the row id, as do unique keys
+//! with a null in them. An entry points to cells, not to versions:
+//!
+//! ```text
+//!   accounts_pkey:  (1) → cell 17         (2) → cell 18, cell 40   (18 was deleted, 40 has the key now)
+//!   by_branch:      (7)#17 → cell 17      (9)#17 → cell 17         (the row moved from 7 to 9)
+//! ```
+//! A reader asks the cell for the version that it sees and checks that this version has the entry's
+//! key, so entries of old versions do no harm until reclamation takes them away.
+//!
+//! Invariants:
+//! 1. A version's key is in the index from before its writer returns until after the last version
+//!    with that key is gone.
+//! 2. Adding and removing the entry of one key happen under that key's stripe; a stripe is taken
+//!    before any cell's mutex, never after. Readers take neither.
+//! 3. A unique key has at most one live row per moment: the check and the addition are one step
+//!    under the stripe, and the new version lies in its cell before the check.
+
+use crate::{
+    error::WriteError,
+    key::{self, Key, Nulls},
+    lock_wait::TxnId,
+    memory::{Accountant, ENTRY_BYTES, Pool},
+    row::{Row, RowId},
+    table::{IndexDef, TableDef},
+    version::{RowCell, UNCOMMITTED},
+};
+use artmap::{ArtMap, AsBytes};
+use parking_lot::Mutex;
+use std::{
+    fmt,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+use understudy_types::Lsn;
+
+/// Locks per index; a power of two.
+const STRIPES: usize = 64;
+
+/// An ordered map from byte strings that many threads read and write at once.
+///
+/// # Guarantees
+/// A visit sees every key that is present during the whole visit exactly once and in order; keys that
+/// come or go meanwhile may be seen or not. Readers do not wait for writers.
+///
+/// # Assumptions
+/// Callbacks are short and do not call back into the map.
+pub(crate) trait OrderedIndex<K, V> {
+    /// Shows the value of a key.
+    fn with<R>(&self, key: &[u8], show: impl FnOnce(&V) -> R) -> Option<R>;
+    /// Puts a value, replacing the old one; whether there was one.
+    fn put(&self, key: K, value: V) -> bool;
+    /// Takes a key out; whether it was there.
+    fn take(&self, key: &[u8]) -> bool;
+    /// Shows the keys in `[from, to)` upwards until the callback answers false.
+    fn visit(&self, from: &[u8], to: &[u8], show: impl FnMut(&[u8], &V) -> bool);
+    /// The same downwards.
+    fn visit_back(&self, from: &[u8], to: &[u8], show: impl FnMut(&[u8], &V) -> bool);
+}
+
+/// [`OrderedIndex`] on a radix tree.
+pub(crate) struct Radix<K, V>(ArtMap<K, V>);
+
+impl<K, V> Radix<K, V> {
+    pub(crate) fn new() -> Radix<K, V> {
+        Radix(ArtMap::default())
+    }
+}
+
+impl<K, V> fmt::Debug for Radix<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Radix({} keys)", self.0.len())
+    }
+}
+
+impl<K: AsBytes + Send + 'static, V: Send + 'static> OrderedIndex<K, V> for Radix<K, V> {
+    fn with<R>(&self, key: &[u8], show: impl FnOnce(&V) -> R) -> Option<R> {
+        self.0.get_by_slice(key).map(|entry| show(entry.value()))
+    }
+
+    fn put(&self, key: K, value: V) -> bool {
+        self.0.insert(key, value).is_some()
+    }
+
+    fn take(&self, key: &[u8]) -> bool {
+        self.0.remove_by_slice(key).is_some()
+    }
+
+    fn visit(&self, from: &[u8], to: &[u8], mut show: impl FnMut(&[u8], &V) -> bool) {
+        if from < to {
+            let guard = self.0.pin();
+            let range = (Bound::Included(from), Bound::Excluded(to));
+            for entry in self.0.range_with_guard::<_, [u8]>(range, &guard) {
+                if !show(entry.key().as_bytes(), entry.value()) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn visit_back(&self, from: &[u8], to: &[u8], mut show: impl FnMut(&[u8], &V) -> bool) {
+        if from < to {
+            let guard = self.0.pin();
+            let range = (Bound::Included(from), Bound::Excluded(to));
+            for entry in self.0.range_with_guard::<_, [u8]>(range, &guard).rev() {
+                if !show(entry.key().as_bytes(), entry.value()) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The cells of one key.
+#[derive(Debug, Clone)]
+pub(crate) enum Entry {
+    /// The common case.
+    One(Arc<RowCell>),
+    /// Rows that had the unique key one after the other.
+    Many(Arc<[Arc<RowCell>]>),
+}
+
+impl Entry {
+    pub(crate) fn cells(&self) -> &[Arc<RowCell>] {
+        match self {
+            Entry::One(cell) => std::slice::from_ref(cell),
+            Entry::Many(cells) => cells,
+        }
+    }
+
+    fn from_cells(mut cells: Vec<Arc<RowCell>>) -> Option<Entry> {
+        match cells.len() {
+            0 => None,
+            1 => cells.pop().map(Entry::One),
+            _ => Some(Entry::Many(cells.into())),
+        }
+    }
+}
+
+/// Whether an addition checks that the key is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Uniqueness {
+    /// A statement's write: refuse a key that a live row has, or may have soon.
+    Check {
+        /// The writer.
+        me: TxnId,
+        /// Its visible LSN, to tell whether a violation depends on a pending commit.
+        visible: Lsn,
+    },
+    /// A replayed write: it was checked where it was made.
+    Trust,
+}
+
+/// One index with its entries.
+#[derive(Debug)]
+pub(crate) struct IndexData {
+    pub(crate) def: IndexDef,
+    /// The table as it was when the index was made: it has all columns of the key.
+    pub(crate) table: Arc<TableDef>,
+    pub(crate) map: Radix<Key, Entry>,
+    pub(crate) entries: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    stripes: [Mutex<()>; STRIPES],
+}
+
+impl IndexData {
+    pub(crate) fn new(def: IndexDef, table: Arc<TableDef>) -> IndexData {
+        IndexData {
+            def,
+            table,
+            map: Radix::new(),
+            entries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            stripes: std::array::from_fn(|_| Mutex::new(())),
+        }
+    }
+
+    /// The whole key of a row in this index.
+    pub(crate) fn key_of(&self, id: RowId, row: &Row) -> (Vec<u8>, Nulls) {
+        let mut out = Vec::with_capacity(32);
+        let nulls = key::encode_row(row, &self.table, &self.def.columns, &mut out);
+        if !self.def.unique || nulls == Nulls::Some {
+            key::encode_row_id(id, &mut out);
+        }
+        (out, nulls)
+    }
+
+    /// Whether two rows have the same bytes in all key columns (then they have the same key).
+    pub(crate) fn same_columns(&self, a: &Row, b: &Row) -> bool {
+        self.def.columns.iter().all(|&column| {
+            let column = usize::from(column);
+            let stored = column < a.stored_columns() && column < b.stored_columns();
+            stored && a.raw(column) == b.raw(column)
+        })
+    }
+
+    /// Adds the entry of a version that lies in its cell already.
+    pub(crate) fn add(
+        &self,
+        accountant: &Accountant,
+        cell: &Arc<RowCell>,
+        row: &Row,
+        uniqueness: Uniqueness,
+    ) -> Result<(), WriteError> {
+        let (bytes, nulls) = self.key_of(cell.id, row);
+        let _stripe = self.stripe(&bytes).lock();
+        let present = self.map.with(&bytes, Entry::clone);
+        if let Some(entry) = &present
+            && self.def.unique
+            && nulls == Nulls::None
+            && let Uniqueness::Check { me, visible } = uniqueness
+        {
+            for other in entry.cells().iter().filter(|other| !Arc::ptr_eq(other, cell)) {
+                self.check_free(other, &bytes, me, visible)?;
+            }
+        }
+        let entry = match present {
+            Some(entry) if entry.cells().iter().any(|c| Arc::ptr_eq(c, cell)) => return Ok(()),
+            Some(entry) => {
+                let mut cells = entry.cells().to_vec();
+                cells.push(Arc::clone(cell));
+                Entry::Many(cells.into())
+            }
+            None => Entry::One(Arc::clone(cell)),
+        };
+        let cost = ENTRY_BYTES + Key::heap_bytes(bytes.len());
+        match uniqueness {
+            Uniqueness::Check { .. } => accountant.charge(Pool::Permanent, cost)?,
+            Uniqueness::Trust => accountant.charge_always(Pool::Permanent, cost),
+        }
+        self.entries.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(cost, Relaxed);
+        self.map.put(Key::new(&bytes), entry);
+        Ok(())
+    }
+
+    /// Removes the entry of a version that is gone, unless another version of the cell has its key.
+    pub(crate) fn remove_unused(&self, accountant: &Accountant, cell: &Arc<RowCell>, row: &Row) {
+        let (bytes, _) = self.key_of(cell.id, row);
+        let _stripe = self.stripe(&bytes).lock();
+        let used = {
+            let chain = cell.chain.lock();
+            chain
+                .versions()
+                .filter_map(|v| v.row.as_ref())
+                .any(|r| self.same_columns(r, row) || self.key_of(cell.id, r).0 == bytes)
+        };
+        if used {
+            return;
+        }
+        let Some(entry) = self.map.with(&bytes, Entry::clone) else { return };
+        let mut cells = entry.cells().to_vec();
+        let before = cells.len();
+        cells.retain(|c| !Arc::ptr_eq(c, cell));
+        if cells.len() == before {
+            return;
+        }
+        match Entry::from_cells(cells) {
+            Some(rest) => {
+                self.map.put(Key::new(&bytes), rest);
+            }
+            None => {
+                self.map.take(&bytes);
+            }
+        }
+        let cost = ENTRY_BYTES + Key::heap_bytes(bytes.len());
+        self.entries.fetch_sub(1, Relaxed);
+        self.bytes.fetch_sub(cost, Relaxed);
+        accountant.release(Pool::Permanent, cost);
+    }
+
+    /// A violation for a row, in the words of the user.
+    pub(crate) fn violation(&self, row: &Row, depends: Lsn) -> WriteError {
+        let columns = self.def.columns.iter().map(|c| usize::from(*c));
+        let names: Vec<&str> =
+            columns.clone().map(|c| self.table.columns[c].name.as_str()).collect();
+        let values: Vec<String> =
+            columns.map(|c| row.column_ref(&self.table, c).to_string()).collect();
+        WriteError::UniqueViolation {
+            index: self.def.name.clone(),
+            key: format!("({})=({})", names.join(", "), values.join(", ")),
+            depends,
+        }
+    }
+
+    fn stripe(&self, key: &[u8]) -> &Mutex<()> {
+        &self.stripes[xxhash_rust::xxh3::xxh3_64(key) as usize & (STRIPES - 1)]
+    }
+
+    /// Refuses when `other` has the key in its newest version, or had it before a change that may
+    /// still be undone.
+    fn check_free(
+        &self,
+        other: &RowCell,
+        key: &[u8],
+        me: TxnId,
+        visible: Lsn,
+    ) -> Result<(), WriteError> {
+        let chain = other.chain.lock();
+        let has_key = |row: Option<&Row>| {
+            row.is_some_and(|r| !chain.moved || self.key_of(other.id, r).0 == key)
+        };
+        let Some(newest) = chain.newest.as_deref() else { return Ok(()) };
+        if newest.stamp == UNCOMMITTED
+            && let Some(on) = chain.held_by_other(me)
+        {
+            let before = chain.newest_committed().and_then(|v| v.row.as_ref());
+            let uncommitted = chain.versions().take_while(|v| v.stamp == UNCOMMITTED);
+            if has_key(before) || uncommitted.into_iter().any(|v| has_key(v.row.as_ref())) {
+                return Err(WriteError::Blocked { on });
+            }
+            return Ok(());
+        }
+        match &newest.row {
+            Some(row) if has_key(Some(row)) => {
+                let pending = newest.stamp != UNCOMMITTED && newest.stamp > visible;
+                Err(self.violation(row, if pending { newest.stamp } else { Lsn::ZERO }))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #[test]
+        fn the_radix_tree_behaves_as_a_sorted_map(
+            changes in proptest::collection::vec((any::<bool>(), 0u16..200), 1..300),
+            from in 0u16..200,
+            to in 0u16..200,
+        ) {
+            let radix = Radix::new();
+            let mut model = BTreeMap::new();
+            for (put, i) in changes {
+                // Keys of two lengths, none a prefix of another.
+                let bytes = if i % 3 == 0 {
+                    [&[1], &i.to_be_bytes()[..], &[7; 30]].concat()
+                } else {
+                    [&[1], &i.to_be_bytes()[..], &[2]].concat()
+                };
+                if put {
+                    prop_assert_eq!(radix.put(Key::new(&bytes), i), model.insert(bytes, i).is_some());
+                } else {
+                    prop_assert_eq!(radix.take(&bytes), model.remove(&bytes).is_some());
+                }
+            }
+            let from = [&[1], &from.to_be_bytes()[..]].concat();
+            let to = [&[1], &to.to_be_bytes()[..]].concat();
+            let mut seen = Vec::new();
+            radix.visit(&from, &to, |k, v| { seen.push((k.to_vec(), *v)); true });
+            let mut expected: Vec<_> = if from < to {
+                model.range(from.clone()..to.clone()).map(|(k, v)| (k.clone(), *v)).collect()
+            } else {
+                Vec::new()
+            };
+            prop_assert_eq!(&seen, &expected);
+            seen.clear();
+            radix.visit_back(&from, &to, |k, v| { seen.push((k.to_vec(), *v)); true });
+            expected.reverse();
+            prop_assert_eq!(seen, expected);
+        }
+    }
+}

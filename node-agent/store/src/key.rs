@@ -1,0 +1,309 @@
+//! Memcomparable keys: comparing the bytes compares the values, column by column.
+//!
+//! Each column begins with a marker (1 = value, 2 = null, so nulls sort last) and ends itself: numbers
+//! have a fixed or self-ending form, text and bytes are escaped and terminated. Therefore no key of an
+//! index is a prefix of another, and the bytes of the first k columns are a prefix of exactly the
+//! keys that have those values.
+//!
+//! Invariants: equal values have equal bytes (−0 and 0, `1.0` and `1.00`, `char` with and without
+//! trailing blanks); text compares by its UTF-8 bytes (collation "C"); NaN is above all numbers.
+
+use crate::{
+    row::{Row, RowId},
+    table::TableDef,
+    value::{DataType, Value, ValueRef},
+};
+use artmap::AsBytes;
+use rust_decimal::Decimal;
+use std::{borrow::Borrow, cmp::Ordering, fmt, ops::Bound};
+
+/// Marks a value.
+const VALUE: u8 = 1;
+/// Marks a null.
+const NULL: u8 = 2;
+/// Above the rest of any key that has a given prefix: a marker or row id never begins like this.
+const ABOVE: [u8; 9] = [0xff; 9];
+/// Longest key kept without an allocation of its own.
+const INLINE: usize = 22;
+
+/// The bytes of a key, inline when short.
+#[derive(Clone)]
+pub(crate) enum Key {
+    Inline(u8, [u8; INLINE]),
+    Heap(Box<[u8]>),
+}
+
+impl Key {
+    pub(crate) fn new(bytes: &[u8]) -> Key {
+        if bytes.len() <= INLINE {
+            let mut inline = [0; INLINE];
+            inline[..bytes.len()].copy_from_slice(bytes);
+            Key::Inline(bytes.len() as u8, inline)
+        } else {
+            Key::Heap(bytes.into())
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Key::Inline(length, bytes) => &bytes[..usize::from(*length)],
+            Key::Heap(bytes) => bytes,
+        }
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(length: usize) -> u64 {
+        if length <= INLINE { 0 } else { length as u64 + 16 }
+    }
+}
+
+impl AsBytes for Key {
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Key) -> Ordering {
+        self.bytes().cmp(other.bytes())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bytes().iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// Whether a key that was built has a null in it (unique indexes let those repeat).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nulls {
+    None,
+    Some,
+}
+
+/// Appends the key columns of a row.
+pub(crate) fn encode_row(row: &Row, def: &TableDef, columns: &[u16], out: &mut Vec<u8>) -> Nulls {
+    let mut nulls = Nulls::None;
+    for &column in columns {
+        let column = usize::from(column);
+        let value = row.column_ref(def, column);
+        if value.is_null() {
+            nulls = Nulls::Some;
+        }
+        encode_column(value, def.columns[column].data_type, out);
+    }
+    nulls
+}
+
+/// Appends the leading key columns given as values.
+pub(crate) fn encode_values(
+    values: &[Value],
+    def: &TableDef,
+    columns: &[u16],
+    out: &mut Vec<u8>,
+) -> Nulls {
+    let mut nulls = Nulls::None;
+    for (value, &column) in values.iter().zip(columns) {
+        if value.is_null() {
+            nulls = Nulls::Some;
+        }
+        encode_column(value.as_ref(), def.columns[usize::from(column)].data_type, out);
+    }
+    nulls
+}
+
+/// Appends the row id that makes keys of equal columns distinct.
+pub(crate) fn encode_row_id(row: RowId, out: &mut Vec<u8>) {
+    out.extend_from_slice(&row.0.to_be_bytes());
+}
+
+/// The bytes between which all keys lie that meet the bounds. A bound names leading columns:
+/// `Included((1))` as upper bound lets every key begin with 1, `Excluded((1))` none.
+pub(crate) fn encode_bounds(
+    lower: Bound<&[Value]>,
+    upper: Bound<&[Value]>,
+    def: &TableDef,
+    columns: &[u16],
+) -> (Vec<u8>, Vec<u8>) {
+    let mut from = Vec::with_capacity(32);
+    match lower {
+        Bound::Unbounded => {}
+        Bound::Included(values) => {
+            encode_values(values, def, columns, &mut from);
+        }
+        Bound::Excluded(values) => {
+            encode_values(values, def, columns, &mut from);
+            from.extend_from_slice(&ABOVE);
+        }
+    }
+    let mut to = Vec::with_capacity(32);
+    match upper {
+        Bound::Unbounded => to.extend_from_slice(&ABOVE),
+        Bound::Included(values) => {
+            encode_values(values, def, columns, &mut to);
+            to.extend_from_slice(&ABOVE);
+        }
+        Bound::Excluded(values) => {
+            encode_values(values, def, columns, &mut to);
+        }
+    }
+    (from, to)
+}
+
+fn encode_column(value: ValueRef<'_>, data_type: DataType, out: &mut Vec<u8>) {
+    if value.is_null() {
+        out.push(NULL);
+        return;
+    }
+    out.push(VALUE);
+    match value {
+        ValueRef::Null => {}
+        ValueRef::Bool(b) => out.push(u8::from(b)),
+        ValueRef::Int(i) | ValueRef::Timestamp(i) | ValueRef::Timestamptz(i) => {
+            out.extend_from_slice(&((i as u64) ^ (1 << 63)).to_be_bytes());
+        }
+        ValueRef::Date(days) => {
+            out.extend_from_slice(&((days as u32) ^ (1 << 31)).to_be_bytes());
+        }
+        ValueRef::Float(x) => encode_float(x, out),
+        ValueRef::Numeric(d) => encode_decimal(d, out),
+        ValueRef::Text(t) if matches!(data_type, DataType::Char(_)) => {
+            encode_bytes(t.trim_end_matches(' ').as_bytes(), out);
+        }
+        ValueRef::Text(t) => encode_bytes(t.as_bytes(), out),
+        ValueRef::Bytes(b) => encode_bytes(b, out),
+        ValueRef::Uuid(u) => out.extend_from_slice(&u.to_be_bytes()),
+    }
+}
+
+/// Escapes 0 as 0 255 and ends with 0 0, so that a shorter text sorts before its continuations.
+fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    for &byte in bytes {
+        out.push(byte);
+        if byte == 0 {
+            out.push(0xff);
+        }
+    }
+    out.extend_from_slice(&[0, 0]);
+}
+
+fn encode_float(x: f64, out: &mut Vec<u8>) {
+    let x = if x.is_nan() {
+        f64::NAN.abs()
+    } else if x == 0.0 {
+        0.0
+    } else {
+        x
+    };
+    let bits = x.to_bits();
+    let ordered = if bits >> 63 == 1 { !bits } else { bits | 1 << 63 };
+    out.extend_from_slice(&ordered.to_be_bytes());
+}
+
+/// Sign, then for |d| = 0.d₁d₂… × 10^e the exponent and the digits, each plus one, ended by 0; all
+/// bytes inverted for negative numbers. Trailing zeros are gone, so 1.0 and 1.00 are equal.
+fn encode_decimal(d: Decimal, out: &mut Vec<u8>) {
+    let d = d.normalize();
+    if d.is_zero() {
+        out.push(1);
+        return;
+    }
+    let negative = d.is_sign_negative();
+    let mask = if negative { 0xff } else { 0 };
+    out.push(if negative { 0 } else { 2 });
+    let digits = d.mantissa().unsigned_abs().to_string();
+    let exponent = digits.len() as i32 - d.scale() as i32;
+    out.push((exponent + 64) as u8 ^ mask);
+    let significant = digits.trim_end_matches('0');
+    out.extend(significant.bytes().map(|digit| (digit - b'0' + 1) ^ mask));
+    out.push(mask);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::ColumnDef;
+    use proptest::prelude::*;
+
+    fn key(data_type: DataType, value: &Value) -> Vec<u8> {
+        let def = TableDef::new("t", vec![ColumnDef::new("c", data_type)]);
+        let mut out = Vec::new();
+        encode_values(std::slice::from_ref(value), &def, &[0], &mut out);
+        out
+    }
+
+    fn ordered(data_type: DataType, ascending: &[Value]) {
+        for pair in ascending.windows(2) {
+            assert!(
+                key(data_type, &pair[0]) < key(data_type, &pair[1]),
+                "{:?} is not below {:?}",
+                pair[0],
+                pair[1]
+            );
+        }
+    }
+
+    #[test]
+    fn keys_sort_as_their_values() {
+        let ints = [i64::MIN, -1, 0, 1, i64::MAX].map(Value::Int);
+        ordered(DataType::Int8, &[&ints[..], &[Value::Null]].concat());
+        let floats = [f64::NEG_INFINITY, -1.5, -0.1, 0.0, 2.0, f64::INFINITY, f64::NAN];
+        ordered(DataType::Float8, &floats.map(Value::Float));
+        let texts = ["", "a", "a\0", "a\0b", "aa", "b"];
+        ordered(DataType::Text, &texts.map(Value::text));
+        ordered(DataType::Date, &[-3, 0, 5].map(Value::Date));
+    }
+
+    #[test]
+    fn equal_values_have_equal_keys() {
+        let decimal = |mantissa, scale| Value::Numeric(Decimal::new(mantissa, scale));
+        assert_eq!(
+            key(DataType::Numeric, &decimal(10, 1)),
+            key(DataType::Numeric, &decimal(100, 2))
+        );
+        assert_eq!(
+            key(DataType::Float8, &Value::Float(-0.0)),
+            key(DataType::Float8, &Value::Float(0.0))
+        );
+        assert_eq!(
+            key(DataType::Char(5), &Value::text("ab   ")),
+            key(DataType::Char(5), &Value::text("ab"))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn numeric_keys_sort_as_numbers(a in any::<i64>(), s in 0u32..28, b in any::<i64>(), t in 0u32..28) {
+            let (a, b) = (Decimal::new(a, s), Decimal::new(b, t));
+            let keys = (key(DataType::Numeric, &Value::Numeric(a)), key(DataType::Numeric, &Value::Numeric(b)));
+            prop_assert_eq!(a.cmp(&b), keys.0.cmp(&keys.1));
+        }
+
+        #[test]
+        fn no_key_is_a_prefix_of_another(a in ".{0,6}", b in ".{0,6}") {
+            let (x, y) = (key(DataType::Text, &Value::text(a.as_str())), key(DataType::Text, &Value::text(b.as_str())));
+            prop_assert!(a == b || !x.starts_with(&y));
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Reading: by row id, by key, by range and whole tables.
+//!
+//! Reads take no lock but a row's own for the moment of looking. A [`Scan`] copies its rows out in
+//! batches, so it holds nothing between batches and never keeps a writer waiting. Invariants: a row
+//! that moved between keys is given once, under the key of the version that the reader sees; reading a
+//! pending version makes the transaction depend on its LSN.
+
+use crate::{
+    heap::Heap,
+    index::{Entry, IndexData, OrderedIndex},
+    key,
+    row::{Row, RowId},
+    store::Store,
+    table::{IndexId, TableId},
+    txn::{Isolation, Txn},
+    value::Value,
+    version::{Reader, RowCell},
+    visibility::View,
+};
+use std::{ops::Bound, sync::Arc};
+
+/// Rows copied out at a time.
+const BATCH: usize = 256;
+/// Above every row id's bytes.
+const LAST: [u8; 9] = [0xff; 9];
+
+/// Which keys of an index. A bound names one or more leading columns and speaks of all keys that
+/// begin with them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyBounds {
+    /// Where the keys begin.
+    pub lower: Bound<Vec<Value>>,
+    /// Where they end.
+    pub upper: Bound<Vec<Value>>,
+}
+
+/// In which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Ascending, nulls last.
+    Ascending,
+    /// Descending, nulls first.
+    Descending,
+}
+
+impl KeyBounds {
+    /// All keys.
+    #[must_use]
+    pub fn all() -> KeyBounds {
+        KeyBounds { lower: Bound::Unbounded, upper: Bound::Unbounded }
+    }
+
+    /// All keys that begin with these values.
+    #[must_use]
+    pub fn equal(values: Vec<Value>) -> KeyBounds {
+        KeyBounds { lower: Bound::Included(values.clone()), upper: Bound::Included(values) }
+    }
+}
+
+impl Store {
+    /// One row.
+    #[must_use]
+    pub fn get(&self, txn: &Txn, view: View, table: TableId, row: RowId) -> Option<Row> {
+        let heap = &txn.state.table(table)?.heap;
+        let cell = heap.cell(row)?;
+        note_row(txn, &cell);
+        read_cell(txn, txn.reader(view), &cell)
+    }
+
+    /// The row with a whole key of a unique index (without nulls).
+    #[must_use]
+    pub fn lookup_one(
+        &self,
+        txn: &Txn,
+        view: View,
+        index: IndexId,
+        key: &[Value],
+    ) -> Option<(RowId, Row)> {
+        let index = txn.state.index(index)?;
+        let mut bytes = KeyBuffer::default();
+        key::encode_values(key, &index.table, &index.def.columns, &mut bytes.0);
+        note_range(txn, index, || {
+            let mut to = bytes.0.clone();
+            to.push(0);
+            (bytes.0.clone(), to)
+        });
+        let reader = txn.reader(view);
+        index.map.with(&bytes.0, |entry| {
+            let mut cells = entry.cells().iter();
+            cells.find_map(|cell| {
+                read_entry(txn, reader, index, cell, &bytes.0).map(|row| (cell.id, row))
+            })
+        })?
+    }
+
+    /// The rows whose key begins with these values (all key columns, or the leading ones).
+    #[must_use]
+    pub fn lookup(
+        &self,
+        txn: &Txn,
+        view: View,
+        index: IndexId,
+        key: &[Value],
+    ) -> Vec<(RowId, Row)> {
+        let Some(data) = txn.state.index(index) else { return Vec::new() };
+        let whole = key.len() == data.def.columns.len() && !key.iter().any(Value::is_null);
+        if data.def.unique && whole {
+            return self.lookup_one(txn, view, index, key).into_iter().collect();
+        }
+        self.range(txn, view, index, &KeyBounds::equal(key.to_vec()), Direction::Ascending)
+            .collect()
+    }
+
+    /// All rows of a table, by row id.
+    #[must_use]
+    pub fn scan<'a>(&'a self, txn: &'a Txn, view: View, table: TableId) -> Scan<'a> {
+        let source = txn.state.table(table).map(|table| {
+            if txn.isolation == Isolation::Serializable {
+                txn.reads.lock().tables.push(Arc::clone(&table.heap));
+            }
+            Source::Rows { heap: Arc::clone(&table.heap), from: RowId(0) }
+        });
+        Scan { txn, reader: txn.reader(view), source, batch: Vec::new().into_iter() }
+    }
+
+    /// The rows within bounds of an index, in its order.
+    #[must_use]
+    pub fn range<'a>(
+        &'a self,
+        txn: &'a Txn,
+        view: View,
+        index: IndexId,
+        bounds: &KeyBounds,
+        direction: Direction,
+    ) -> Scan<'a> {
+        let source = txn.state.index(index).map(|index| {
+            let (lower, upper) = (bounds.lower.as_ref(), bounds.upper.as_ref());
+            let (from, to) = key::encode_bounds(
+                lower.map(Vec::as_slice),
+                upper.map(Vec::as_slice),
+                &index.table,
+                &index.def.columns,
+            );
+            note_range(txn, index, || (from.clone(), to.clone()));
+            Source::Keys { index: Arc::clone(index), from, to, direction }
+        });
+        Scan { txn, reader: txn.reader(view), source, batch: Vec::new().into_iter() }
+    }
+}
+
+/// Rows in order, read in batches. Later changes of the same transaction may or may not be seen:
+/// a statement that changes what it reads collects first.
+#[derive(Debug)]
+pub struct Scan<'a> {
+    txn: &'a Txn,
+    reader: Reader,
+    /// None when everything was read.
+    source: Option<Source>,
+    batch: std::vec::IntoIter<(RowId, Row)>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Rows { heap: Arc<Heap>, from: RowId },
+    Keys { index: Arc<IndexData>, from: Vec<u8>, to: Vec<u8>, direction: Direction },
+}
+
+impl Iterator for Scan<'_> {
+    type Item = (RowId, Row);
+
+    fn next(&mut self) -> Option<(RowId, Row)> {
+        loop {
+            if let Some(row) = self.batch.next() {
+                return Some(row);
+            }
+            self.source.as_ref()?;
+            self.batch = self.next_batch().into_iter();
+        }
+    }
+}
+
+impl Scan<'_> {
+    /// Reads on; forgets the source when it is exhausted.
+    fn next_batch(&mut self) -> Vec<(RowId, Row)> {
+        let mut rows = Vec::new();
+        let done = match &mut self.source {
+            None => true,
+            Some(Source::Rows { heap, from }) => {
+                let mut looked = 0;
+                let (txn, reader) = (self.txn, self.reader);
+                let start = from.0.to_be_bytes();
+                heap.rows.visit(&start, &LAST, |_, cell| {
+                    rows.extend(read_cell(txn, reader, cell).map(|row| (cell.id, row)));
+                    looked += 1;
+                    *from = RowId(cell.id.0 + 1);
+                    looked < BATCH
+                });
+                looked < BATCH
+            }
+            Some(Source::Keys { index, from, to, direction }) => {
+                let mut looked = 0;
+                let mut last = Vec::new();
+                let (txn, reader) = (self.txn, self.reader);
+                let see = |key: &[u8], entry: &Entry| {
+                    for cell in entry.cells() {
+                        let row = read_entry(txn, reader, index, cell, key);
+                        rows.extend(row.map(|row| (cell.id, row)));
+                    }
+                    looked += 1;
+                    if looked == BATCH {
+                        last = key.to_vec();
+                    }
+                    looked < BATCH
+                };
+                match direction {
+                    Direction::Ascending => index.map.visit(from, to, see),
+                    Direction::Descending => index.map.visit_back(from, to, see),
+                }
+                match direction {
+                    Direction::Ascending => {
+                        last.push(0);
+                        *from = last;
+                    }
+                    Direction::Descending => *to = last,
+                }
+                looked < BATCH
+            }
+        };
+        if done {
+            self.source = None;
+        }
+        rows
+    }
+}
+
+/// Buffer of a key that is looked up.
+struct KeyBuffer(Vec<u8>);
+
+impl Default for KeyBuffer {
+    fn default() -> KeyBuffer {
+        KeyBuffer(Vec::with_capacity(32))
+    }
+}
+
+/// What the reader sees of a row.
+fn read_cell(txn: &Txn, reader: Reader, cell: &RowCell) -> Option<Row> {
+    let chain = cell.chain.lock();
+    let version = chain.visible(reader)?;
+    if version.stamp > txn.snapshot && version.stamp != crate::version::UNCOMMITTED {
+        txn.depend_on(version.stamp);
+    }
+    version.row.clone()
+}
+
+/// What the reader sees of a row, when that version has the key under which the row was found.
+fn read_entry(
+    txn: &Txn,
+    reader: Reader,
+    index: &IndexData,
+    cell: &RowCell,
+    key: &[u8],
+) -> Option<Row> {
+    let chain = cell.chain.lock();
+    let version = chain.visible(reader)?;
+    let row = version.row.as_ref()?;
+    if chain.moved && index.key_of(cell.id, row).0 != key {
+        return None;
+    }
+    if version.stamp > txn.snapshot && version.stamp != crate::version::UNCOMMITTED {
+        txn.depend_on(version.stamp);
+    }
+    Some(row.clone())
+}
+
+fn note_row(txn: &Txn, cell: &Arc<RowCell>) {
+    if txn.isolation == Isolation::Serializable {
+        txn.reads.lock().rows.push(Arc::clone(cell));
+    }
+}
+
+fn note_range(txn: &Txn, index: &Arc<IndexData>, bounds: impl FnOnce() -> (Vec<u8>, Vec<u8>)) {
+    if txn.isolation == Isolation::Serializable {
+        let (from, to) = bounds();
+        txn.reads.lock().ranges.push((Arc::clone(index), from, to));
+    }
+}

@@ -1,0 +1,407 @@
+//! The bytes of a row. The same bytes lie in memory, in the log and in a checkpoint.
+//!
+//! ```text
+//! | u16 n, top bit = wide | null bitmap, n bits | end offset of each column, u16 (wide: u32) | values |
+//! ```
+//! A column's bytes are those between the end of its predecessor and its own end, so a reader finds
+//! any column in constant time and decodes only what it needs. Integers, dates and timestamps take
+//! the fewest bytes that hold them (0 for zero, up to 8), little endian, sign-extended.
+//!
+//! Invariants: a [`Row`] in hand is well formed ([`Row::from_bytes`] checks foreign bytes once), so
+//! reading a column never panics. A row may have fewer columns than its table: columns added later
+//! read as their fill value (see `ColumnDef::fill`). The bytes carry no types: those are the table's.
+
+use crate::{
+    table::TableDef,
+    value::{DataType, Value, ValueRef},
+};
+use rust_decimal::Decimal;
+use std::{fmt, sync::Arc};
+
+/// Set in the column count when end offsets take four bytes.
+const WIDE: u16 = 0x8000;
+
+/// Most columns of one table.
+pub const COLUMNS_MAX: usize = 1600;
+
+/// Identity of a row within its table: given once, never used again, carried in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowId(pub u64);
+
+/// One row's encoded columns. Cloning shares the bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Row(Arc<[u8]>);
+
+/// Why bytes are not a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// The header or the offset table is longer than the bytes.
+    #[error("row is cut short: {length} bytes cannot hold the header of {columns} columns")]
+    Short {
+        /// Bytes at hand.
+        length: usize,
+        /// Columns that the header claims.
+        columns: usize,
+    },
+    /// An end offset lies before its predecessor's or behind the end of the row.
+    #[error("row is damaged: column {column} ends outside the row")]
+    Offset {
+        /// The column, from zero.
+        column: usize,
+    },
+}
+
+/// Where the parts of a row lie.
+struct Shape {
+    columns: usize,
+    wide: bool,
+    bitmap: usize,
+    offsets: usize,
+    body: usize,
+}
+
+impl Shape {
+    fn new(columns: usize, wide: bool) -> Shape {
+        let bitmap = 2;
+        let offsets = bitmap + columns.div_ceil(8);
+        let body = offsets + columns * if wide { 4 } else { 2 };
+        Shape { columns, wide, bitmap, offsets, body }
+    }
+
+    fn of(bytes: &[u8]) -> Shape {
+        let head = u16::from_le_bytes([bytes[0], bytes[1]]);
+        Shape::new(usize::from(head & !WIDE), head & WIDE != 0)
+    }
+
+    fn end(&self, bytes: &[u8], column: usize) -> usize {
+        if self.wide {
+            let at = self.offsets + column * 4;
+            let raw = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+            self.body + u32::from_le_bytes(raw) as usize
+        } else {
+            let at = self.offsets + column * 2;
+            self.body + usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+        }
+    }
+
+    fn is_null(&self, bytes: &[u8], column: usize) -> bool {
+        bytes[self.bitmap + column / 8] & (1 << (column % 8)) != 0
+    }
+}
+
+impl Row {
+    /// Encodes values in column order. Kinds are the caller's duty (see [`DataType::holds`]).
+    #[must_use]
+    pub fn encode(values: &[Value]) -> Row {
+        let mut builder = RowBuilder::default();
+        for value in values {
+            builder.push(value.as_ref());
+        }
+        builder.finish()
+    }
+
+    /// Takes foreign bytes after checking that every column lies within them.
+    ///
+    /// # Errors
+    /// When the bytes are not a row.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Row, RowError> {
+        let short = |columns| RowError::Short { length: bytes.len(), columns };
+        if bytes.len() < 2 {
+            return Err(short(0));
+        }
+        let shape = Shape::of(bytes);
+        if bytes.len() < shape.body {
+            return Err(short(shape.columns));
+        }
+        let mut previous = shape.body;
+        for column in 0..shape.columns {
+            let end = shape.end(bytes, column);
+            if end < previous || end > bytes.len() {
+                return Err(RowError::Offset { column });
+            }
+            previous = end;
+        }
+        Ok(Row(Arc::from(bytes)))
+    }
+
+    /// The encoded bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// How many columns are stored; a table may have more by now.
+    #[must_use]
+    pub fn stored_columns(&self) -> usize {
+        Shape::of(&self.0).columns
+    }
+
+    /// The bytes of a stored column, or None when it is null or not stored.
+    #[must_use]
+    pub fn raw(&self, column: usize) -> Option<&[u8]> {
+        let bytes = &*self.0;
+        let shape = Shape::of(bytes);
+        if column >= shape.columns || shape.is_null(bytes, column) {
+            return None;
+        }
+        let start = if column == 0 { shape.body } else { shape.end(bytes, column - 1) };
+        Some(&bytes[start..shape.end(bytes, column)])
+    }
+
+    /// One column of the table, owned.
+    #[must_use]
+    pub fn column(&self, table: &TableDef, column: usize) -> Value {
+        self.column_ref(table, column).to_value()
+    }
+
+    /// One column of the table, borrowed from the row.
+    #[must_use]
+    pub fn column_ref<'a>(&'a self, table: &'a TableDef, column: usize) -> ValueRef<'a> {
+        let def = &table.columns[column];
+        if column >= self.stored_columns() {
+            let fill = def.fill.as_deref();
+            return fill.map_or(ValueRef::Null, |raw| decode(def.data_type, raw));
+        }
+        self.raw(column).map_or(ValueRef::Null, |raw| decode(def.data_type, raw))
+    }
+
+    /// An integer column without looking at its type; None when null or not stored.
+    #[must_use]
+    pub fn int(&self, column: usize) -> Option<i64> {
+        self.raw(column).map(decode_int)
+    }
+
+    /// Every column of the table, owned.
+    #[must_use]
+    pub fn values(&self, table: &TableDef) -> Vec<Value> {
+        (0..table.columns.len()).map(|i| self.column(table, i)).collect()
+    }
+
+    /// The same row with some columns replaced; the others are copied as they lie.
+    #[must_use]
+    pub fn replace(&self, table: &TableDef, changes: &[(usize, Value)]) -> Row {
+        let mut builder = RowBuilder::default();
+        for column in 0..table.columns.len() {
+            if let Some((_, value)) = changes.iter().rev().find(|(at, _)| *at == column) {
+                builder.push(value.as_ref());
+            } else if column < self.stored_columns() {
+                builder.push_raw(self.raw(column));
+            } else {
+                builder.push_raw(table.columns[column].fill.as_deref());
+            }
+        }
+        builder.finish()
+    }
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = (0..self.stored_columns()).map(|i| self.raw(i));
+        f.debug_list().entries(columns).finish()
+    }
+}
+
+/// Collects columns, then lays them out.
+#[derive(Debug, Default)]
+pub struct RowBuilder {
+    ends: Vec<u32>,
+    nulls: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl RowBuilder {
+    /// Adds the next column.
+    pub fn push(&mut self, value: ValueRef<'_>) {
+        self.mark(value.is_null());
+        encode(value, &mut self.body);
+        self.ends.push(self.body.len() as u32);
+    }
+
+    /// Adds the next column from the bytes of another row's; None is null.
+    pub fn push_raw(&mut self, raw: Option<&[u8]>) {
+        self.mark(raw.is_none());
+        self.body.extend_from_slice(raw.unwrap_or_default());
+        self.ends.push(self.body.len() as u32);
+    }
+
+    fn mark(&mut self, null: bool) {
+        let column = self.ends.len();
+        if column.is_multiple_of(8) {
+            self.nulls.push(0);
+        }
+        self.nulls[column / 8] |= u8::from(null) << (column % 8);
+    }
+
+    /// Lays out the row.
+    #[must_use]
+    pub fn finish(self) -> Row {
+        assert!(self.ends.len() <= COLUMNS_MAX, "a table has at most {COLUMNS_MAX} columns");
+        let wide = self.body.len() > usize::from(u16::MAX);
+        let shape = Shape::new(self.ends.len(), wide);
+        let mut bytes = Vec::with_capacity(shape.body + self.body.len());
+        let head = self.ends.len() as u16 | if wide { WIDE } else { 0 };
+        bytes.extend_from_slice(&head.to_le_bytes());
+        bytes.extend_from_slice(&self.nulls);
+        for end in &self.ends {
+            if wide {
+                bytes.extend_from_slice(&end.to_le_bytes());
+            } else {
+                bytes.extend_from_slice(&(*end as u16).to_le_bytes());
+            }
+        }
+        bytes.extend_from_slice(&self.body);
+        Row(bytes.into())
+    }
+}
+
+/// Appends the bytes of one value, without any length.
+pub(crate) fn encode(value: ValueRef<'_>, out: &mut Vec<u8>) {
+    match value {
+        ValueRef::Null => {}
+        ValueRef::Bool(b) => out.push(u8::from(b)),
+        ValueRef::Int(i) | ValueRef::Timestamp(i) | ValueRef::Timestamptz(i) => encode_int(i, out),
+        ValueRef::Float(x) => out.extend_from_slice(&x.to_le_bytes()),
+        ValueRef::Numeric(d) => out.extend_from_slice(&d.serialize()),
+        ValueRef::Text(t) => out.extend_from_slice(t.as_bytes()),
+        ValueRef::Bytes(b) => out.extend_from_slice(b),
+        ValueRef::Date(days) => encode_int(i64::from(days), out),
+        ValueRef::Uuid(u) => out.extend_from_slice(&u.to_be_bytes()),
+    }
+}
+
+/// Reads one value of a type from its bytes. Bytes that do not fit the type read as null: they can
+/// only come from a row that was written for another type, which `apply` and the writers refuse.
+pub(crate) fn decode(data_type: DataType, raw: &[u8]) -> ValueRef<'_> {
+    match data_type {
+        DataType::Bool => ValueRef::Bool(raw.first().is_some_and(|b| *b != 0)),
+        DataType::Int2 | DataType::Int4 | DataType::Int8 => ValueRef::Int(decode_int(raw)),
+        DataType::Float4 | DataType::Float8 => {
+            raw.try_into().map_or(ValueRef::Null, |b| ValueRef::Float(f64::from_le_bytes(b)))
+        }
+        DataType::Numeric | DataType::NumericOf { .. } => {
+            raw.try_into().map_or(ValueRef::Null, |b| ValueRef::Numeric(Decimal::deserialize(b)))
+        }
+        DataType::Text | DataType::Varchar(_) | DataType::Char(_) => {
+            std::str::from_utf8(raw).map_or(ValueRef::Null, ValueRef::Text)
+        }
+        DataType::Bytea => ValueRef::Bytes(raw),
+        DataType::Date => ValueRef::Date(decode_int(raw) as i32),
+        DataType::Timestamp => ValueRef::Timestamp(decode_int(raw)),
+        DataType::Timestamptz => ValueRef::Timestamptz(decode_int(raw)),
+        DataType::Uuid => {
+            raw.try_into().map_or(ValueRef::Null, |b| ValueRef::Uuid(u128::from_be_bytes(b)))
+        }
+    }
+}
+
+fn encode_int(value: i64, out: &mut Vec<u8>) {
+    let bytes = value.to_le_bytes();
+    let length = if value == 0 {
+        0
+    } else if i8::try_from(value).is_ok() {
+        1
+    } else if i16::try_from(value).is_ok() {
+        2
+    } else if i32::try_from(value).is_ok() {
+        4
+    } else {
+        8
+    };
+    out.extend_from_slice(&bytes[..length]);
+}
+
+fn decode_int(raw: &[u8]) -> i64 {
+    match *raw {
+        [] => 0,
+        [a] => i64::from(a as i8),
+        [a, b] => i64::from(i16::from_le_bytes([a, b])),
+        [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])),
+        _ => {
+            let mut bytes = [0; 8];
+            let length = raw.len().min(8);
+            bytes[..length].copy_from_slice(&raw[..length]);
+            i64::from_le_bytes(bytes)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::ColumnDef;
+    use proptest::prelude::*;
+
+    fn table(types: &[DataType]) -> TableDef {
+        let columns = types.iter().enumerate();
+        TableDef::new("t", columns.map(|(i, t)| ColumnDef::new(format!("c{i}"), *t)).collect())
+    }
+
+    #[test]
+    fn a_row_gives_back_what_was_put_in() {
+        let def = table(&[
+            DataType::Int4,
+            DataType::Text,
+            DataType::Bool,
+            DataType::Numeric,
+            DataType::Uuid,
+            DataType::Float8,
+            DataType::Date,
+            DataType::Timestamptz,
+            DataType::Bytea,
+            DataType::Int8,
+        ]);
+        let values = vec![
+            Value::Int(-5),
+            Value::text("héllo"),
+            Value::Bool(true),
+            Value::Numeric(Decimal::new(12345, 3)),
+            Value::Uuid(7),
+            Value::Float(1.5),
+            Value::Date(-9000),
+            Value::Timestamptz(1 << 50),
+            Value::Bytes(vec![0, 255].into()),
+            Value::Null,
+        ];
+        let row = Row::encode(&values);
+        assert_eq!(row.values(&def), values);
+        assert_eq!(Row::from_bytes(row.as_bytes()).unwrap(), row);
+        let changed = row.replace(&def, &[(0, Value::Int(9)), (9, Value::Int(1))]);
+        assert_eq!(changed.column(&def, 0), Value::Int(9));
+        assert_eq!(changed.column(&def, 1), values[1]);
+        assert_eq!(changed.int(9), Some(1));
+    }
+
+    #[test]
+    fn a_row_longer_than_two_bytes_can_count_is_laid_out_wide() {
+        let def = table(&[DataType::Text, DataType::Int4]);
+        let values = vec![Value::text("x".repeat(70_000)), Value::Int(3)];
+        assert_eq!(Row::encode(&values).values(&def), values);
+    }
+
+    #[test]
+    fn a_column_added_later_reads_as_its_fill() {
+        let mut def = table(&[DataType::Int4]);
+        let row = Row::encode(&[Value::Int(1)]);
+        def.columns.push(ColumnDef::new("late", DataType::Text).filled_with(&Value::text("new")));
+        def.columns.push(ColumnDef::new("later", DataType::Text));
+        assert_eq!(row.values(&def), [Value::Int(1), Value::text("new"), Value::Null]);
+        assert_eq!(row.replace(&def, &[]).values(&def), row.values(&def));
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_are_refused_or_readable(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(row) = Row::from_bytes(&bytes) {
+                for column in 0..row.stored_columns().min(50) {
+                    let _ = row.raw(column);
+                }
+            }
+        }
+
+        #[test]
+        fn integers_keep_their_value(i in any::<i64>()) {
+            let row = Row::encode(&[Value::Int(i)]);
+            prop_assert_eq!(row.int(0), Some(i));
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! The store itself: begin, statement, savepoints, commit and rollback.
+//!
+//! The caller's commit section (one short lock of its own) calls, in this order: `validate` (only
+//! SERIALIZABLE), `redo`, its log's append, `commit`. Everything else may be called from any thread
+//! at any time. Invariants: `commit` is called with increasing LSNs and never twice at once;
+//! `apply` is called by one thread and never beside `commit`.
+
+use crate::{
+    catalog::Catalog,
+    error::{Deadlock, SerializationFailure, WriteError},
+    heap::{Heap, State, Table},
+    index::{Entry, OrderedIndex},
+    lock_wait::{LockWait, Registry, TxnId},
+    memory::{
+        Accountant, IndexMemory, MemoryLimits, MemoryReport, OPERATION_BYTES, Pool, ROW_BYTES,
+        TableMemory, TemporaryMemory, VERSION_BYTES,
+    },
+    reclaim::{Garbage, Reclamation},
+    redo,
+    row::Row,
+    txn::{Isolation, Kind, Mark, Operation, ReadSet, Txn},
+    version::UNCOMMITTED,
+    visibility::Visibility,
+};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use std::sync::{
+    Arc,
+    atomic::{
+        AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
+};
+use understudy_types::Lsn;
+
+/// Operations that a transaction may remember before it is charged for them.
+const OPERATIONS_FREE: usize = 64;
+
+/// A database in memory. Cloning makes another handle of the same store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What all handles share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) visibility: Visibility,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) accountant: Arc<Accountant>,
+    /// The newest committed definitions.
+    pub(crate) state: ArcSwap<State>,
+    /// Older definitions that a checkpoint may still need, oldest first, the newest included.
+    pub(crate) history: Mutex<Vec<Arc<State>>>,
+    /// The transaction that changes definitions; zero when none.
+    pub(crate) changer: AtomicU64,
+    pub(crate) reclamation: Reclamation,
+}
+
+impl Store {
+    /// An empty store before the first record.
+    #[must_use]
+    pub fn new(limits: MemoryLimits) -> Store {
+        Store::at(limits, Lsn::ZERO, State::empty(Lsn::ZERO))
+    }
+
+    pub(crate) fn at(limits: MemoryLimits, lsn: Lsn, state: State) -> Store {
+        let state = Arc::new(state);
+        Store {
+            inner: Arc::new(Inner {
+                visibility: Visibility::new(lsn),
+                registry: Arc::new(Registry::new()),
+                accountant: Arc::new(Accountant::new(limits)),
+                history: Mutex::new(vec![Arc::clone(&state)]),
+                state: ArcSwap::new(state),
+                changer: AtomicU64::new(0),
+                reclamation: Reclamation::new(),
+            }),
+        }
+    }
+
+    /// Changes the limits; what is used already stays.
+    pub fn set_limits(&self, limits: MemoryLimits) {
+        self.inner.accountant.set_limits(limits);
+    }
+
+    /// Begins a transaction, and its first statement, on what is visible now.
+    #[must_use]
+    pub fn begin(&self, isolation: Isolation) -> Txn {
+        let inner = &self.inner;
+        let releases = inner.registry.releases();
+        let slot = inner.registry.borrow();
+        let snapshot = inner.visibility.snapshot(&slot);
+        let current = inner.visibility.committed();
+        let state = inner.state.load_full();
+        let depends = if state.since > snapshot { state.since.0 } else { 0 };
+        Txn {
+            inner: Arc::clone(inner),
+            slot: Some(slot),
+            id: TxnId::ENDED,
+            isolation,
+            snapshot,
+            current,
+            state,
+            state_is_own: false,
+            tables: Vec::new(),
+            operations: Vec::new(),
+            changing: Vec::new(),
+            depends: AtomicU64::new(depends),
+            reads: Mutex::new(ReadSet::default()),
+            temporary: 0,
+            releases,
+        }
+    }
+
+    /// Begins a statement: under READ COMMITTED with a new snapshot, always with the newest
+    /// definitions. The mark undoes the statement with `rollback_to`.
+    pub fn statement(&self, txn: &mut Txn) -> Mark {
+        let inner = &self.inner;
+        txn.releases = inner.registry.releases();
+        if txn.isolation == Isolation::ReadCommitted {
+            txn.snapshot = inner.visibility.snapshot(txn.slot());
+            txn.current = inner.visibility.committed();
+        }
+        if !txn.state_is_own {
+            let newest = inner.state.load();
+            if !Arc::ptr_eq(&newest, &txn.state) {
+                txn.state = Arc::clone(&newest);
+                if txn.state.since > txn.snapshot {
+                    txn.depend_on(txn.state.since);
+                }
+            }
+        }
+        self.savepoint(txn)
+    }
+
+    /// Marks this place.
+    #[must_use]
+    pub fn savepoint(&self, txn: &Txn) -> Mark {
+        let state = txn.state_is_own.then(|| Arc::clone(&txn.state));
+        Mark { operations: txn.operations.len(), state }
+    }
+
+    /// Undoes everything after the mark. Row locks taken after it are given back, and who waits for
+    /// this transaction looks again. Table locks stay until the end.
+    pub fn rollback_to(&self, txn: &mut Txn, mark: &Mark) {
+        if txn.operations.len() > mark.operations {
+            self.inner.undo(txn, mark.operations);
+            self.inner.registry.note_release(txn.slot());
+        }
+        match &mark.state {
+            Some(state) => txn.state = Arc::clone(state),
+            None if txn.state_is_own => {
+                txn.state = self.inner.state.load_full();
+                txn.state_is_own = false;
+            }
+            None => {}
+        }
+    }
+
+    /// Waits for a transaction that blocked a statement of `waiter`, which has undone that statement.
+    ///
+    /// # Errors
+    /// `Deadlock` when the wait would close a circle: roll `waiter` back.
+    pub fn wait(&self, waiter: &Txn, on: TxnId) -> Result<LockWait, Deadlock> {
+        self.inner.registry.wait(waiter.id, on, waiter.releases)
+    }
+
+    /// Checks what a SERIALIZABLE transaction read; nothing to check for the others and for those that
+    /// only read. Call it in the commit section, before `redo`.
+    ///
+    /// # Errors
+    /// When something read has been changed by a later commit: roll the transaction back.
+    pub fn validate(&self, txn: &Txn) -> Result<(), SerializationFailure> {
+        if txn.isolation != Isolation::Serializable || txn.is_read_only() {
+            return Ok(());
+        }
+        let reads = txn.reads.lock();
+        let mut stale = reads.tables.iter().any(|t| t.last_commit.load(SeqCst) > txn.snapshot.0);
+        stale = stale || reads.rows.iter().any(|cell| is_newer(cell, txn));
+        for (index, from, to) in &reads.ranges {
+            index.map.visit(from, to, |_, entry: &Entry| {
+                stale = stale || entry.cells().iter().any(|cell| is_newer(cell, txn));
+                !stale
+            });
+        }
+        if stale { Err(SerializationFailure) } else { Ok(()) }
+    }
+
+    /// The record of everything that the transaction changed; empty when it changed nothing.
+    #[must_use]
+    pub fn redo(&self, txn: &Txn) -> Vec<u8> {
+        redo::encode(txn)
+    }
+
+    /// Commits a transaction whose record has this LSN: stamps its versions and gives its locks back.
+    /// A transaction without changes may be committed with any LSN; it leaves no trace.
+    pub fn commit(&self, mut txn: Txn, lsn: Lsn) {
+        let inner = &self.inner;
+        if txn.is_read_only() {
+            inner.end_rolled_back(&mut txn);
+            return;
+        }
+        assert!(lsn > inner.visibility.committed(), "commits are stamped in LSN order (law 10)");
+        inner.stamp(&mut txn, lsn);
+        inner.visibility.commit(lsn);
+        inner.end(&mut txn);
+    }
+
+    /// Undoes everything and gives all locks back.
+    pub fn rollback(&self, mut txn: Txn) {
+        self.inner.end_rolled_back(&mut txn);
+    }
+
+    /// Passes over a record without content for the store (an epoch's first record), so that
+    /// `committed` and `visible` keep up with the log.
+    pub fn advance(&self, lsn: Lsn) {
+        self.inner.visibility.commit(lsn);
+    }
+
+    /// Everything up to this LSN is acknowledged. Lower values than before change nothing; what is
+    /// not stamped yet becomes visible with its commit.
+    pub fn set_visible(&self, lsn: Lsn) {
+        self.inner.visibility.acknowledge(lsn);
+    }
+
+    /// What a new snapshot sees.
+    #[must_use]
+    pub fn visible(&self) -> Lsn {
+        self.inner.visibility.visible()
+    }
+
+    /// The newest LSN whose commit is stamped, or was passed over.
+    #[must_use]
+    pub fn committed(&self) -> Lsn {
+        self.inner.visibility.committed()
+    }
+
+    /// The newest committed definitions.
+    #[must_use]
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.inner.state.load().catalog)
+    }
+
+    /// Temporary memory for a query; charged as it grows, given back when dropped.
+    #[must_use]
+    pub fn temporary_memory(&self) -> TemporaryMemory {
+        TemporaryMemory::new(Arc::clone(&self.inner.accountant))
+    }
+
+    /// What is used, by table and index.
+    #[must_use]
+    pub fn memory(&self) -> MemoryReport {
+        let state = self.inner.state.load();
+        let accountant = &self.inner.accountant;
+        MemoryReport {
+            permanent_used: accountant.used(Pool::Permanent),
+            permanent_limit: accountant.limit(Pool::Permanent),
+            temporary_used: accountant.used(Pool::Temporary),
+            temporary_limit: accountant.limit(Pool::Temporary),
+            tables: state.tables().map(|table| table_memory(table)).collect(),
+            reclaimable_items: self.inner.reclamation.waiting(),
+        }
+    }
+}
+
+impl Inner {
+    /// Remembers an operation, and charges for it when there are many.
+    pub(crate) fn remember(&self, txn: &mut Txn, operation: Operation) -> Result<(), WriteError> {
+        if txn.operations.len() >= OPERATIONS_FREE
+            && txn.operations.len() == txn.operations.capacity()
+        {
+            let bytes = txn.operations.len() as u64 * OPERATION_BYTES;
+            self.accountant.charge(Pool::Temporary, bytes)?;
+            txn.temporary += bytes;
+        }
+        txn.operations.push(operation);
+        Ok(())
+    }
+
+    /// Undoes operations from the end down to `keep`.
+    pub(crate) fn undo(&self, txn: &mut Txn, keep: usize) {
+        while txn.operations.len() > keep {
+            match txn.operations.pop() {
+                Some(Operation::Row { cell, table, kind, first }) => {
+                    let heap = Arc::clone(&txn.tables[table as usize].1);
+                    self.undo_row(&heap, &cell, kind, first);
+                }
+                Some(Operation::IndexAdded(heap, index)) => {
+                    heap.kept_up.write().retain(|i| !Arc::ptr_eq(i, &index));
+                    self.accountant.release(Pool::Permanent, index.bytes.load(Relaxed));
+                }
+                Some(Operation::Ddl(_) | Operation::IndexDropped(..)) => {}
+                Some(Operation::TableDropped(_)) | None => {}
+            }
+        }
+    }
+
+    fn undo_row(&self, heap: &Heap, cell: &Arc<crate::version::RowCell>, kind: Kind, first: bool) {
+        let (row, gone, moved) = {
+            let mut chain = cell.chain.lock();
+            let row = if kind == Kind::Lock { None } else { chain.pop() };
+            if first {
+                chain.locker = TxnId::ENDED;
+            }
+            (row, chain.newest.is_none(), chain.moved)
+        };
+        if kind == Kind::Lock {
+            return;
+        }
+        self.release_versions(heap, 1, row.as_slice());
+        if gone {
+            heap.take_cell(cell.id);
+            self.release_row(heap);
+        }
+        if let Some(row) = row
+            && (gone || moved)
+        {
+            self.remove_entries(heap, cell, &row);
+        }
+    }
+
+    /// Takes the index entries of a row away, where no other version has the key.
+    pub(crate) fn remove_entries(
+        &self,
+        heap: &Heap,
+        cell: &Arc<crate::version::RowCell>,
+        row: &Row,
+    ) {
+        for index in heap.kept_up.read().iter() {
+            index.remove_unused(&self.accountant, cell, row);
+        }
+    }
+
+    /// Bytes of a version with these columns.
+    pub(crate) fn version_bytes(row: Option<&Row>) -> u64 {
+        VERSION_BYTES + row.map_or(0, |r| r.as_bytes().len() as u64 + 16)
+    }
+
+    /// Gives back versions: `count` of them, of which `rows` had columns.
+    pub(crate) fn release_versions(&self, heap: &Heap, count: u64, rows: &[Row]) {
+        let columns: u64 = rows.iter().map(|r| r.as_bytes().len() as u64 + 16).sum();
+        let bytes = count * VERSION_BYTES + columns;
+        heap.bytes.fetch_sub(bytes, Relaxed);
+        self.accountant.release(Pool::Permanent, bytes);
+    }
+
+    pub(crate) fn release_row(&self, heap: &Heap) {
+        heap.bytes.fetch_sub(ROW_BYTES, Relaxed);
+        self.accountant.release(Pool::Permanent, ROW_BYTES);
+    }
+
+    /// Stamps every version of the transaction, and publishes its definitions.
+    fn stamp(&self, txn: &mut Txn, lsn: Lsn) {
+        let mut garbage = Vec::new();
+        let mut written = vec![false; txn.tables.len()];
+        let mut dropped: Vec<Arc<Heap>> = Vec::new();
+        let operations = std::mem::take(&mut txn.operations);
+        for operation in operations {
+            match operation {
+                Operation::Row { cell, table, kind: _, first: true } => {
+                    let heap = &txn.tables[table as usize].1;
+                    let ((merged, never_seen), has_older) = {
+                        let mut chain = cell.chain.lock();
+                        let stamped = chain.newest.as_ref().is_some_and(|v| v.stamp == UNCOMMITTED);
+                        let never_seen = chain.commit(lsn);
+                        written[table as usize] |= stamped;
+                        let newest = chain.newest.as_deref();
+                        let old = newest.is_some_and(|v| v.older.is_some() || v.row.is_none());
+                        (never_seen, stamped && old)
+                    };
+                    if merged > 0 {
+                        self.release_versions(heap, merged, &never_seen);
+                    }
+                    if has_older || !never_seen.is_empty() {
+                        garbage.push(Garbage { lsn, table: heap.id, cell, rows: never_seen });
+                    }
+                }
+                // Its version was merged into the row's newest one; a lock had none.
+                Operation::Row { first: false, .. } => {}
+                Operation::Ddl(_) | Operation::IndexAdded(..) => {}
+                Operation::IndexDropped(heap, index) => {
+                    heap.kept_up.write().retain(|i| !Arc::ptr_eq(i, &index));
+                    self.accountant.release(Pool::Permanent, index.bytes.load(Relaxed));
+                }
+                Operation::TableDropped(heap) => dropped.push(heap),
+            }
+        }
+        for ((_, heap), _) in txn.tables.iter().zip(written).filter(|(_, written)| *written) {
+            heap.last_commit.fetch_max(lsn.0, SeqCst);
+        }
+        self.reclamation.add(garbage);
+        if txn.state_is_own {
+            self.publish(txn.state.since(lsn));
+        }
+        for heap in dropped {
+            self.release_table(&heap);
+        }
+    }
+
+    /// Makes definitions the newest ones.
+    pub(crate) fn publish(&self, state: State) {
+        let state = Arc::new(state);
+        self.history.lock().push(Arc::clone(&state));
+        self.state.store(state);
+    }
+
+    /// Gives back the memory of a table that was dropped. Its rows live on until the last reader of
+    /// the old definitions has gone, which is not charged to anybody.
+    pub(crate) fn release_table(&self, heap: &Heap) {
+        self.accountant.release(Pool::Permanent, heap.bytes.load(Relaxed));
+        for index in heap.kept_up.read().iter() {
+            self.accountant.release(Pool::Permanent, index.bytes.load(Relaxed));
+        }
+    }
+
+    /// Undoes everything and ends the transaction.
+    pub(crate) fn end_rolled_back(&self, txn: &mut Txn) {
+        self.undo(txn, 0);
+        self.end(txn);
+    }
+
+    /// Gives back what the transaction holds beside its row locks, which are gone already.
+    fn end(&self, txn: &mut Txn) {
+        for heap in txn.changing.drain(..) {
+            heap.changer.store(0, SeqCst);
+        }
+        if txn.id != TxnId::ENDED && self.changer.load(Relaxed) == txn.id.0 {
+            self.changer.store(0, SeqCst);
+        }
+        if txn.temporary > 0 {
+            self.accountant.release(Pool::Temporary, txn.temporary);
+        }
+        if let Some(slot) = txn.slot.take() {
+            self.registry.give_back(slot);
+        }
+    }
+}
+
+/// Whether somebody else has committed a version of the row after the snapshot.
+fn is_newer(cell: &crate::version::RowCell, txn: &Txn) -> bool {
+    cell.chain.lock().newest_committed().is_some_and(|v| v.stamp > txn.snapshot)
+}
+
+fn table_memory(table: &Table) -> TableMemory {
+    TableMemory {
+        table: table.def.id,
+        name: format!("{}.{}", table.def.schema, table.def.name),
+        rows: table.heap.row_count.load(Relaxed),
+        row_bytes: table.heap.bytes.load(Relaxed),
+        indexes: table
+            .indexes
+            .iter()
+            .map(|index| IndexMemory {
+                index: index.def.id,
+                name: index.def.name.clone(),
+                entries: index.entries.load(Relaxed),
+                bytes: index.bytes.load(Relaxed),
+            })
+            .collect(),
+    }
+}

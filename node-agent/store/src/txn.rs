@@ -1,0 +1,187 @@
+//! A transaction: its snapshot, what it has done so far, and how much of that can be undone.
+//!
+//! Everything a transaction changes lies in the rows' chains from the moment of the change; here is
+//! only the list that finds those places again, for commit, for the log and for undo. Invariants: the
+//! list is in order of execution; `first` marks the operation by which the transaction came to hold
+//! the row, so the marked operations name each changed row once; a transaction that is dropped
+//! without commit is rolled back.
+
+use crate::{
+    catalog::Catalog,
+    heap::{Heap, State},
+    index::IndexData,
+    lock_wait::{Slot, TxnId},
+    redo::Ddl,
+    store::Inner,
+    table::TableId,
+    version::{Reader, RowCell},
+    visibility::View,
+};
+use parking_lot::Mutex;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+use understudy_types::Lsn;
+
+/// How far a transaction is kept apart from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Each statement sees what is visible when it begins.
+    #[default]
+    ReadCommitted,
+    /// All statements see one snapshot; a row changed since cannot be written.
+    RepeatableRead,
+    /// As if transactions ran one after the other, in commit order: what was read is checked again
+    /// at commit (`Store::validate`).
+    Serializable,
+}
+
+/// One transaction. Made by `Store::begin`, ended by `Store::commit` or `Store::rollback`; dropping it
+/// rolls it back.
+#[derive(Debug)]
+pub struct Txn {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) slot: Option<Arc<Slot>>,
+    pub(crate) id: TxnId,
+    pub(crate) isolation: Isolation,
+    /// What plain reads see.
+    pub(crate) snapshot: Lsn,
+    /// What reads for update see.
+    pub(crate) current: Lsn,
+    pub(crate) state: Arc<State>,
+    /// Whether `state` has changes of this transaction's own.
+    pub(crate) state_is_own: bool,
+    /// Tables entered; operations name them by position.
+    pub(crate) tables: Vec<(TableId, Arc<Heap>)>,
+    pub(crate) operations: Vec<Operation>,
+    /// Tables whose `changer` is this transaction.
+    pub(crate) changing: Vec<Arc<Heap>>,
+    pub(crate) depends: AtomicU64,
+    /// Kept only under SERIALIZABLE.
+    pub(crate) reads: Mutex<ReadSet>,
+    /// Bytes of `operations` charged to the temporary size.
+    pub(crate) temporary: u64,
+    /// Reading of the registry's counter of releases when the statement began.
+    pub(crate) releases: u64,
+}
+
+/// One thing done.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    /// A version was pushed, or a row locked.
+    Row {
+        cell: Arc<RowCell>,
+        /// Position in `Txn::tables`.
+        table: u32,
+        kind: Kind,
+        /// Whether the transaction came to hold the row by this operation.
+        first: bool,
+    },
+    /// A definition was changed.
+    Ddl(Box<Ddl>),
+    /// An index was built; undone with it.
+    IndexAdded(Arc<Heap>, Arc<IndexData>),
+    /// An index is to be forgotten at commit.
+    IndexDropped(Arc<Heap>, Arc<IndexData>),
+    /// A table is to be forgotten at commit.
+    TableDropped(Arc<Heap>),
+}
+
+/// What happened to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Insert,
+    Update,
+    Delete,
+    /// Deleted by TRUNCATE, which the log says once for the whole table.
+    Truncate,
+    /// Only locked.
+    Lock,
+}
+
+/// What a SERIALIZABLE transaction has read.
+#[derive(Debug, Default)]
+pub(crate) struct ReadSet {
+    pub(crate) rows: Vec<Arc<RowCell>>,
+    pub(crate) tables: Vec<Arc<Heap>>,
+    pub(crate) ranges: Vec<(Arc<IndexData>, Vec<u8>, Vec<u8>)>,
+}
+
+/// A place in a transaction to which it can be rolled back: a SQL savepoint, or the beginning of a
+/// statement. Using one that lies behind a place rolled back to already does nothing.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    pub(crate) operations: usize,
+    /// The definitions at the mark, when they were the transaction's own.
+    pub(crate) state: Option<Arc<State>>,
+}
+
+impl Txn {
+    /// Its id; `TxnId::ENDED` until it first writes or locks.
+    #[must_use]
+    pub fn id(&self) -> TxnId {
+        self.id
+    }
+
+    /// Its isolation level.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// The LSN that its plain reads see.
+    #[must_use]
+    pub fn snapshot(&self) -> Lsn {
+        self.snapshot
+    }
+
+    /// The definitions that the present statement works with, its own changes included. Compare
+    /// `version` with a plan's before using the plan.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.state.catalog
+    }
+
+    /// Whether it has changed nothing so far (locks do not count).
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.operations.iter().all(|operation| match operation {
+            Operation::Row { kind, .. } => *kind == Kind::Lock,
+            Operation::Ddl(_) => false,
+            Operation::IndexAdded(..) | Operation::IndexDropped(..) => false,
+            Operation::TableDropped(_) => false,
+        })
+    }
+
+    /// Rows, errors and the commit of a read-only transaction may reach a client only once this LSN is
+    /// acknowledged (A2.9). Zero when nothing pending was touched.
+    #[must_use]
+    pub fn depends_lsn(&self) -> Lsn {
+        Lsn(self.depends.load(Relaxed))
+    }
+
+    pub(crate) fn depend_on(&self, lsn: Lsn) {
+        self.depends.fetch_max(lsn.0, Relaxed);
+    }
+
+    /// Who reads under this view.
+    pub(crate) fn reader(&self, view: View) -> Reader {
+        let for_update = view == View::ForUpdate && self.isolation == Isolation::ReadCommitted;
+        let snapshot = if for_update { self.current } else { self.snapshot };
+        Reader { snapshot, own: self.id }
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        self.slot.as_ref().expect("a transaction has its slot until it ends")
+    }
+}
+
+impl Drop for Txn {
+    fn drop(&mut self) {
+        if self.slot.is_some() {
+            let inner = Arc::clone(&self.inner);
+            inner.end_rolled_back(self);
+        }
+    }
+}

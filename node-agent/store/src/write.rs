@@ -1,0 +1,297 @@
+//! Writing rows: insert, update, delete, lock.
+//!
+//! The order of one write: charge memory, take the row (or be told who has it), push the version,
+//! remember the operation, keep the indexes up. A failure after the push undoes exactly this write.
+//! Invariants: a writer has entered the table (its slot says so) before it touches a row, and from
+//! then on the table's definition stands still until the transaction ends; a write is refused when
+//! somebody committed the row after what the statement has read.
+
+use crate::{
+    error::WriteError,
+    heap::{Heap, Table},
+    index::Uniqueness,
+    lock_wait::TxnId,
+    memory::{Pool, ROW_BYTES},
+    row::{Row, RowId},
+    store::{Inner, Store},
+    table::TableId,
+    txn::{Isolation, Kind, Operation, Txn},
+    version::{Chain, RowCell, UNCOMMITTED},
+};
+use std::sync::{
+    Arc,
+    atomic::{Ordering::Relaxed, Ordering::SeqCst, fence},
+};
+
+impl Store {
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; the transaction is as before.
+    pub fn insert(&self, txn: &mut Txn, table: TableId, row: Row) -> Result<RowId, WriteError> {
+        let inner = &self.inner;
+        let at = inner.enter(txn, table)?;
+        let target = Arc::clone(table_of(txn, table)?);
+        check_row(&target, &row)?;
+        let bytes = ROW_BYTES + Inner::version_bytes(Some(&row));
+        inner.accountant.charge(Pool::Permanent, bytes)?;
+        let heap = &target.heap;
+        heap.bytes.fetch_add(bytes, Relaxed);
+        let id = heap.give_row_id();
+        let cell = Arc::new(RowCell::new(id, txn.id, UNCOMMITTED, row.clone()));
+        heap.put_cell(Arc::clone(&cell));
+        let before = txn.operations.len();
+        let kind = Kind::Insert;
+        let operation = Operation::Row { cell: Arc::clone(&cell), table: at, kind, first: true };
+        let remembered = inner.remember(txn, operation);
+        if let Err(error) = remembered {
+            heap.take_cell(id);
+            cell.chain.lock().pop();
+            heap.bytes.fetch_sub(bytes, Relaxed);
+            inner.accountant.release(Pool::Permanent, bytes);
+            return Err(error);
+        }
+        inner
+            .keep_up(txn, &target, &cell, (None, &row))
+            .inspect_err(|_| inner.undo(txn, before))?;
+        Ok(id)
+    }
+
+    /// Replaces a row.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; the transaction is as before.
+    pub fn update(
+        &self,
+        txn: &mut Txn,
+        table: TableId,
+        row: RowId,
+        new: Row,
+    ) -> Result<(), WriteError> {
+        let inner = &self.inner;
+        let at = inner.enter(txn, table)?;
+        let target = Arc::clone(table_of(txn, table)?);
+        check_row(&target, &new)?;
+        let cell = find(&target.heap, row)?;
+        let before = txn.operations.len();
+        let old = inner.push(txn, (at, &target), &cell, Some(&new))?;
+        inner
+            .keep_up(txn, &target, &cell, (Some(&old), &new))
+            .inspect_err(|_| inner.undo(txn, before))
+    }
+
+    /// Deletes a row.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; the transaction is as before.
+    pub fn delete(&self, txn: &mut Txn, table: TableId, row: RowId) -> Result<(), WriteError> {
+        let inner = &self.inner;
+        let at = inner.enter(txn, table)?;
+        let target = Arc::clone(table_of(txn, table)?);
+        let cell = find(&target.heap, row)?;
+        inner.push(txn, (at, &target), &cell, None).map(|_| ())
+    }
+
+    /// Takes a row's lock without changing it (SELECT … FOR UPDATE), and returns the row as it is.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; the transaction is as before.
+    pub fn lock_row(&self, txn: &mut Txn, table: TableId, row: RowId) -> Result<Row, WriteError> {
+        let inner = &self.inner;
+        let at = inner.enter(txn, table)?;
+        let target = Arc::clone(table_of(txn, table)?);
+        let cell = find(&target.heap, row)?;
+        let (current, first) = {
+            let mut chain = cell.chain.lock();
+            let current = may_write(txn, table, row, &chain)?.clone();
+            let first = chain.locker != txn.id;
+            chain.locker = txn.id;
+            (current, first)
+        };
+        if first {
+            let kind = Kind::Lock;
+            let cell_again = Arc::clone(&cell);
+            let operation = Operation::Row { cell: cell_again, table: at, kind, first };
+            inner.remember(txn, operation).inspect_err(|_| {
+                cell.chain.lock().locker = TxnId::ENDED;
+            })?;
+        }
+        Ok(current)
+    }
+}
+
+impl Inner {
+    /// Makes the transaction a writer of the table; its position in `Txn::tables`.
+    pub(crate) fn enter(&self, txn: &mut Txn, table: TableId) -> Result<u32, WriteError> {
+        if let Some(at) = txn.tables.iter().position(|(id, _)| *id == table) {
+            return Ok(at as u32);
+        }
+        self.make_writer(txn);
+        let heap = Arc::clone(&table_of(txn, table)?.heap);
+        // The announcement and the look at `changer` are the two halves of an agreement with
+        // `ddl::take_table`, which writes `changer` and then looks at the announcements.
+        txn.slot().enter_table(table);
+        fence(SeqCst);
+        let changer = heap.changer();
+        let blocked = if changer != TxnId::ENDED && changer != txn.id {
+            Some(changer)
+        } else if !self.is_newest(txn, table) {
+            Some(TxnId::ENDED)
+        } else {
+            None
+        };
+        if let Some(on) = blocked {
+            txn.slot().leave_table(table);
+            return Err(WriteError::Blocked { on });
+        }
+        txn.tables.push((table, heap));
+        Ok(txn.tables.len() as u32 - 1)
+    }
+
+    /// Gives the transaction an id when it has none.
+    pub(crate) fn make_writer(&self, txn: &mut Txn) {
+        if txn.id == TxnId::ENDED {
+            txn.id = self.registry.give_id(txn.slot());
+        }
+    }
+
+    /// Whether the statement's definition of the table is still the newest.
+    fn is_newest(&self, txn: &Txn, table: TableId) -> bool {
+        if txn.state_is_own {
+            return true;
+        }
+        let newest = self.state.load();
+        match (newest.table(table), txn.state.table(table)) {
+            (Some(newest), Some(used)) => Arc::ptr_eq(newest, used),
+            (None, _) | (_, None) => false,
+        }
+    }
+
+    /// Pushes a version in front of a row that the transaction may write, remembers the operation and
+    /// returns the row as it was.
+    pub(crate) fn push(
+        &self,
+        txn: &mut Txn,
+        (at, target): (u32, &Table),
+        cell: &Arc<RowCell>,
+        new: Option<&Row>,
+    ) -> Result<Row, WriteError> {
+        let bytes = Inner::version_bytes(new);
+        self.accountant.charge(Pool::Permanent, bytes)?;
+        let pushed = {
+            let mut chain = cell.chain.lock();
+            match may_write(txn, target.def.id, cell.id, &chain) {
+                Ok(old) => {
+                    let old = old.clone();
+                    let first = chain.locker != txn.id;
+                    let same = |i: &Arc<crate::index::IndexData>| {
+                        new.is_none_or(|new| i.same_columns(&old, new))
+                    };
+                    if !target.indexes.iter().all(same) {
+                        chain.moved = true;
+                    }
+                    chain.locker = txn.id;
+                    chain.push(UNCOMMITTED, new.cloned());
+                    Ok((old, first))
+                }
+                Err(error) => Err(error),
+            }
+        };
+        let (old, first) =
+            pushed.inspect_err(|_| self.accountant.release(Pool::Permanent, bytes))?;
+        target.heap.bytes.fetch_add(bytes, Relaxed);
+        let kind = if new.is_some() { Kind::Update } else { Kind::Delete };
+        let operation = Operation::Row { cell: Arc::clone(cell), table: at, kind, first };
+        let remembered = self.remember(txn, operation);
+        if let Err(error) = remembered {
+            let mut chain = cell.chain.lock();
+            let row = chain.pop();
+            if first {
+                chain.locker = TxnId::ENDED;
+            }
+            drop(chain);
+            self.release_versions(&target.heap, 1, row.as_slice());
+            return Err(error);
+        }
+        Ok(old)
+    }
+
+    /// Adds index entries for a version that was just pushed.
+    fn keep_up(
+        &self,
+        txn: &Txn,
+        target: &Table,
+        cell: &Arc<RowCell>,
+        (old, new): (Option<&Row>, &Row),
+    ) -> Result<(), WriteError> {
+        let uniqueness = Uniqueness::Check { me: txn.id, visible: txn.snapshot };
+        for index in &target.indexes {
+            if old.is_none_or(|old| !index.same_columns(old, new)) {
+                index.add(&self.accountant, cell, new, uniqueness)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The statement's definition of a table.
+pub(crate) fn table_of(txn: &Txn, table: TableId) -> Result<&Arc<Table>, WriteError> {
+    txn.state
+        .table(table)
+        .ok_or_else(|| WriteError::Missing { what: format!("table number {}", table.0) })
+}
+
+fn find(heap: &Heap, row: RowId) -> Result<Arc<RowCell>, WriteError> {
+    heap.cell(row).ok_or(WriteError::RowGone { table: heap.id, row })
+}
+
+/// Columns that the table has, and no null where it refuses them.
+fn check_row(table: &Table, row: &Row) -> Result<(), WriteError> {
+    let columns = &table.def.columns;
+    if row.stored_columns() != columns.len() {
+        let (got, want) = (row.stored_columns(), columns.len());
+        let reason = format!("row of {got} columns for a table of {want}");
+        return Err(WriteError::InvalidDefinition { reason });
+    }
+    for (i, column) in columns.iter().enumerate() {
+        if column.not_null && row.raw(i).is_none() {
+            return Err(WriteError::NotNull {
+                table: table.def.name.clone(),
+                column: column.name.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The newest row, when the transaction may write it now.
+fn may_write<'a>(
+    txn: &Txn,
+    table: TableId,
+    row: RowId,
+    chain: &'a Chain,
+) -> Result<&'a Row, WriteError> {
+    if let Some(on) = chain.held_by_other(txn.id) {
+        return Err(WriteError::Blocked { on });
+    }
+    let gone = WriteError::RowGone { table, row };
+    let newest = chain.newest.as_deref().ok_or(gone.clone())?;
+    if newest.stamp != UNCOMMITTED {
+        let (read, error) = match txn.isolation {
+            Isolation::ReadCommitted => (txn.current, WriteError::Blocked { on: TxnId::ENDED }),
+            Isolation::RepeatableRead | Isolation::Serializable => {
+                (txn.snapshot, WriteError::Serialization)
+            }
+        };
+        if newest.stamp > read {
+            if error == WriteError::Serialization {
+                txn.depend_on(newest.stamp);
+            }
+            return Err(error);
+        }
+        if newest.stamp > txn.snapshot {
+            txn.depend_on(newest.stamp);
+        }
+    }
+    newest.row.as_ref().ok_or(gone)
+}
