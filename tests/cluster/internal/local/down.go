@@ -67,11 +67,6 @@ func clear(p *progress, dir string, found *state) error {
 		failures = append(failures, machine.RemoveCgroup(group, removeBound))
 	}
 	failures = append(failures, machine.WriteSettings(found.Settings))
-	for _, directory := range found.Made {
-		if err := os.Remove(directory); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) {
-			failures = append(failures, fmt.Errorf("failed to remove a directory that `up` made: %w", err))
-		}
-	}
 	if err := errors.Join(failures...); err != nil {
 		return fmt.Errorf("not everything could be taken away; `cluster down` tries again: %w", err)
 	}

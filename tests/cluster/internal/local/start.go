@@ -12,6 +12,7 @@ import (
 	"time"
 
 	core "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -39,6 +40,9 @@ func (c *cluster) start(ctx context.Context, p *progress, images []string) error
 		return err
 	}
 	for n := 1; n <= c.Nodes; n++ {
+		if c.record(c.Agents(n)[0].Name).State() == machine.Gone {
+			c.launched[plan.NodeName(n)] = time.Now()
+		}
 		if err := c.launchAll(c.Agents(n)); err != nil {
 			return err
 		}
@@ -227,7 +231,14 @@ func (c *cluster) nodesReady(ctx context.Context, note func(error)) error {
 			waiting[plan.NodeName(n)] = "not registered"
 		}
 		for _, node := range nodes.Items {
-			if reason := notReady(&node); reason != "" {
+			reason := notReady(&node)
+			if reason == "" {
+				reason, err = c.stale(ctx, client, node.Name)
+			}
+			if err != nil {
+				return err
+			}
+			if reason != "" {
 				waiting[node.Name] = reason
 			} else {
 				delete(waiting, node.Name)
@@ -238,6 +249,27 @@ func (c *cluster) nodesReady(ctx context.Context, note func(error)) error {
 		}
 		return nil
 	})
+}
+
+// stale says that what is known of a node is from before its kubelet was started; empty if it is from after. The
+// kubelet renews the node's Lease first thing.
+func (c *cluster) stale(ctx context.Context, client kubernetes.Interface, node string) (string, error) {
+	launched, ok := c.launched[node]
+	if !ok {
+		return "", nil
+	}
+	lease, err := client.CoordinationV1().Leases(core.NamespaceNodeLease).Get(ctx, node, meta.GetOptions{})
+	if errors.IsNotFound(err) {
+		// A node that has never had one is new, and so is what is known of it.
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if lease.Spec.RenewTime == nil || lease.Spec.RenewTime.Before(&meta.MicroTime{Time: launched}) {
+		return "not heard of since it was started", nil
+	}
+	return "", nil
 }
 
 // notReady says why a node does not take pods; empty if it does.

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"understudy.dev/tests/cluster/internal/machine"
 	"understudy.dev/tests/cluster/internal/plan"
@@ -30,8 +31,6 @@ type state struct {
 	Complete bool `json:"complete"`
 	// Settings are the machine's settings before the cluster.
 	Settings map[string]string `json:"settings"`
-	// Made lists the directories of the host that `up` made outside its own.
-	Made []string `json:"made"`
 }
 
 func stateFile(dir string) string { return filepath.Join(dir, "cluster.json") }
@@ -68,6 +67,8 @@ func writeState(dir string, now *state) error {
 type cluster struct {
 	plan.Cluster
 	state *state
+	// launched has, by name, when this run started a kubelet; what is known of its node from before is stale.
+	launched map[string]time.Time
 }
 
 // binaries is the directory of this program, where its companions lie too.
@@ -99,7 +100,8 @@ func opened(dir string, found *state) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cluster{Cluster: plan.Cluster{Dir: dir, Bin: bin, Nodes: found.Nodes, HostPort: found.HostPort}, state: found}, nil
+	return &cluster{Cluster: plan.Cluster{Dir: dir, Bin: bin, Nodes: found.Nodes, HostPort: found.HostPort},
+		state: found, launched: map[string]time.Time{}}, nil
 }
 
 func (c *cluster) recordFile(process string) string { return c.Path("pids", process+".json") }

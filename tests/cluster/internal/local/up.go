@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"understudy.dev/tests/cluster/internal/machine"
@@ -55,7 +56,7 @@ func up(ctx context.Context, p *progress, dir string, nodes int, images []string
 	if err != nil {
 		return err
 	}
-	if err := checkRequirements(c.Bin); err != nil {
+	if err := errors.Join(checkVisible(c.Dir), checkVisible(c.Bin), checkRequirements(c.Bin)); err != nil {
 		return err
 	}
 	if !c.alive() {
@@ -97,6 +98,16 @@ func adopt(p *progress, dir string, nodes int) (*cluster, error) {
 		return nil, err
 	}
 	return opened(dir, &state{Nodes: nodes})
+}
+
+// checkVisible refuses a directory that the nodes could not see.
+func checkVisible(dir string) error {
+	for _, hidden := range machine.HiddenDirectories {
+		if dir == hidden || strings.HasPrefix(dir, hidden+"/") {
+			return fmt.Errorf("%s cannot be used: every node covers %s with one of its own", dir, hidden)
+		}
+	}
+	return nil
 }
 
 func checkRequirements(bin string) error {
@@ -158,11 +169,6 @@ func (c *cluster) changeMachine() error {
 		return err
 	}
 	if err := writeState(c.Dir, c.state); err != nil {
-		return err
-	}
-	made, err := machine.MakeDirectories(machine.SharedDirectories)
-	c.state.Made = made
-	if err := errors.Join(err, writeState(c.Dir, c.state)); err != nil {
 		return err
 	}
 	if err := machine.WriteSettings(map[string]string{"fs/inotify/max_user_instances": inotifyInstances}); err != nil {

@@ -21,7 +21,8 @@ func unifiedCgroups() bool {
 	return err == nil
 }
 
-// cgroupTrees are the roots of all cgroup hierarchies.
+// cgroupTrees are the roots of all cgroup hierarchies, on a machine of both kinds that of v2 included: runc leaves
+// groups there too.
 func cgroupTrees() ([]string, error) {
 	if unifiedCgroups() {
 		return []string{cgroupMount}, nil
@@ -33,7 +34,7 @@ func cgroupTrees() ([]string, error) {
 	var trees []string
 	for _, entry := range entries {
 		// Symbolic links (cpu,cpuacct of some systems) lead to trees that are in the list already.
-		if entry.IsDir() && entry.Name() != "unified" {
+		if entry.IsDir() {
 			trees = append(trees, filepath.Join(cgroupMount, entry.Name()))
 		}
 	}
@@ -58,6 +59,7 @@ func MakeCgroup(name string) error {
 		case filepath.Base(tree) == "cpuset":
 			// A v1 cpuset takes no process before both files are set.
 			err = errors.Join(copyFile(tree, directory, "cpuset.cpus"), copyFile(tree, directory, "cpuset.mems"))
+		default:
 		}
 		if err != nil {
 			return fmt.Errorf("failed to set up the cgroup %s: %w", directory, err)

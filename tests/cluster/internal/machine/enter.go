@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -73,26 +72,33 @@ func enterMounts(pid int) error {
 	return nil
 }
 
-// NodeMounts makes what a node must not share with the host or another node: /run, the CNI cache, and the
-// directory of container logs, which lies below logs. Mounts below it propagate, as on a machine of its own.
+// HiddenDirectories are those of the host that a node covers with empty ones of its own, so that the kubelets, the
+// runtimes and their plug-ins, which write below them whatever they are told, neither meet each other nor leave
+// anything behind.
+var HiddenDirectories = []string{"/run", "/var/lib", "/var/log"}
+
+// NodeMounts makes what a node must not share with the host or another node. logs is where its container logs
+// are kept. Mounts below it propagate, as on a machine of its own.
 func NodeMounts(logs string) error {
-	mounts := []func() error{
-		func() error { return mountTmpfs("/run") },
-		func() error { return os.MkdirAll("/run/netns", 0o755) },
-		func() error { return mountTmpfs("/var/lib/cni") },
-		func() error { return unix.Mount(logs, "/var/log/containers", "", unix.MS_BIND, "") },
-		func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "") },
-	}
-	for _, mount := range mounts {
-		if err := mount(); err != nil {
-			return fmt.Errorf("failed to make the node's mounts: %w", err)
+	const containerLogs = "/var/log/containers"
+	for _, directory := range HiddenDirectories {
+		if err := mountTmpfs(directory); err != nil {
+			return err
 		}
+	}
+	for _, directory := range []string{"/run/netns", containerLogs} {
+		if err := os.Mkdir(directory, 0o755); err != nil {
+			return fmt.Errorf("failed to make a directory of the node: %w", err)
+		}
+	}
+	if err := unix.Mount(logs, containerLogs, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("failed to mount the node's container logs: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("failed to let the node's mounts propagate: %w", err)
 	}
 	return nil
 }
-
-// SharedDirectories are directories of the host over which every node mounts its own; the host must have them.
-var SharedDirectories = []string{"/var/lib/cni", "/var/log/containers"}
 
 // ResolverMounts gives a command its own /etc/resolv.conf, with this content. scratch is any directory.
 func ResolverMounts(scratch, content string) error {
@@ -118,18 +124,4 @@ func mountTmpfs(target string) error {
 		return fmt.Errorf("failed to mount %s: %w", target, err)
 	}
 	return nil
-}
-
-// MakeDirectories makes the directories that are missing and lists them, for later removal.
-func MakeDirectories(wanted []string) ([]string, error) {
-	var made []string
-	for _, directory := range wanted {
-		err := os.Mkdir(directory, 0o755)
-		if err == nil {
-			made = append(made, directory)
-		} else if !errors.Is(err, os.ErrExist) {
-			return made, fmt.Errorf("failed to make %s: %w", directory, err)
-		}
-	}
-	return made, nil
 }
