@@ -1,0 +1,119 @@
+//! How the recorder reaches the database: a libpq URI, or the API server's port-forward to whatever pod
+//! is labelled active at the moment.
+
+use crate::cluster::{PairArguments, PairInCluster};
+use anyhow::Context;
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
+use std::path::Path;
+use tokio_postgres::{Client, Config, tls::MakeTlsConnect};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// Where to connect.
+pub(crate) enum Target {
+    /// Directly.
+    Uri { config: Box<Config>, tls: MakeRustlsConnect },
+    /// Through the API server.
+    Cluster { pair: PairInCluster, config: Box<Config>, tls: MakeRustlsConnect, host: String },
+}
+
+impl Target {
+    /// By a libpq URI.
+    pub(crate) fn by_uri(uri: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
+        let mut config: Config = uri.parse().context("--uri is no libpq URI")?;
+        prefer_writable(&mut config);
+        let pem = match ca {
+            Some(path) => {
+                std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?
+            }
+            None => Vec::new(),
+        };
+        Ok(Self::Uri { config: Box::new(config), tls: tls(&pem)? })
+    }
+
+    /// By a pair in a cluster: user, password and authority come from its Secret.
+    pub(crate) async fn by_cluster(arguments: &PairArguments) -> anyhow::Result<Self> {
+        let pair = PairInCluster::connect(arguments).await?;
+        let secret = pair.app_secret().await?;
+        let key = |key: &str| {
+            secret.get(key).with_context(|| format!("Secret {}-app has no {key}", pair.name))
+        };
+        let mut config = Config::new();
+        config.user(key("username")?).password(key("password")?).dbname(key("dbname")?);
+        config.application_name("understudy demo");
+        let tls = tls(key("ca.crt")?.as_bytes())?;
+        let host = format!("{}-active.{}.svc", pair.name, pair.namespace);
+        Ok(Self::Cluster { pair, config: Box::new(config), tls, host })
+    }
+
+    /// A session on a member that takes writes.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
+        match self {
+            Self::Uri { config, tls } => {
+                let (client, connection) = config.connect(tls.clone()).await?;
+                tokio::spawn(connection);
+                Ok(client)
+            }
+            Self::Cluster { pair, config, tls, host } => {
+                let active = pair.active().await?;
+                let mut forward = pair.pods().portforward(&active, &[5432]).await?;
+                let stream = forward.take_stream(5432).context("no stream to the pod")?;
+                let mut tls = tls.clone();
+                let tls =
+                    MakeTlsConnect::<tokio::io::DuplexStream>::make_tls_connect(&mut tls, host)?;
+                let (client, connection) = config.connect_raw(stream, tls).await?;
+                tokio::spawn(async move {
+                    // How a session ended is told by its requests.
+                    let _ = connection.await;
+                    drop(forward);
+                });
+                Ok(client)
+            }
+        }
+    }
+
+    /// Makes the demo's tables, if they are not there, with `accounts` rows.
+    pub(crate) async fn prepare(&self, accounts: u32) -> anyhow::Result<()> {
+        let client = self.connect().await.context("cannot connect to prepare the tables")?;
+        client
+            .batch_execute(
+                "CREATE TABLE IF NOT EXISTS understudy_demo_accounts \
+                   (id bigint PRIMARY KEY, balance bigint NOT NULL); \
+                 CREATE TABLE IF NOT EXISTS understudy_demo_history \
+                   (run bigint, session integer, number bigint, account bigint, delta bigint, \
+                    PRIMARY KEY (run, session, number))",
+            )
+            .await
+            .context("cannot make the demo's tables")?;
+        let row = client.query_one("SELECT count(*) FROM understudy_demo_accounts", &[]).await?;
+        let have: i64 = row.get(0);
+        let mut next = have + 1;
+        while next <= i64::from(accounts) {
+            let last = (next + 499).min(i64::from(accounts));
+            let rows: Vec<String> = (next..=last).map(|id| format!("({id}, 0)")).collect();
+            client
+                .batch_execute(&format!(
+                    "INSERT INTO understudy_demo_accounts VALUES {}",
+                    rows.join(", ")
+                ))
+                .await?;
+            next = last + 1;
+        }
+        Ok(())
+    }
+}
+
+fn prefer_writable(config: &mut Config) {
+    config.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+    config.connect_timeout(std::time::Duration::from_secs(1));
+    config.tcp_user_timeout(std::time::Duration::from_secs(3));
+    config.application_name("understudy demo");
+}
+
+fn tls(ca_pem: &[u8]) -> anyhow::Result<MakeRustlsConnect> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem) {
+        roots.add(certificate.context("the authority is not PEM")?)?;
+    }
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}

@@ -1,0 +1,290 @@
+//! Feeding followers: from the log's own buffers to their links, as far as each may see.
+//!
+//! Whoever has something to send calls [`Feeds::pump`]; it sends all that is unsent, for all. A second
+//! caller leaves its work to the first ("combining"), so no commit waits for a link. On a session
+//! loop [`Feeds::committed`] defers to the end of the loop's turn, which makes one send of all the
+//! commits of that turn.
+//!
+//! **Invariants.** 1. A standby gets every record, a subscriber only acknowledged ones (R17). 2. Frames
+//! are contiguous from the fork on. 3. A slow follower never delays another or a commit.
+
+use crate::{
+    engine::Progress,
+    peer::{Flushed, LinkWriter, Writable},
+};
+use parking_lot::Mutex;
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::sync::Notify;
+use understudy_replication::{FRAME_BYTES_MAX, Follower, FollowerKind, Message};
+use understudy_txlog::Log;
+use understudy_types::{Incarnation, Lsn};
+
+/// Most followers: 127 subscribers (seed 003) and the standby.
+pub const FOLLOWERS_MAX: usize = 128;
+
+/// One follower.
+struct Feed {
+    follower: Follower,
+    kind: FollowerKind,
+    writer: LinkWriter,
+    next: Lsn,
+    told: Lsn,
+    /// What it reported last.
+    applied: Lsn,
+    received: Lsn,
+    blocked: bool,
+    broken: Option<String>,
+    wake: Arc<Notify>,
+}
+
+/// A follower's place, for status and for holding the log.
+#[derive(Debug, Clone)]
+pub struct FeedStatus {
+    /// Who.
+    pub follower: Follower,
+    /// As what.
+    pub kind: FollowerKind,
+    /// Last record it received.
+    pub received: Lsn,
+    /// Last record it applied.
+    pub applied: Lsn,
+}
+
+/// All followers of this member.
+pub struct Feeds {
+    log: Log,
+    feeds: Mutex<Vec<Feed>>,
+    again: AtomicBool,
+    outbox: Mutex<Vec<Message>>,
+}
+
+thread_local! {
+    /// The session loop's own bell; absent on other threads.
+    static TURN: RefCell<Option<Rc<Notify>>> = const { RefCell::new(None) };
+}
+
+impl Feeds {
+    pub(crate) fn new(log: Log) -> Self {
+        Self {
+            log,
+            feeds: Mutex::default(),
+            again: AtomicBool::new(false),
+            outbox: Mutex::default(),
+        }
+    }
+
+    /// Makes this thread's loop pump at the end of a turn in which it committed. Runs for ever; spawn
+    /// it locally on the loop.
+    pub async fn pump_turns(&self, progress: impl Fn() -> Progress) {
+        let bell = Rc::new(Notify::new());
+        TURN.with(|turn| turn.replace(Some(Rc::clone(&bell))));
+        loop {
+            bell.notified().await;
+            self.pump(&progress());
+        }
+    }
+
+    /// A commit got its LSN on this thread. Without a loop of its own the next pump sends it.
+    pub(crate) fn committed(&self) {
+        TURN.with(|turn| {
+            if let Some(bell) = turn.borrow().as_ref() {
+                bell.notify_one();
+            }
+        });
+    }
+
+    /// A message for the standby alone.
+    pub(crate) fn to_standby(&self, message: Message) {
+        self.outbox.lock().push(message);
+    }
+
+    /// Takes a follower whose log forks from ours at `fork`. An older link of the same member ends.
+    pub fn attach(
+        &self,
+        follower: Follower,
+        kind: FollowerKind,
+        writer: LinkWriter,
+        fork: Lsn,
+    ) -> Result<Arc<Notify>, &'static str> {
+        let mut feeds = self.feeds.lock();
+        feeds.retain(|f| f.follower.member != follower.member);
+        if feeds.len() >= FOLLOWERS_MAX {
+            return Err("128 followers are attached already");
+        }
+        let wake = Arc::new(Notify::new());
+        feeds.push(Feed {
+            follower,
+            kind,
+            writer,
+            next: fork.next(),
+            told: Lsn::ZERO,
+            applied: fork,
+            received: fork,
+            blocked: false,
+            broken: None,
+            wake: Arc::clone(&wake),
+        });
+        Ok(wake)
+    }
+
+    /// Lets a follower go.
+    pub fn detach(&self, incarnation: Incarnation) {
+        self.feeds.lock().retain(|f| f.follower.incarnation != incarnation);
+    }
+
+    /// Lets all go: the epoch changed, and each must attach again.
+    pub fn detach_all(&self) {
+        for feed in std::mem::take(&mut *self.feeds.lock()) {
+            feed.wake.notify_one();
+            feed.writer.close();
+        }
+    }
+
+    /// Notes what a follower reported.
+    pub fn reported(&self, incarnation: Incarnation, received: Lsn, applied: Lsn) {
+        let mut feeds = self.feeds.lock();
+        if let Some(feed) = feeds.iter_mut().find(|f| f.follower.incarnation == incarnation) {
+            feed.received = received;
+            feed.applied = applied;
+        }
+    }
+
+    /// Everybody's place.
+    #[must_use]
+    pub fn status(&self) -> Vec<FeedStatus> {
+        let feeds = self.feeds.lock();
+        feeds
+            .iter()
+            .map(|f| FeedStatus {
+                follower: f.follower.clone(),
+                kind: f.kind,
+                received: f.received,
+                applied: f.applied,
+            })
+            .collect()
+    }
+
+    /// Oldest record that an attached follower still needs; `Lsn::MAX` when none is attached.
+    #[must_use]
+    pub fn hold_lsn(&self) -> Lsn {
+        self.feeds.lock().iter().map(|f| f.received).min().unwrap_or(Lsn::MAX)
+    }
+
+    /// Whether this follower's link is still in use, and what to wait for when its socket is full.
+    #[must_use]
+    pub fn state(&self, incarnation: Incarnation) -> FeedState {
+        let feeds = self.feeds.lock();
+        match feeds.iter().find(|f| f.follower.incarnation == incarnation) {
+            None => FeedState::Gone,
+            Some(f) => match (&f.broken, f.blocked) {
+                (Some(why), _) => FeedState::Broken(why.clone()),
+                (None, true) => FeedState::Blocked(f.writer.writable()),
+                (None, false) => FeedState::Open,
+            },
+        }
+    }
+
+    /// Sends all that is unsent. Never waits: a full socket is left to the link's task.
+    pub fn pump(&self, progress: &Progress) {
+        self.again.store(true, Ordering::Release);
+        while self.again.load(Ordering::Acquire) {
+            let Some(mut feeds) = self.feeds.try_lock() else { return };
+            self.again.store(false, Ordering::Release);
+            let outbox = std::mem::take(&mut *self.outbox.lock());
+            for feed in feeds.iter_mut().filter(|f| f.broken.is_none()) {
+                let own: &[Message] =
+                    if feed.kind == FollowerKind::Standby { &outbox } else { &[] };
+                if let Err(why) = feed.pump(&self.log, progress, own) {
+                    feed.broken = Some(why);
+                    feed.wake.notify_one();
+                } else if feed.blocked {
+                    feed.wake.notify_one();
+                }
+            }
+        }
+    }
+}
+
+/// See [`Feeds::state`].
+#[derive(Debug)]
+pub enum FeedState {
+    /// In use.
+    Open,
+    /// The socket is full: wait, then pump again.
+    Blocked(Writable),
+    /// The link failed; why.
+    Broken(String),
+    /// Another link of the same member took its place, or the epoch changed.
+    Gone,
+}
+
+impl Feed {
+    fn pump(&mut self, log: &Log, progress: &Progress, own: &[Message]) -> Result<(), String> {
+        for message in own {
+            self.writer.send(message, &[]).map_err(|e| e.to_string())?;
+        }
+        let limit = match self.kind {
+            FollowerKind::Standby => log.end(),
+            FollowerKind::Subscriber => progress.acknowledged,
+        };
+        while self.next <= limit && self.writer.room_bytes() >= FRAME_BYTES_MAX {
+            self.send_frame(log, progress, limit)?;
+        }
+        if progress.acknowledged > self.told {
+            self.told = progress.acknowledged;
+            let message = Message::Acknowledged {
+                epoch: progress.epoch,
+                acknowledged: progress.acknowledged,
+            };
+            self.writer.send(&message, &[]).map_err(|e| e.to_string())?;
+        }
+        match self.writer.try_flush() {
+            Ok(Flushed::Everything) => self.blocked = false,
+            Ok(Flushed::Blocked) => self.blocked = true,
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn send_frame(&mut self, log: &Log, progress: &Progress, limit: Lsn) -> Result<(), String> {
+        let mut records = Vec::new();
+        let mut next =
+            log.read_into(self.next, FRAME_BYTES_MAX, &mut records).map_err(|e| e.to_string())?;
+        if next > limit.next() {
+            // A subscriber sees acknowledged records only: cut the batch at the limit.
+            let keep = bytes_up_to(&records, self.next, limit);
+            records.truncate(keep);
+            next = limit.next();
+        }
+        let message = Message::Frame {
+            epoch: progress.epoch,
+            first: self.next,
+            last: next.previous(),
+            acknowledged: progress.acknowledged,
+        };
+        self.writer.send(&message, &records).map_err(|e| e.to_string())?;
+        self.told = progress.acknowledged;
+        self.next = next;
+        Ok(())
+    }
+}
+
+/// Length of the records of a batch that begins at `first`, up to `limit`.
+fn bytes_up_to(records: &[u8], first: Lsn, limit: Lsn) -> usize {
+    let count = limit.next().since(first) as usize;
+    let mut at = 0;
+    for _ in 0..count {
+        match understudy_txlog::record::encoded_len(&records[at..]) {
+            Ok(Some(length)) => at += length,
+            Ok(None) | Err(_) => break,
+        }
+    }
+    at
+}

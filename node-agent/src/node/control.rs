@@ -1,0 +1,80 @@
+//! The control port's requests (agent-api), told to the engine.
+
+use crate::{clock, control_api::Control, node::Node};
+use async_trait::async_trait;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+use understudy_agent_api::{
+    AgentStatus, CandidacyRequest, DeathReport, Refusal, Scheme, TransferRequest,
+};
+use understudy_replication::Input;
+
+/// Time between two looks at how far a hand-over is.
+const LOOK: Duration = Duration::from_millis(10);
+
+fn refusal(reason: impl Into<String>) -> Refusal {
+    Refusal { reason: reason.into() }
+}
+
+#[async_trait]
+impl Control for Node {
+    fn status(&self) -> watch::Receiver<Arc<AgentStatus>> {
+        self.status.subscribe()
+    }
+
+    async fn scheme(&self, scheme: Scheme) -> Result<(), Refusal> {
+        let held = self.scheme.lock().version;
+        if scheme.version < held {
+            return Err(refusal(format!("scheme {} is older than {held}", scheme.version)));
+        }
+        self.take_scheme(scheme).map_err(refusal)
+    }
+
+    async fn candidacy(&self, request: CandidacyRequest) -> Result<(), Refusal> {
+        let known = self.engine.with_section(|s| s.member.view().epoch());
+        if request.epoch < known {
+            return Err(refusal(format!("epoch {} is past, it is {known} now", request.epoch)));
+        }
+        // The member looks by itself at every tick; a fresh read is all that can help it.
+        self.lease.read().await;
+        let veto = self.engine.with_section(|s| s.member.standing(clock::now()).veto);
+        veto.map_or(Ok(()), |veto| Err(refusal(veto)))
+    }
+
+    async fn death(&self, report: DeathReport) -> Result<(), Refusal> {
+        tracing::info!(
+            member = %report.member,
+            incarnation = %report.incarnation,
+            evidence = ?report.evidence,
+            "a proof of death was offered"
+        );
+        self.engine.step(Input::ProvenDead(report.incarnation));
+        Ok(())
+    }
+
+    async fn transfer(&self, request: TransferRequest) -> Result<(), Refusal> {
+        let epoch = self.engine.with_section(|s| s.member.active_epoch());
+        match epoch {
+            None => return Err(refusal("this member is not the active")),
+            Some(e) if e.number != request.epoch => {
+                return Err(refusal(format!(
+                    "epoch {} was asked, it is {}",
+                    request.epoch, e.number
+                )));
+            }
+            Some(_) => {}
+        }
+        let deadline_ms = request.deadline_ms;
+        self.engine.step(Input::Transfer { to: Some(request.to), deadline_ms });
+        loop {
+            let standing = self.engine.with_section(|s| s.member.standing(clock::now()));
+            if standing.role != understudy_types::Role::Active {
+                return Ok(());
+            }
+            if !standing.transferring {
+                return Err(refusal("the standby did not catch up in time; nothing changed"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! From the two volumes to a store and a log: newest checkpoint, then the log after it.
+
+use crate::{config::Config, datadir::StoreDir, node::lease_link::chain};
+use anyhow::Context;
+use std::{sync::Arc, time::Instant};
+use understudy_store::{MemoryLimits, Store};
+use understudy_txlog::{
+    CheckpointFile, Disks, Log, LogOptions, Recovered,
+    disk::MemDisk,
+    record::{RecordKind, records},
+    recover,
+};
+use understudy_types::{Lsn, Position};
+
+/// Records replayed at once, in bytes.
+const BATCH: usize = 4 << 20;
+/// Smallest and largest segment; in between a sixteenth of the volume.
+const SEGMENT: (u64, u64) = (4 << 20, 64 << 20);
+
+/// What recovery gives.
+pub(crate) struct Ready {
+    pub(crate) store: Arc<Store>,
+    pub(crate) log: Log,
+    pub(crate) end: Position,
+    pub(crate) disks: Disks,
+    pub(crate) checkpoint: Option<Lsn>,
+    /// Why the files could not be used: the member rejoins by a duplicate.
+    pub(crate) unusable: Option<String>,
+}
+
+/// Recovers the store's directory. Files that cannot be trusted are left as they are, and the member
+/// goes on empty, in memory, until a duplicate has taken their place (A2.15).
+///
+/// # Errors
+/// When not even that is possible.
+pub(crate) fn run(config: &Config, directory: &StoreDir) -> anyhow::Result<Ready> {
+    if directory.control.get().poisoned {
+        return empty(config, "an earlier write of its log failed".into());
+    }
+    match try_run(config, directory) {
+        Ok(ready) => Ok(ready),
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "recovery failed");
+            empty(config, format!("recovery failed: {error:#}"))
+        }
+    }
+}
+
+fn try_run(config: &Config, directory: &StoreDir) -> anyhow::Result<Ready> {
+    let begun = Instant::now();
+    let disks = directory.disks();
+    let Recovered { log, checkpoint, end, report, .. } = recover(disks.clone(), options(config))?;
+    let (store, from) = load(config, checkpoint.as_ref())?;
+    let replayed = replay(&store, &log, from, end.lsn)?;
+    tracing::info!(
+        end = %end.lsn,
+        checkpoint = ?report.checkpoint_lsn,
+        replayed,
+        tail_cut_bytes = report.tail_cut_bytes,
+        ms = begun.elapsed().as_millis() as u64,
+        "recovered"
+    );
+    let checkpoint = checkpoint.map(|c| c.meta().lsn);
+    Ok(Ready { store: Arc::new(store), log, end, disks, checkpoint, unusable: None })
+}
+
+fn empty(config: &Config, why: String) -> anyhow::Result<Ready> {
+    let disks = Disks::one(Arc::new(MemDisk::new()));
+    let Recovered { log, end, .. } =
+        recover(disks.clone(), options(config)).map_err(|e| anyhow::anyhow!(chain(&e)))?;
+    let store = Arc::new(Store::new(limits(config)));
+    Ok(Ready { store, log, end, disks, checkpoint: None, unusable: Some(why) })
+}
+
+fn limits(config: &Config) -> MemoryLimits {
+    MemoryLimits {
+        permanent_bytes: config.permanent_bytes,
+        temporary_bytes: config.temporary_bytes,
+    }
+}
+
+fn options(config: &Config) -> LogOptions {
+    LogOptions {
+        segment_bytes: (config.log_bytes / 16).clamp(SEGMENT.0, SEGMENT.1),
+        // A tenth stays free: the file system needs some, and an export of a cut tail too.
+        size_max_bytes: config.log_bytes / 10 * 9,
+        ..LogOptions::default()
+    }
+}
+
+fn load(config: &Config, checkpoint: Option<&CheckpointFile>) -> anyhow::Result<(Store, Lsn)> {
+    let Some(file) = checkpoint else { return Ok((Store::new(limits(config)), Lsn::ZERO)) };
+    let lsn = file.meta().lsn;
+    let mut body = file.read().context("the checkpoint cannot be read")?;
+    let store = Store::load_checkpoint(limits(config), lsn, &mut body)
+        .with_context(|| format!("the checkpoint at {lsn} cannot be loaded"))?;
+    Ok((store, lsn))
+}
+
+fn replay(store: &Store, log: &Log, after: Lsn, end: Lsn) -> anyhow::Result<u64> {
+    let mut next = after.next();
+    let mut replayed = 0;
+    let mut batch = Vec::new();
+    while next <= end {
+        batch.clear();
+        let following = log.read_into(next, BATCH, &mut batch)?;
+        for record in records(&batch) {
+            let record = record.map_err(|e| anyhow::anyhow!("record after {next}: {e}"))?;
+            match record.kind {
+                RecordKind::Transaction => {
+                    store.apply(record.lsn, record.payload)?;
+                    replayed += 1;
+                }
+                RecordKind::EpochBegin | RecordKind::Feeder => store.advance(record.lsn),
+            }
+        }
+        anyhow::ensure!(following > next, "the log ends before {end}");
+        next = following;
+    }
+    Ok(replayed)
+}
