@@ -142,6 +142,25 @@ pub enum RecoveryError {
     },
 }
 
+impl RecoveryError {
+    /// Whether this directory is good for nothing but evidence, so that the member rejoins by duplicate
+    /// into a new one. Else the disk did not answer as it should, and a later start may succeed.
+    #[must_use]
+    pub fn must_duplicate(&self) -> bool {
+        match self {
+            RecoveryError::Disk { .. } => false,
+            RecoveryError::Poisoned { .. }
+            | RecoveryError::Header { .. }
+            | RecoveryError::Damaged { .. }
+            | RecoveryError::Disorder { .. }
+            | RecoveryError::Chain { .. }
+            | RecoveryError::Gap { .. }
+            | RecoveryError::Missing { .. }
+            | RecoveryError::Mismatch { .. } => true,
+        }
+    }
+}
+
 /// What a recovery found and did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecoveryReport {
@@ -184,7 +203,8 @@ pub struct Recovered {
     pub report: RecoveryReport,
 }
 
-/// Opens the log of a directory that nobody else uses; an empty one gets a new log.
+/// Opens the log of a directory that nobody else uses; an empty one gets a new log. What a crash left half
+/// written is removed, a checkpoint that is still being received too: a duplicate ends before this begins.
 ///
 /// # Errors
 /// When the log cannot be trusted to hold everything that was durable; see [`RecoveryError`].
@@ -373,9 +393,9 @@ impl<'a> Scan<'a> {
             catalogue.insert(entry);
         }
         self.step_back_to(&found[from].header)?;
-        for segment in &found[from..newest] {
-            let (read, _) = self.read(segment, report)?;
-            self.continue_with(&found, segment)?;
+        for pair in found[from..].windows(2) {
+            let (read, stopped) = self.read(&pair[0], report)?;
+            self.continue_with(&pair[0], &pair[1], read.used_bytes, stopped)?;
             catalogue.insert(read);
         }
         let (read, stopped) = self.read(&found[newest], report)?;
@@ -405,15 +425,26 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Checks that the segment after `segment` begins where the walk has arrived.
-    fn continue_with(&self, found: &[Found], segment: &Found) -> Result<(), RecoveryError> {
-        let at = found.partition_point(|f| f.header.first_lsn <= segment.header.first_lsn);
-        let next = &found[at];
-        if next.header.first_lsn == self.at.end.next() && next.header.hash_before == self.at.hash {
-            return Ok(());
+    /// Checks that a segment that is not the newest was read whole, and that the next one begins where
+    /// the walk has arrived. It was durable whole before the next one began.
+    fn continue_with(
+        &self,
+        segment: &Found,
+        next: &Found,
+        offset: u64,
+        stopped: Option<RecordError>,
+    ) -> Result<(), RecoveryError> {
+        let (lsn, first_lsn) = (self.at.end.next(), next.header.first_lsn);
+        let ends_early = segment.bytes > offset || stopped.is_some();
+        if first_lsn > lsn && ends_early {
+            let file = segment.name.clone();
+            return Err(RecoveryError::Damaged { file, offset, lsn, source: stopped });
         }
-        let (file, first_lsn) = (next.name.clone(), next.header.first_lsn);
-        Err(RecoveryError::Chain { file, first_lsn, end: self.at.end })
+        if first_lsn != lsn || next.header.hash_before != self.at.hash {
+            let file = next.name.clone();
+            return Err(RecoveryError::Chain { file, first_lsn, end: self.at.end });
+        }
+        Ok(())
     }
 
     /// Reads one segment; stops, without judging it, at the first place that is no record.

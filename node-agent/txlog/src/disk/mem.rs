@@ -4,7 +4,7 @@
 //! the writes between the two. [`MemDisk::crash`] makes the disk as it may look after a power cut: of
 //! every unsynced write an arbitrary set of 512-byte sectors arrived, and of the unsynced directory
 //! changes an arbitrary prefix, so that a rename may arrive before the bytes of the renamed file.
-//! A killed process takes nothing away: it is modelled by going on with the same disk.
+//! A killed process takes nothing away, and makes nothing durable: [`MemDisk::after_kill`].
 
 use super::{Disk, DiskFile, FileEntry, Space};
 use parking_lot::Mutex;
@@ -31,12 +31,15 @@ pub struct MemDisk {
     inner: Arc<Mutex<Directory>>,
 }
 
+/// One file; the same value under each of its names.
+type SharedContent = Arc<Mutex<Content>>;
+
 #[derive(Debug, Default)]
 struct Directory {
     /// What `open` and `list` see.
-    names: BTreeMap<String, Arc<Mutex<Content>>>,
+    names: BTreeMap<String, SharedContent>,
     /// What is surely on the medium.
-    durable: BTreeMap<String, Arc<Mutex<Content>>>,
+    durable: BTreeMap<String, SharedContent>,
     /// Changes since the last sync of the directory, oldest first.
     pending: Vec<Change>,
     /// Size of the volume; `None` is unlimited.
@@ -45,11 +48,11 @@ struct Directory {
 
 #[derive(Debug, Clone)]
 enum Change {
-    Put(String, Arc<Mutex<Content>>),
+    Put(String, SharedContent),
     Remove(String),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Content {
     content: Vec<u8>,
     durable: Vec<u8>,
@@ -111,12 +114,14 @@ impl Content {
 }
 
 impl Directory {
-    fn used_bytes(&self) -> u64 {
-        self.names.values().map(|f| f.lock().content.len() as u64).sum()
+    fn free_bytes(&self) -> u64 {
+        let Some(total_bytes) = self.total_bytes else { return u64::MAX };
+        let used: u64 = self.names.values().map(|f| f.lock().content.len() as u64).sum();
+        total_bytes.saturating_sub(used)
     }
 }
 
-fn apply(change: &Change, to: &mut BTreeMap<String, Arc<Mutex<Content>>>) {
+fn apply(change: &Change, to: &mut BTreeMap<String, SharedContent>) {
     match change {
         Change::Put(name, file) => {
             // A file has one name: a rename takes the old one away in the same step.
@@ -161,7 +166,34 @@ impl MemDisk {
         MemDisk::from_names(survivors, from.total_bytes)
     }
 
-    /// A copy of what every reader sees now, as `cp -r` would make it.
+    /// The disk as the next process finds it when this one is killed now: unsynced bytes are still only
+    /// in the page cache. What goes on here no longer shows there.
+    #[must_use]
+    pub fn after_kill(&self) -> MemDisk {
+        let from = self.inner.lock();
+        let mut copies: Vec<(SharedContent, SharedContent)> = Vec::new();
+        let mut copy = |file: &SharedContent| {
+            if let Some((_, copy)) = copies.iter().find(|(of, _)| Arc::ptr_eq(of, file)) {
+                return Arc::clone(copy);
+            }
+            let made = Arc::new(Mutex::new(file.lock().clone()));
+            copies.push((Arc::clone(file), Arc::clone(&made)));
+            made
+        };
+        let mut copy_all = |names: &BTreeMap<String, SharedContent>| {
+            names.iter().map(|(name, file)| (name.clone(), copy(file))).collect()
+        };
+        let (names, durable) = (copy_all(&from.names), copy_all(&from.durable));
+        let change = |change: &Change| match change {
+            Change::Put(name, file) => Change::Put(name.clone(), copy(file)),
+            Change::Remove(name) => Change::Remove(name.clone()),
+        };
+        let pending = from.pending.iter().map(change).collect();
+        let directory = Directory { names, durable, pending, total_bytes: from.total_bytes };
+        MemDisk { inner: Arc::new(Mutex::new(directory)) }
+    }
+
+    /// A durable copy of what every reader sees now, as of one moment.
     #[must_use]
     pub fn copy(&self) -> MemDisk {
         let from = self.inner.lock();
@@ -175,10 +207,7 @@ impl MemDisk {
         MemDisk::from_names(copies, from.total_bytes)
     }
 
-    fn from_names(
-        names: BTreeMap<String, Arc<Mutex<Content>>>,
-        total_bytes: Option<u64>,
-    ) -> MemDisk {
+    fn from_names(names: BTreeMap<String, SharedContent>, total_bytes: Option<u64>) -> MemDisk {
         let durable = names.clone();
         let directory = Directory { names, durable, pending: Vec::new(), total_bytes };
         MemDisk { inner: Arc::new(Mutex::new(directory)) }
@@ -251,7 +280,7 @@ impl Disk for MemDisk {
 
     fn list(&self) -> io::Result<Vec<FileEntry>> {
         let directory = self.inner.lock();
-        let entry = |(name, file): (&String, &Arc<Mutex<Content>>)| FileEntry {
+        let entry = |(name, file): (&String, &SharedContent)| FileEntry {
             name: name.clone(),
             bytes: file.lock().content.len() as u64,
         };
@@ -268,24 +297,30 @@ impl Disk for MemDisk {
     fn space(&self) -> io::Result<Space> {
         let directory = self.inner.lock();
         let total_bytes = directory.total_bytes.unwrap_or(u64::MAX);
-        Ok(Space { free_bytes: total_bytes.saturating_sub(directory.used_bytes()), total_bytes })
+        Ok(Space { free_bytes: directory.free_bytes(), total_bytes })
     }
 }
 
 #[derive(Debug)]
 struct MemFile {
     disk: MemDisk,
-    file: Arc<Mutex<Content>>,
+    file: SharedContent,
 }
 
 impl MemFile {
-    /// Refuses growth beyond the volume.
-    fn admit(&self, end: usize) -> io::Result<()> {
-        let len = self.file.lock().content.len();
+    /// Changes the file under the lock of the whole disk, so that copies and power cuts see one moment
+    /// of all files. Growth beyond the volume is refused.
+    fn edit(&self, edit: Edit) -> io::Result<()> {
+        let directory = self.disk.inner.lock();
+        let (end, len) = match &edit {
+            Edit::Write(offset, bytes) => (offset + bytes.len(), self.file.lock().content.len()),
+            Edit::Resize(bytes) => (*bytes, self.file.lock().content.len()),
+        };
         let grown = end.saturating_sub(len) as u64;
-        if grown > 0 && self.disk.space()?.free_bytes < grown {
+        if grown > 0 && directory.free_bytes() < grown {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.file.lock().edit(edit);
         Ok(())
     }
 }
@@ -301,29 +336,22 @@ impl DiskFile for MemFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        self.admit(offset + bytes.len())?;
-        self.file.lock().edit(Edit::Write(offset, bytes.to_vec()));
+        self.edit(Edit::Write(offset, bytes.to_vec()))?;
         Ok(bytes.len())
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        self.admit(bytes)?;
-        let mut file = self.file.lock();
-        if file.content.len() < bytes {
-            file.edit(Edit::Resize(bytes));
-        }
-        Ok(())
+        if self.file.lock().content.len() < bytes { self.edit(Edit::Resize(bytes)) } else { Ok(()) }
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
         let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        self.admit(bytes)?;
-        self.file.lock().edit(Edit::Resize(bytes));
-        Ok(())
+        self.edit(Edit::Resize(bytes))
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let _moment = self.disk.inner.lock();
         let mut file = self.file.lock();
         let Content { durable, pending, .. } = &mut *file;
         for edit in pending.drain(..) {

@@ -153,7 +153,7 @@ impl Drop for Owner {
         self.shared.nudge(&mut tail);
         drop(tail);
         let Some(writer) = self.writer.lock().take() else { return };
-        // A listener may hold the last handle; a thread cannot wait for itself.
+        // The failure listener may hold the last handle; a thread cannot wait for itself.
         if writer.thread().id() != std::thread::current().id() && writer.join().is_err() {
             tracing::error!("the log writer panicked");
         }
@@ -301,7 +301,7 @@ impl Log {
     }
 
     /// Adds a listener that the writer thread calls after each advance of `durable_lsn`. It must be
-    /// quick, and must not wait for the log.
+    /// quick, must not wait for the log, and must not own a handle on it, which would never end.
     pub fn on_durable(&self, listener: Box<dyn Fn(Lsn) + Send + Sync>) {
         self.shared.on_durable.write().push(listener);
     }

@@ -3,20 +3,11 @@
 use crate::support::*;
 use std::sync::{Arc, mpsc};
 use understudy_txlog::{
-    AppendError, CheckpointMeta, Log, LogOptions, ReadError, RecordKind,
+    AppendError, LogOptions, ReadError, RecordKind,
     disk::{Disk, FsDisk, MemDisk},
     recover, write_checkpoint,
 };
-use understudy_types::{Dbid, Epoch, Lsn};
-use uuid::Uuid;
-
-fn checkpoint(disk: &Arc<dyn Disk>, log: &Log, lsn: Lsn) {
-    let mut history = log.history();
-    history.cut_above(lsn);
-    let hash = log.hash_at(lsn).unwrap();
-    let meta = CheckpointMeta { lsn, history, hash, dbid: Dbid(Uuid::nil()) };
-    write_checkpoint(disk, meta, &mut |out| out.write_all(b"rows")).unwrap();
-}
+use understudy_types::{Epoch, Lsn};
 
 #[test]
 fn records_survive_a_restart_with_their_hash_and_history() {

@@ -3,4 +3,14 @@
 #[cfg(test)]
 mod behaviour;
 #[cfg(test)]
+mod checkpoints;
+#[cfg(test)]
+mod crashes;
+#[cfg(test)]
+mod cuts;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod threads;

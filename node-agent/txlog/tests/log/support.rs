@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 use understudy_txlog::{
-    Appender, Disks, Log, LogOptions, RecordKind, Recovered, RecoveryError,
+    Appender, CheckpointMeta, Disks, Log, LogOptions, RecordKind, Recovered, RecoveryError,
     disk::{Disk, MemDisk},
-    record, recover,
+    record, recover, write_checkpoint,
 };
-use understudy_types::{Epoch, EpochBegin, EpochId, Incarnation, Lsn};
+use understudy_types::{Dbid, Epoch, EpochBegin, EpochId, Incarnation, Lsn};
 use uuid::Uuid;
 
 /// Segments of 4 KiB, so that a hundred records fill several.
@@ -58,6 +58,19 @@ pub(crate) fn append(appender: &mut Appender, count: u64) {
         let bytes = payload(appender.end().next());
         appender.append(epoch, RecordKind::Transaction, &bytes);
     }
+}
+
+/// Writes a checkpoint at an LSN that the log holds.
+pub(crate) fn checkpoint(disk: &Arc<dyn Disk>, log: &Log, lsn: Lsn) {
+    let meta = checkpoint_meta(log, lsn);
+    write_checkpoint(disk, meta, &mut |out| out.write_all(b"rows")).unwrap();
+}
+
+pub(crate) fn checkpoint_meta(log: &Log, lsn: Lsn) -> CheckpointMeta {
+    let mut history = log.history();
+    history.cut_above(lsn);
+    let hash = log.hash_at(lsn).unwrap();
+    CheckpointMeta { lsn, history, hash, dbid: Dbid(Uuid::nil()) }
 }
 
 /// Reads everything from `from` on and checks each record's place and content; returns how many.
