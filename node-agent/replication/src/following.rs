@@ -57,7 +57,7 @@ pub(crate) struct Beat {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Stay,
-    /// The Acquire of the present candidacy was confirmed; it was sent at this time.
+    /// The Acquire of the present candidacy was confirmed; it gives authority until this time.
     Activate(EpochId, Moment),
 }
 
@@ -307,7 +307,7 @@ impl Following {
             && confirmed
             && candidacy.stage == Stage::Acquiring(*epoch)
         {
-            return Next::Activate(*epoch, write.sent);
+            return Next::Activate(*epoch, write.timing.authority_end(write.sent));
         }
         out.lease_read = true;
         self.initialising = false;

@@ -243,10 +243,10 @@ impl Member {
             }
             Input::LeaseWritten { ticket, outcome } => {
                 if let Some(write) = c.ended_write(ticket)
-                    && let Next::Activate(epoch, sent) =
+                    && let Next::Activate(epoch, lease_end) =
                         following.written(c, &write, outcome, now, out)
                 {
-                    self.activate(epoch, sent, out);
+                    self.activate(epoch, lease_end, out);
                 }
             }
             Input::Synced(lsn) => {
@@ -276,8 +276,7 @@ impl Member {
         }
     }
 
-    fn activate(&mut self, epoch: EpochId, sent: Moment, out: &mut Output) {
-        let lease_end = self.common.timing.authority_end(sent);
+    fn activate(&mut self, epoch: EpochId, lease_end: Moment, out: &mut Output) {
         let active = Box::new(Active::new(epoch, lease_end));
         let before = std::mem::replace(&mut self.role, RoleState::Active(active));
         if let RoleState::Following(following) = before {
