@@ -185,6 +185,15 @@ impl CheckpointFile {
     pub fn read_raw(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         read_full_at(&*self.disk.open(&self.name)?, buf, offset)
     }
+
+    /// The bytes of the file itself from `offset` on, for a duplicate. The file is held open: it reads
+    /// to its end even when newer checkpoints remove it meanwhile.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open_raw(&self, offset: u64) -> io::Result<impl Read + Send + use<>> {
+        Ok(RawFile { file: self.disk.open(&self.name)?, offset })
+    }
 }
 
 /// Reads and checks a whole file.
