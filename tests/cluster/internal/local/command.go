@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"understudy.dev/tests/cluster/internal/imaging"
 	"understudy.dev/tests/cluster/internal/plan"
 	"understudy.dev/tests/cluster/internal/provision"
 )
@@ -45,7 +46,7 @@ func Command() *cobra.Command {
 		return err
 	}
 	root.AddCommand(upCommand(dir), downCommand(dir), statusCommand(dir), loadCommand(dir), kubeconfigCommand(dir),
-		execCommand(dir), faultCommand(dir), imageCommand(), enterCommand(dir), forwardCommand(), provisionerCommand(dir))
+		execCommand(dir), faultCommand(dir), imaging.Command(), enterCommand(dir), forwardCommand(), provisionerCommand(dir))
 	return root
 }
 

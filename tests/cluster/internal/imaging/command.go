@@ -1,4 +1,5 @@
-package local
+// Package imaging is the command line of package oci: it writes container images without a container engine.
+package imaging
 
 import (
 	"errors"
@@ -13,9 +14,10 @@ import (
 	"understudy.dev/tests/cluster/internal/oci"
 )
 
-// imageCommand writes container images without a container engine.
-func imageCommand() *cobra.Command {
-	image := &cobra.Command{Use: "image", Short: "Write container images as OCI archives"}
+// Command is `image` with its subcommands.
+func Command() *cobra.Command {
+	image := &cobra.Command{Use: "image", Short: "Write container images as OCI archives, without a container engine",
+		SilenceUsage: true, SilenceErrors: true}
 	image.AddCommand(layerCommand(), archiveCommand())
 	return image
 }
