@@ -156,15 +156,36 @@ impl Appender {
         &self.at.history
     }
 
-    /// Appends one record of the epoch that is open. Memory only: no I/O, no allocation at rest.
+    /// Appends one record of the epoch that is open, or the `EpochBegin` that opens the next one. Memory
+    /// only: no I/O, no allocation at rest.
     ///
     /// # Panics
-    /// When `epoch` is not the open one, for `EpochBegin` records (see [`Appender::begin_epoch`]), and
-    /// when the payload exceeds [`record::PAYLOAD_BYTES_MAX`]: all three are errors of the program.
+    /// When `epoch` is not the open one, when an `EpochBegin` does not continue this log (see
+    /// [`Appender::begin_epoch`]), and when the payload exceeds [`record::PAYLOAD_BYTES_MAX`]: all three
+    /// are errors of the program.
     pub fn append(&mut self, epoch: Epoch, kind: RecordKind, payload: &[u8]) -> Lsn {
-        assert!(kind != RecordKind::EpochBegin, "an epoch is opened by begin_epoch");
-        assert!(epoch == self.at.epoch, "append in epoch {epoch}, open is {}", self.at.epoch);
-        self.encode(epoch, kind, payload)
+        match kind {
+            RecordKind::EpochBegin => self.append_epoch_begin(payload),
+            RecordKind::Transaction | RecordKind::Feeder => {
+                assert!(
+                    epoch == self.at.epoch,
+                    "append in epoch {epoch}, open is {}",
+                    self.at.epoch
+                );
+                self.encode(epoch, kind, payload)
+            }
+        }
+    }
+
+    fn append_epoch_begin(&mut self, payload: &[u8]) -> Lsn {
+        let lsn = self.at.end.next();
+        let opened = record::read_epoch_begin(payload)
+            .map_err(|_| AppendError::EpochBegin { lsn, reason: "its body is malformed" })
+            .and_then(|begin| self.begin_epoch(&begin));
+        match opened {
+            Ok(lsn) => lsn,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Opens an epoch: appends its `EpochBegin` (R2, R9).

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use understudy_txlog::{
     AppendError, LogOptions, ReadError, RecordKind,
     disk::{Disk, FsDisk, MemDisk},
-    recover, write_checkpoint,
+    record, recover, write_checkpoint,
 };
 use understudy_types::{Epoch, Lsn};
 
@@ -139,6 +139,23 @@ fn records_that_do_not_continue_the_log_are_refused_whole() {
     append(&mut other, 4);
     other.append(Epoch(1), RecordKind::Transaction, b"something else");
     assert!(matches!(other.append_encoded(&begin), Err(AppendError::EpochBegin { .. })));
+}
+
+#[test]
+fn an_epoch_is_opened_by_either_call_and_only_where_the_log_ends() {
+    let recovered = open(&MemDisk::new()).unwrap();
+    let mut appender = recovered.log.appender();
+    let first = begin(&appender, 1);
+    let payload = record::epoch_begin_payload(&first);
+    assert_eq!(appender.append(Epoch(1), RecordKind::EpochBegin, &payload), Lsn(1));
+    assert_eq!(appender.history().last_epoch(), first.epoch);
+    assert!(matches!(appender.begin_epoch(&first), Err(AppendError::EpochBegin { .. })));
+    let mut lower = begin(&appender, 1);
+    lower.epoch.number = Epoch(1);
+    assert!(matches!(appender.begin_epoch(&lower), Err(AppendError::EpochBegin { .. })));
+    open_epoch(&mut appender, 2);
+    assert_eq!(recovered.log.history(), *appender.history());
+    assert_eq!(appender.end(), Lsn(2));
 }
 
 #[test]
