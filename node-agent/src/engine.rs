@@ -146,6 +146,12 @@ impl Engine {
         look(&mut self.section.lock())
     }
 
+    /// The control file; a duplicate makes it go over to the new store's.
+    #[must_use]
+    pub fn control_file(&self) -> ControlFile {
+        self.control.lock().clone()
+    }
+
     /// One event; effects are done or queued when it returns.
     pub fn step(&self, input: Input) {
         let now = clock::now();

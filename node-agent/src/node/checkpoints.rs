@@ -1,9 +1,15 @@
 //! Checkpoints and log reclaim, in the background: a checkpoint when enough log has gathered or enough
-//! time has passed, taken at `acknowledged_lsn` (A2.22) while commits go on.
+//! time has passed, taken at `acknowledged_lsn` (A2.22) while commits go on. They also are what
+//! duplicates are made from.
 
-use crate::{engine::Engine, node::lease_link::chain};
+use crate::{
+    duplicate::{Source, SourceIdentity},
+    engine::Engine,
+    node::lease_link::chain,
+};
+use parking_lot::Mutex;
 use std::{
-    io::Write,
+    io::{self, Write},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,65 +18,101 @@ use understudy_types::{Dbid, Lsn};
 
 /// How often to look whether a checkpoint is due.
 const LOOK: Duration = Duration::from_secs(2);
-/// Log since the last checkpoint that makes one due: one default segment's worth of replay.
+/// Log since the last checkpoint that makes one due: two default segments of replay.
 const LOG_BYTES: u64 = 128 << 20;
 /// Age that makes one due when anything changed.
 const AGE: Duration = Duration::from_secs(300);
 
-/// Takes checkpoints for ever.
-pub(crate) async fn run(engine: Arc<Engine>, disks: Disks, first: Option<Lsn>) {
-    let mut last = first.unwrap_or(Lsn::ZERO);
-    let mut taken = Instant::now();
-    let mut base = engine.log.usage().segment_bytes;
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let grown = engine.log.usage().segment_bytes > base + LOG_BYTES;
-        let due = engine.gate.acknowledged() > last && (grown || taken.elapsed() > AGE);
-        if !due {
-            continue;
-        }
-        let (for_blocking, disks) = (Arc::clone(&engine), disks.clone());
-        let done = tokio::task::spawn_blocking(move || take(&for_blocking, &disks)).await;
-        taken = Instant::now();
-        match done {
-            Ok(Ok(file)) => {
-                last = file.meta().lsn;
-                reclaim(&engine, last);
-                base = engine.log.usage().segment_bytes;
+/// The checkpoints of this process's store.
+pub struct Checkpoints {
+    engine: Arc<Engine>,
+    disks: Disks,
+    newest: Mutex<Option<Lsn>>,
+    /// One is written at a time in a directory.
+    writing: Mutex<()>,
+}
+
+impl Checkpoints {
+    /// Of the store in `disks`, whose newest one lies at `newest`.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, disks: Disks, newest: Option<Lsn>) -> Arc<Self> {
+        Arc::new(Self { engine, disks, newest: Mutex::new(newest), writing: Mutex::new(()) })
+    }
+
+    /// Takes checkpoints for ever, and gives back log below them that `hold_lsn` does not need.
+    pub(crate) async fn run(self: Arc<Self>, hold_lsn: impl Fn() -> Lsn) {
+        let mut taken = Instant::now();
+        let mut base = self.engine.log.usage().segment_bytes;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let last = self.newest.lock().unwrap_or(Lsn::ZERO);
+            let grown = self.engine.log.usage().segment_bytes > base + LOG_BYTES;
+            let changed = self.engine.gate.acknowledged() > last;
+            if changed && (grown || taken.elapsed() > AGE) {
+                let own = Arc::clone(&self);
+                match tokio::task::spawn_blocking(move || own.take()).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => tracing::error!(error, "no checkpoint was taken"),
+                    Err(error) => tracing::error!(error = %error, "the checkpoint task ended"),
+                }
+                taken = Instant::now();
+                self.reclaim(hold_lsn());
+                base = self.engine.log.usage().segment_bytes;
             }
-            Ok(Err(error)) => tracing::error!(error, "no checkpoint was taken"),
-            Err(error) => tracing::error!(error = %error, "the checkpoint task ended"),
+        }
+    }
+
+    fn take(&self) -> Result<CheckpointFile, String> {
+        let _one = self.writing.lock();
+        let engine = &self.engine;
+        let dbid: Dbid = engine
+            .with_section(|s| s.member.control().dbid)
+            .ok_or("there is no database to checkpoint")?;
+        let lsn = engine.gate.acknowledged();
+        let hash = engine.log.hash_at(lsn).ok_or("the log no longer reaches back to the LSN")?;
+        let mut history = engine.log.history();
+        history.cut_above(lsn);
+        let meta = CheckpointMeta { lsn, history, hash, dbid };
+        let mut body = |out: &mut dyn Write| {
+            engine.store.write_checkpoint(lsn, out).map(|_| ()).map_err(io::Error::other)
+        };
+        let file = write_checkpoint(&self.disks.data, meta, &mut body).map_err(|e| chain(&e))?;
+        *self.newest.lock() = Some(lsn);
+        tracing::info!(lsn = %lsn, bytes = file.raw_len(), "a checkpoint was taken");
+        Ok(file)
+    }
+
+    /// Gives log back that no checkpoint, follower or duplicate needs.
+    fn reclaim(&self, hold_lsn: Lsn) {
+        let Some(checkpoint) = *self.newest.lock() else { return };
+        let hold = checkpoint.min(self.engine.feeds.hold_lsn()).min(hold_lsn);
+        match self.engine.log.reclaim_below(hold) {
+            Ok(report) => tracing::debug!(report = ?report, "log was reclaimed"),
+            Err(error) => tracing::warn!(error = %chain(&error), "log was not reclaimed"),
         }
     }
 }
 
-/// Takes one now.
-///
-/// # Errors
-/// In words, when there is no database, or a file fails.
-pub(crate) fn take(engine: &Engine, disks: &Disks) -> Result<CheckpointFile, String> {
-    let dbid: Dbid = engine
-        .with_section(|s| s.member.control().dbid)
-        .ok_or("there is no database to checkpoint")?;
-    let lsn = engine.gate.acknowledged();
-    let hash = engine.log.hash_at(lsn).ok_or("the log no longer reaches back to the LSN")?;
-    let mut history = engine.log.history();
-    history.cut_above(lsn);
-    let meta = CheckpointMeta { lsn, history, hash, dbid };
-    let store = Arc::clone(&engine.store);
-    let mut body = |out: &mut dyn Write| {
-        store.write_checkpoint(lsn, out).map(|_| ()).map_err(std::io::Error::other)
-    };
-    let file = write_checkpoint(&disks.data, meta, &mut body).map_err(|e| chain(&e))?;
-    tracing::info!(lsn = %lsn, bytes = file.raw_len(), "a checkpoint was taken");
-    Ok(file)
-}
+impl Source for Checkpoints {
+    fn identity(&self) -> SourceIdentity {
+        self.engine.with_section(|s| SourceIdentity {
+            dbid: s.member.control().dbid,
+            store: s.member.me().store,
+            incarnation: s.member.me().incarnation,
+            epoch: self.engine.log.history().last_epoch(),
+        })
+    }
 
-/// Gives log back that no checkpoint and no follower needs.
-fn reclaim(engine: &Engine, checkpoint: Lsn) {
-    let hold = checkpoint.min(engine.feeds.hold_lsn());
-    match engine.log.reclaim_below(hold) {
-        Ok(report) => tracing::debug!(report = ?report, "log was reclaimed"),
-        Err(error) => tracing::warn!(error = %chain(&error), "log was not reclaimed"),
+    fn checkpoint(&self, at: Option<Lsn>) -> Option<CheckpointFile> {
+        let lsn = at.or(*self.newest.lock())?;
+        CheckpointFile::open(&self.disks.data, lsn).ok()
+    }
+
+    fn take_checkpoint(&self) -> Result<CheckpointFile, String> {
+        self.take()
+    }
+
+    fn first_lsn(&self) -> Lsn {
+        self.engine.log.first_lsn()
     }
 }

@@ -44,6 +44,7 @@ pub async fn serve(node: Arc<Node>, waiting: FollowerWaiting) {
         }
     };
     tracing::info!(member = %follower.member, ?kind, fork = %fork, "a follower attached");
+    node.duplicates.attached(&follower.member);
     if kind == FollowerKind::Standby {
         engine.step(Input::StandbyAttached(follower.clone()));
         engine.step(Input::Refused(attach.promised));

@@ -52,7 +52,7 @@ async fn attach_and_follow(
             incarnation: s.member.me().incarnation,
         },
         kind: node.kind,
-        dbid: s.member.control().dbid,
+        dbid: s.member.control().dbid.filter(|_| !node.needs_duplicate),
         history: engine.log.history(),
         end: engine.log.end(),
         promised: s.member.control().promised.number,

@@ -14,6 +14,7 @@
 
 mod checkpoints;
 mod control;
+mod duplicates;
 mod feed_link;
 mod follow_link;
 mod hand_over;
@@ -30,6 +31,7 @@ use crate::{
     clock,
     config::Config,
     datadir::{DataDir, trapped_name},
+    duplicate::Duplicates,
     engine::{Effect, Engine},
     peer::{LinkTls, Target},
     pg::{self, SessionRegistry},
@@ -94,7 +96,11 @@ pub struct Node {
     certificate_end: Box<dyn Fn() -> Option<String> + Send + Sync>,
     label: watch::Sender<Option<Role>>,
     stopping: AtomicBool,
-    volumes: DataDir,
+    volumes: Arc<DataDir>,
+    /// The files could not be used: only a duplicate helps.
+    needs_duplicate: bool,
+    /// Streams of this store to others.
+    pub duplicates: Duplicates,
 }
 
 impl Node {
@@ -220,9 +226,8 @@ impl Node {
             EndReason::HandedOver => "the role was handed over",
             EndReason::Promoted => "this member became active",
         };
-        let hint = active.map(|a| {
-            format!("The active is {a}; reconnect with target_session_attrs=read-write.")
-        });
+        let hint = active
+            .map(|a| format!("The active is {a}; reconnect with target_session_attrs=read-write."));
         let ended = self.sessions.end_all(&pg::EndReason { message: words.to_owned(), hint });
         tracing::info!(ended, words, "client sessions were ended");
     }

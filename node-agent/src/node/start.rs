@@ -5,13 +5,19 @@ use crate::{
     config::{Config, MemberKind},
     control_api,
     datadir::{Contents, DataDir, StoreDir},
+    duplicate::{Duplicates, Source},
     engine::{Effect, Engine, Parts},
     metrics::Exposition,
     node::{
-        FeederNote, Node, checkpoints, feed_link, follow_link, hand_over, lease_link::LeaseLink,
-        lives, recover, status::Takeover, users,
+        FeederNote, Node,
+        checkpoints::Checkpoints,
+        feed_link, follow_link, hand_over,
+        lease_link::{LeaseLink, chain},
+        lives, recover,
+        status::Takeover,
+        users,
     },
-    peer::{Incoming, LinkTls, Listener},
+    peer::{DuplicateWaiting, Incoming, LinkTls, Listener},
     pg::{self, ServerIdentity, SessionRegistry},
     pod::RoleLabels,
     supervisor::Lifeline,
@@ -107,8 +113,7 @@ struct Started {
 
 struct ControlParts {
     tls: Arc<Tls>,
-    disks: understudy_txlog::Disks,
-    checkpoint: Option<understudy_types::Lsn>,
+    checkpoints: Arc<Checkpoints>,
 }
 
 fn assemble(
@@ -163,12 +168,23 @@ fn assemble(
     };
     let (engine, effects) = Engine::new(parts);
     let (lease, labels) = runtime.block_on(kubernetes(&config, &engine))?;
-    let node = make_node(config, kind, engine, (lease, labels), (&tls, sessions), volumes)?;
-    node.set_unfit(ready.unusable);
+    let checkpoints = Checkpoints::new(Arc::clone(&engine), ready.disks, ready.checkpoint);
+    let duplicates = Duplicates::new(Arc::clone(&checkpoints) as Arc<dyn Source>, None);
+    let node = make_node(
+        config,
+        kind,
+        engine,
+        (lease, labels),
+        (&tls, sessions),
+        (volumes, duplicates, ready.unusable.is_some()),
+    )?;
+    if ready.unusable.is_some() {
+        node.set_unfit(ready.unusable);
+    }
     let for_sql = Arc::clone(&tls);
     let started = Started {
         sql_tls: Arc::new(move || Some(for_sql.sql_server())),
-        control: ControlParts { tls, disks: ready.disks, checkpoint: ready.checkpoint },
+        control: ControlParts { tls, checkpoints },
     };
     Ok((node, effects, started))
 }
@@ -191,7 +207,7 @@ fn make_node(
     engine: Arc<Engine>,
     (lease, labels): (Arc<LeaseLink>, RoleLabels),
     (tls, sessions): (&Arc<Tls>, Arc<SessionRegistry>),
-    volumes: DataDir,
+    (volumes, duplicates, needs_duplicate): (DataDir, Duplicates, bool),
 ) -> anyhow::Result<Arc<Node>> {
     let trapped = volumes.trapped()?.into_iter().map(|t| TrappedStatus {
         epoch: t.epoch,
@@ -221,7 +237,9 @@ fn make_node(
         certificate_end: Box::new(move || Some(for_end.not_after().to_string())),
         label: watch::channel(None).0,
         stopping: std::sync::atomic::AtomicBool::new(false),
-        volumes,
+        volumes: Arc::new(volumes),
+        needs_duplicate,
+        duplicates,
     });
     node.take_scheme(scheme).map_err(|e| anyhow::anyhow!(e))?;
     Ok(node)
@@ -242,7 +260,7 @@ fn start_links(node: Arc<Node>) -> anyhow::Result<std::thread::JoinHandle<()>> {
                         tokio::spawn(feed_link::serve(Arc::clone(&node), waiting));
                     }
                     Incoming::Duplicate(waiting) => {
-                        tokio::spawn(crate::duplicate::serve(Arc::clone(&node), waiting));
+                        serve_duplicate(Arc::clone(&node), waiting);
                     }
                 }
             }
@@ -268,7 +286,8 @@ async fn control_tasks(
     tokio::spawn(Arc::clone(&node.lease).watch());
     tokio::spawn(Arc::clone(&node).label_pods());
     tokio::spawn(users::keep(Arc::clone(&node)));
-    tokio::spawn(checkpoints::run(Arc::clone(&node.engine), parts.disks, parts.checkpoint));
+    let held = Arc::clone(&node);
+    tokio::spawn(parts.checkpoints.run(move || held.duplicates.hold_lsn()));
     let ticks = tokio::spawn(Arc::clone(&node).ticks());
     let effects = tokio::spawn(node.effects(effects));
     // Neither ends while the process lives.
@@ -277,4 +296,29 @@ async fn control_tasks(
         ended = effects => ended?,
     }
     anyhow::bail!("a task that must not end has ended")
+}
+
+/// A stream runs on the control runtime: megabytes of it must not delay an acknowledgement.
+fn serve_duplicate(node: Arc<Node>, waiting: DuplicateWaiting) {
+    let DuplicateWaiting { identity, request, link } = waiting;
+    let link = match link.into_portable() {
+        Ok(link) => link,
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "a duplicate's link broke");
+            return;
+        }
+    };
+    control_handle().spawn(async move {
+        let waiting = match link.into_link() {
+            Ok(link) => DuplicateWaiting { identity, request, link },
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "a duplicate's link broke");
+                return;
+            }
+        };
+        match node.duplicates.serve(waiting).await {
+            Ok(served) => tracing::info!(served = ?served, "a duplicate was served"),
+            Err(error) => tracing::warn!(error = %chain(&error), "a duplicate was not served"),
+        }
+    });
 }
