@@ -1,8 +1,8 @@
 //! What the log costs, for the benchmark's report: `cargo run -p understudy-txlog --example log_cost DIR`.
 //!
 //! It appends records of three sizes in a loop, with the writer draining beside it, then follows them as a
-//! sender does, then commits durably from one and from eight threads. DIR is a new directory on the disk
-//! to measure; without it, a directory in memory is used and the durable part is left out.
+//! sender does, then commits durably from one and from eight threads. DIR is a directory on the disk to
+//! measure; a second run on it shows what recovery costs. Without it, a directory in memory is used and the durable part is left out.
 
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -26,6 +26,13 @@ fn main() -> Outcome<()> {
         None => Disks::one(Arc::new(MemDisk::new())),
     };
     let recovered = recover(disks, LogOptions::default())?;
+    let report = &recovered.report;
+    println!(
+        "recovery: {} records, {} MiB of records, {} ms",
+        report.records,
+        report.bytes >> 20,
+        report.elapsed.as_millis(),
+    );
     let log = recovered.log;
     let mut appender = log.appender();
     let number = appender.position().epoch.number.next();

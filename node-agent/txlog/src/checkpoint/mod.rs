@@ -257,7 +257,7 @@ impl Write for RawFile {
     }
 }
 
-/// Removes what an earlier attempt left and makes the temporary file.
+/// Removes what an earlier attempt to receive left, and makes the temporary file.
 fn begin_partial(disk: &dyn Disk) -> io::Result<Box<dyn DiskFile>> {
     match disk.remove(PARTIAL_NAME) {
         Ok(()) => {}
@@ -281,11 +281,11 @@ fn publish(disk: &dyn Disk, lsn: Lsn) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a checkpoint: `body` writes the database into the given writer. Only one may be written at a
-/// time in a directory.
+/// Writes a checkpoint: `body` writes the database into the given writer.
 ///
 /// # Errors
-/// When `body`, the disk or the verification fails; the checkpoints that were there are untouched.
+/// When `body`, the disk or the verification fails, or when another checkpoint is being written into the
+/// directory (`AlreadyExists`); the checkpoints that were there are untouched.
 pub fn write_checkpoint(
     disk: &Arc<dyn Disk>,
     meta: CheckpointMeta,
@@ -293,31 +293,36 @@ pub fn write_checkpoint(
 ) -> Result<CheckpointFile, CheckpointError> {
     let lsn = meta.lsn;
     let failed = |operation| move |source| CheckpointError::Disk { operation, lsn, source };
-    let written = write_partial(&**disk, &meta, body).map_err(failed("write"));
+    // Taken: another one is being written. What a crash leaves is removed by recovery.
+    let file = disk.create(PARTIAL_NAME).map_err(failed("begin"))?;
+    let written = write_partial(file, &meta, body).map_err(failed("write"));
     let verified = written.and_then(|()| {
         verify(&**disk, PARTIAL_NAME).map_err(|e| match e {
             OpenError::Disk { source, .. } => failed("read back")(source),
             OpenError::Damaged { source, .. } => CheckpointError::Verify { lsn, source },
         })
     });
-    let raw_len = match verified {
-        Ok((_, raw_len)) => raw_len,
+    let published = verified.and_then(|(_, raw_len)| {
+        publish(&**disk, lsn).map_err(failed("publish"))?;
+        Ok(raw_len)
+    });
+    let raw_len = match published {
+        Ok(raw_len) => raw_len,
         Err(error) => {
             // What failed is told; the space is given back as far as the disk allows.
             let _ = disk.remove(PARTIAL_NAME);
             return Err(error);
         }
     };
-    publish(&**disk, lsn).map_err(failed("publish"))?;
     Ok(CheckpointFile { disk: Arc::clone(disk), name: file_name(lsn), meta, raw_len })
 }
 
 fn write_partial(
-    disk: &dyn Disk,
+    file: Box<dyn DiskFile>,
     meta: &CheckpointMeta,
     body: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let file = RawFile { file: begin_partial(disk)?, offset: 0 };
+    let file = RawFile { file, offset: 0 };
     let mut out = format::BlockWriter::new(file, &Head { meta: meta.clone() })?;
     body(&mut out)?;
     out.finish()?.file.sync_data()

@@ -86,7 +86,12 @@ impl Disk for FsDisk {
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
+                // Renamed or removed by another thread between the two looks.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            };
             // A name that is not text cannot be one of ours.
             let Ok(name) = entry.file_name().into_string() else { continue };
             if metadata.is_file() && name != LOCK_NAME {

@@ -101,6 +101,11 @@ fn a_checkpoint_that_fails_leaves_the_ones_before() {
         write(&disk, 3, &body(10)).unwrap();
     }
     let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+    let two_at_once = write_checkpoint(&disk, meta(1), &mut |_| match write(&disk, 2, b"x") {
+        Err(CheckpointError::Disk { operation: "begin", source, .. }) => Err(source),
+        other => panic!("{other:?}"),
+    });
+    assert!(two_at_once.is_err());
     let failed = write_checkpoint(&disk, meta(1), &mut |_| Err(io::Error::other("no rows")));
     assert!(matches!(failed, Err(CheckpointError::Disk { operation: "write", .. })));
     assert!(names(&*disk).is_empty());
