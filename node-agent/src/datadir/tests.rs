@@ -299,7 +299,7 @@ fn a_replaced_store_is_retired_and_its_tail_is_kept() {
     };
     let retired = directory.retire(id(1), &new.log).unwrap();
     assert_eq!(retired, Retired::Tail(expected.clone()));
-    assert_eq!(directory.trapped().unwrap(), [expected.clone()]);
+    assert_eq!(directory.trapped().unwrap(), std::slice::from_ref(&expected));
     let disk = FsDisk::open(volumes.data().join(TRAPPED)).unwrap();
     let name = expected.file.strip_prefix("trapped/").unwrap();
     let export = Export::open(&disk, name).unwrap();

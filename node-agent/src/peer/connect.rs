@@ -2,8 +2,8 @@
 
 use super::{
     ANSWER_TIMEOUT, HANDSHAKE_TIMEOUT, LinkTls,
-    error::{FrameError, LinkError, PeerError},
-    framing::{self, FrameKind, PREFACE},
+    error::PeerError,
+    framing::{FrameKind, PREFACE},
     link::Link,
     options,
     transfer::{DuplicateAnswer, DuplicateRequest},
@@ -104,22 +104,9 @@ async fn answer<T: DeserializeOwned>(
 ) -> Result<T, PeerError> {
     let steps = async {
         let (found, body) = link.reader.frame().await.map_err(PeerError::Link)?;
-        expect_frame(&link.reader, kind, found, &body).map_err(PeerError::Link)
+        link.reader.expect_frame(kind, found, &body).map_err(PeerError::Link)
     };
     within(step, ANSWER_TIMEOUT, steps).await
-}
-
-/// Decodes a frame that must be of one kind.
-pub(super) fn expect_frame<T: DeserializeOwned>(
-    reader: &super::LinkReader,
-    kind: FrameKind,
-    found: FrameKind,
-    body: &[u8],
-) -> Result<T, LinkError> {
-    if found != kind {
-        return Err(reader.bad_frame(FrameError::Unexpected { kind: found }));
-    }
-    framing::decode(kind, body).map_err(|e| reader.bad_frame(e))
 }
 
 /// The member that the other side's certificate names.

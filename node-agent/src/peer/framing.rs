@@ -29,7 +29,7 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const ATTACH_BYTES_MAX: usize = 1 << 20;
 
 /// Longest piece of a duplicate in one frame.
-pub(super) const CHUNK_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
 /// Longest record: one that is longer than [`FRAME_BYTES_MAX`] travels alone in its frame.
 const RECORDS_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + OVERHEAD_BYTES_MAX;

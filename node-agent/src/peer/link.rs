@@ -17,7 +17,7 @@ use super::{
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use rustls::Connection;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io::{self, BufRead, IoSlice, Write},
     sync::Arc,
@@ -171,7 +171,20 @@ impl LinkReader {
         }
     }
 
-    pub(crate) fn bad_frame(&self, source: FrameError) -> LinkError {
+    /// Decodes a frame that must be of one kind.
+    pub(crate) fn expect_frame<T: DeserializeOwned>(
+        &self,
+        kind: FrameKind,
+        found: FrameKind,
+        body: &[u8],
+    ) -> Result<T, LinkError> {
+        if found != kind {
+            return Err(self.bad_frame(FrameError::Unexpected { kind: found }));
+        }
+        framing::decode(kind, body).map_err(|e| self.bad_frame(e))
+    }
+
+    pub(super) fn bad_frame(&self, source: FrameError) -> LinkError {
         LinkError::Frame { peer: self.peer.clone(), source }
     }
 

@@ -3,7 +3,7 @@
 
 use super::{
     HANDSHAKE_TIMEOUT, LinkTls,
-    connect::{expect_frame, identity, must_be, within},
+    connect::{identity, must_be, within},
     error::{FrameError, PeerError},
     framing::{self, FrameKind, PREFACE},
     link::Link,
@@ -171,7 +171,9 @@ async fn attach(
 ) -> Result<Incoming, PeerError> {
     let refused = |error: &PeerError| Attached::Refused { reason: error.to_string(), active: None };
     let checked = version(&link, FrameKind::Attach, body, WIRE_VERSION).and_then(|()| {
-        let attach: Attach = expect_frame(&link.reader, FrameKind::Attach, FrameKind::Attach, body)
+        let attach: Attach = link
+            .reader
+            .expect_frame(FrameKind::Attach, FrameKind::Attach, body)
             .map_err(PeerError::Link)?;
         must_be(&attach.follower.member, identity.clone(), remote)?;
         Ok(attach)
@@ -195,7 +197,7 @@ async fn duplicate(
     const KIND: FrameKind = FrameKind::DuplicateRequest;
     let checked = version(&link, KIND, body, DUPLICATE_VERSION).and_then(|()| {
         let request: DuplicateRequest =
-            expect_frame(&link.reader, KIND, KIND, body).map_err(PeerError::Link)?;
+            link.reader.expect_frame(KIND, KIND, body).map_err(PeerError::Link)?;
         must_be(&request.follower.member, identity.clone(), remote)?;
         Ok(request)
     });

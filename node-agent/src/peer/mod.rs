@@ -35,6 +35,7 @@ mod tests;
 
 pub use connect::{DialedDuplicate, Target, dial, dial_duplicate};
 pub use error::{LinkError, PeerError, QueueFull};
+pub(crate) use framing::CHUNK_BYTES_MAX;
 pub use framing::FrameKind;
 pub use link::{Flushed, Link, LinkReader, LinkWriter, QUEUE_BYTES_MAX, Received, Writable};
 pub use listen::{DuplicateWaiting, FollowerWaiting, Incoming, Listener};

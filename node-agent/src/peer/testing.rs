@@ -83,11 +83,11 @@ impl LinkTls for TestTls {
         let certificate = certificates.and_then(<[_]>::first).ok_or("it shows no certificate")?;
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| e.to_string())?;
         let names = parsed.subject_alternative_name().map_err(|e| e.to_string())?;
-        let uris = names.iter().flat_map(|n| &n.value.general_names).filter_map(|n| match n {
+        let mut uris = names.iter().flat_map(|n| &n.value.general_names).filter_map(|n| match n {
             GeneralName::URI(uri) => uri.strip_prefix(URI),
             _ => None,
         });
-        let name = uris.last().ok_or("it names no member")?;
+        let name = uris.next_back().ok_or("it names no member")?;
         MemberName::new(name).map_err(|e| e.to_string())
     }
 }
