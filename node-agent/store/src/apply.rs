@@ -161,13 +161,19 @@ impl Applier<'_> {
         let mut state = (*self.state).clone();
         match change {
             Ddl::CreateTable(def) => {
-                if state.table(def.id).is_some() {
-                    return Err(self.contradiction(format!("table {} exists", def.id.0)));
+                if !state.catalog.would_give(Some(def.id), &def.indexes) {
+                    return Err(self.contradiction(format!("table {} is not next", def.id.0)));
                 }
+                self.trusted(ddl::check_definition(&def))?;
                 state.put_table(ddl::new_table(def));
             }
             Ddl::AlterTable(def) => {
                 let old = self.table(def.id)?;
+                if old.def.indexes != def.indexes {
+                    let reason = format!("table {} has other indexes", def.id.0);
+                    return Err(self.contradiction(reason));
+                }
+                self.trusted(ddl::check_definition(&def))?;
                 state.put_table(Table { def: Arc::new(def), ..(**old).clone() });
             }
             Ddl::DropTable(table) => {
@@ -178,6 +184,9 @@ impl Applier<'_> {
             Ddl::Truncate(table) => return self.truncate(table),
             Ddl::AddIndex(table, def) => {
                 let old = self.table(table)?;
+                if !state.catalog.would_give(None, std::slice::from_ref(&def)) {
+                    return Err(self.contradiction(format!("index {} is not next", def.id.0)));
+                }
                 let changed = self.trusted(ddl::with_index(old, def))?;
                 if let Some(index) = changed.indexes.last() {
                     self.trusted(self.inner.build(&changed.heap, index, Uniqueness::Trust))?;

@@ -97,6 +97,13 @@ impl Catalog {
         id
     }
 
+    /// Whether the ids of a new table or index are those that this catalog would give.
+    pub(crate) fn would_give(&self, table: Option<TableId>, indexes: &[IndexDef]) -> bool {
+        let first = self.next_index.max(1);
+        table.is_none_or(|id| id.0 == self.next_table.max(1))
+            && (first..).zip(indexes).all(|(id, index)| index.id.0 == id)
+    }
+
     /// Puts a new or changed table in; its ids are never given again.
     pub(crate) fn put_table(&mut self, table: Arc<TableDef>) {
         if let Some(old) = self.tables.get(&table.id) {

@@ -1,13 +1,14 @@
 //! The content of the store at one LSN, as a stream, and back.
 //!
 //! ```text
-//! | magic 8 | lsn u64 | catalog: u32 length, postcard | table … | end magic 8 |
+//! | magic 8 | lsn u64 | catalog: u32 length, postcard, hash u64 | table … | end magic 8 | hash u64 |
 //! table = | id u32 | next row id u64 | blocks | 0 u32 | rows u64 | content hash u128 |
 //! block = | u32 length | row id, length (LEB128), bytes | … |
 //! ```
 //! All numbers little endian. The writer reads through a pinned snapshot, so transactions go on beside
 //! it and it sees exactly what was committed at its LSN. Invariants: the same content gives the same
-//! hashes on every member; a stream that was cut or changed is refused. Files, checksums per block and
+//! hashes on every member; a stream that was cut or changed is refused: the last hash covers all bytes
+//! before it, the catalog's is there so that a damaged catalog is never built upon. Files, checksums per block and
 //! the epoch history are the log crate's.
 
 use crate::{
@@ -32,7 +33,7 @@ use std::{
     },
 };
 use understudy_types::Lsn;
-use xxhash_rust::xxh3::xxh3_128_with_seed;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128_with_seed};
 
 /// Begins a checkpoint; the last digit is the format.
 const MAGIC: [u8; 8] = *b"USTORE01";
@@ -87,7 +88,7 @@ impl Store {
         lsn: Lsn,
         input: &mut dyn Read,
     ) -> Result<Store, CheckpointError> {
-        let mut loader = Loader { lsn, input };
+        let mut loader = Loader { lsn, input, hash: Xxh3::new() };
         if loader.array::<8>()? != MAGIC {
             return Err(loader.malformed("it does not begin as one of this format"));
         }
@@ -103,6 +104,10 @@ impl Store {
         }
         if loader.array::<8>()? != END {
             return Err(loader.malformed("its end is missing"));
+        }
+        let hash = loader.hash.digest();
+        if u64::from_le_bytes(loader.array()?) != hash {
+            return Err(loader.malformed("its bytes are not those written"));
         }
         Ok(store)
     }
@@ -124,18 +129,21 @@ impl Store {
 }
 
 fn write_body(pin: &Pin<'_>, out: &mut dyn Write) -> io::Result<CheckpointReport> {
-    let mut out = Counted { out, bytes: 0 };
+    let mut out = Counted { out, bytes: 0, hash: Xxh3::new() };
     out.write_all(&MAGIC)?;
     out.write_all(&pin.at.0.to_le_bytes())?;
     let catalog = postcard::to_allocvec(&*pin.state.catalog).map_err(io::Error::other)?;
     out.write_all(&(catalog.len() as u32).to_le_bytes())?;
     out.write_all(&catalog)?;
+    out.write_all(&xxh3_64(&catalog).to_le_bytes())?;
     let mut report = CheckpointReport::default();
     for table in pin.state.tables() {
         report.tables += 1;
         report.rows += write_table(table, pin.at, &mut out)?;
     }
     out.write_all(&END)?;
+    let hash = out.hash.digest();
+    out.write_all(&hash.to_le_bytes())?;
     report.bytes = out.bytes;
     Ok(report)
 }
@@ -199,15 +207,17 @@ fn row_hash(id: RowId, bytes: &[u8]) -> u128 {
     xxh3_128_with_seed(bytes, id.0)
 }
 
-/// A stream that counts.
+/// A stream that counts and hashes.
 struct Counted<'a> {
     out: &'a mut dyn Write,
     bytes: u64,
+    hash: Xxh3,
 }
 
 impl Counted<'_> {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.bytes += bytes.len() as u64;
+        self.hash.update(bytes);
         self.out.write_all(bytes)
     }
 }
@@ -216,17 +226,22 @@ impl Counted<'_> {
 struct Loader<'a> {
     lsn: Lsn,
     input: &'a mut dyn Read,
+    hash: Xxh3,
 }
 
 impl Loader<'_> {
     fn state(&mut self) -> Result<State, CheckpointError> {
         let bytes = self.block()?;
+        if u64::from_le_bytes(self.array()?) != xxh3_64(&bytes) {
+            return Err(self.malformed("its catalog is damaged"));
+        }
         let mut state = State::empty(self.lsn);
         let mut catalog: crate::catalog::Catalog =
             postcard::from_bytes(&bytes).map_err(|e| self.malformed(&format!("catalog: {e}")))?;
         catalog.index_names();
         let defs: Vec<_> = catalog.tables().cloned().collect();
         for def in defs {
+            ddl::check_definition(&def).map_err(|error| self.malformed(&error.to_string()))?;
             state.put_table(ddl::new_table((*def).clone()));
         }
         state.catalog = Arc::new(catalog);
@@ -309,8 +324,13 @@ impl Loader<'_> {
         if length > LENGTH_MAX {
             return Err(self.malformed("a length is beyond belief"));
         }
-        let mut bytes = vec![0; length as usize];
-        self.read(&mut bytes)?;
+        // Grown while bytes really come, so that a damaged length allocates nothing.
+        let mut bytes = Vec::new();
+        while bytes.len() < length as usize {
+            let start = bytes.len();
+            bytes.resize((length as usize).min(start + BLOCK_BYTES), 0);
+            self.read(&mut bytes[start..])?;
+        }
         Ok(bytes)
     }
 
@@ -322,11 +342,10 @@ impl Loader<'_> {
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), CheckpointError> {
         let lsn = self.lsn;
-        self.input.read_exact(bytes).map_err(|source| CheckpointError::Stream {
-            operation: "read",
-            lsn,
-            source,
-        })
+        let read = self.input.read_exact(bytes);
+        read.map_err(|source| CheckpointError::Stream { operation: "read", lsn, source })?;
+        self.hash.update(bytes);
+        Ok(())
     }
 
     fn malformed(&self, reason: &str) -> CheckpointError {

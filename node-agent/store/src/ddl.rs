@@ -342,7 +342,8 @@ pub(crate) fn is_live(cell: &RowCell) -> bool {
     cell.chain.lock().newest.as_ref().is_some_and(|v| v.row.is_some())
 }
 
-fn check_definition(def: &TableDef) -> Result<(), WriteError> {
+/// Whether a definition makes sense by itself.
+pub(crate) fn check_definition(def: &TableDef) -> Result<(), WriteError> {
     let invalid = |reason: String| Err(WriteError::InvalidDefinition { reason });
     if def.columns.len() > crate::row::COLUMNS_MAX {
         return invalid(format!("tables can have at most {} columns", crate::row::COLUMNS_MAX));

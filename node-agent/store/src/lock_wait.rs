@@ -65,6 +65,8 @@ pub(crate) struct Slot {
     owner: AtomicU64,
     /// Whom the owner waits for; zero when nobody.
     waits_for: AtomicU64,
+    /// Reading of `Registry::releases` from before the statement that waits.
+    waits_since: AtomicU64,
     /// Reading of `Registry::releases` when the owner last gave locks back without ending.
     released_at: AtomicU64,
     /// Tables that the owner has written or locked rows of.
@@ -124,6 +126,7 @@ impl Registry {
             snapshot: AtomicU64::new(IDLE),
             owner: AtomicU64::new(0),
             waits_for: AtomicU64::new(0),
+            waits_since: AtomicU64::new(0),
             released_at: AtomicU64::new(0),
             tables: Mutex::default(),
             waiters: Mutex::default(),
@@ -192,6 +195,13 @@ impl Registry {
         (id != TxnId::ENDED && slot.owner.load(SeqCst) == id.0).then_some(slot)
     }
 
+    /// Whom the slot's owner really waits for: a wait that is over, but was not polled yet, is none.
+    fn waited_for_by(&self, slot: &Slot) -> Option<Arc<Slot>> {
+        let on = self.slot_of(TxnId(slot.waits_for.load(SeqCst)))?;
+        let over = on.released_at.load(SeqCst) > slot.waits_since.load(SeqCst);
+        (!over).then_some(on)
+    }
+
     /// Enters a wait of `waiter` for `on`, unless that closes a circle. `since` is the reading of
     /// `releases` from before the statement that was blocked.
     pub(crate) fn wait(
@@ -209,13 +219,14 @@ impl Registry {
         let own = self.slot_of(waiter);
         if let Some(own) = &own {
             let _entering = self.waiting.lock();
-            let mut at = on;
-            while let Some(next) = self.slot_of(at) {
-                at = TxnId(next.waits_for.load(SeqCst));
-                if at == waiter {
+            let mut at = Arc::clone(&slot);
+            while let Some(next) = self.waited_for_by(&at) {
+                if Arc::ptr_eq(&next, own) {
                     return Err(Deadlock { waiter, on });
                 }
+                at = next;
             }
+            own.waits_since.store(since, SeqCst);
             own.waits_for.store(on.0, SeqCst);
         }
         let waiter = own.map(|own| (own, waiter));

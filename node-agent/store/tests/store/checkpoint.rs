@@ -1,0 +1,143 @@
+//! Checkpoints: consistent at their LSN while writers run, and refused when damaged.
+
+use crate::database::{Database, LIMITS};
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+};
+use understudy_store::{CheckpointError, Isolation, Store, Value, View};
+use understudy_types::Lsn;
+
+fn load(lsn: Lsn, bytes: &[u8]) -> Result<Store, CheckpointError> {
+    Store::load_checkpoint(LIMITS, lsn, &mut &*bytes)
+}
+
+#[test]
+fn a_checkpoint_gives_the_store_back() {
+    let db = Database::filled(1000);
+    db.run(|txn| {
+        db.remove(txn, 10).unwrap();
+        db.set(txn, 11, 0).unwrap();
+    });
+    let at = db.store.visible();
+    let mut bytes = Vec::new();
+    let report = db.store.write_checkpoint(at, &mut bytes).unwrap();
+    assert_eq!((report.rows, report.bytes), (999, bytes.len() as u64));
+    let loaded = load(at, &bytes).unwrap();
+    assert_eq!((loaded.visible(), loaded.committed()), (at, at));
+    assert_eq!(loaded.catalog(), db.store.catalog());
+    assert_eq!(loaded.content_hash(db.table, at), db.store.content_hash(db.table, at));
+    let reader = loaded.begin(Isolation::ReadCommitted);
+    let found = loaded.lookup_one(&reader, View::Committed, db.by_k, &[Value::Int(11)]).unwrap();
+    assert_eq!(found.1.int(1), Some(0));
+    // Row ids go on above those that were ever given.
+    let mut txn = loaded.begin(Isolation::ReadCommitted);
+    let id = loaded.insert(&mut txn, db.table, crate::database::row(5000, 0)).unwrap();
+    assert_eq!(id.0, 1001);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused() {
+    let db = Database::filled(10);
+    let at = db.store.visible();
+    let mut bytes = Vec::new();
+    db.store.write_checkpoint(at, &mut bytes).unwrap();
+    assert!(matches!(load(at.next(), &bytes), Err(CheckpointError::Malformed { .. })));
+    for cut in [0, 10, bytes.len() / 2, bytes.len() - 1] {
+        assert!(load(at, &bytes[..cut]).is_err(), "cut at {cut}");
+    }
+    for bit in (0..bytes.len() * 8).step_by(7) {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(load(at, &damaged).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_position_that_is_not_kept_or_not_visible_is_refused() {
+    let db = Database::filled(1);
+    let early = db.store.visible();
+    db.run(|txn| db.set(txn, 1, 1).unwrap());
+    assert!(db.store.write_checkpoint(early, &mut Vec::new()).is_ok());
+    db.store.reclaim(usize::MAX);
+    let refused = db.store.write_checkpoint(early, &mut Vec::new());
+    assert!(matches!(refused, Err(CheckpointError::Position { .. })));
+    assert_eq!(db.store.content_hash(db.table, early), None);
+    let mut pending = db.begin();
+    db.set(&mut pending, 1, 2).unwrap();
+    let lsn = db.commit(pending).unwrap();
+    assert!(db.store.write_checkpoint(lsn, &mut Vec::new()).is_err());
+}
+
+/// Lets the writers make progress between blocks.
+struct Slow<'a>(&'a mut Vec<u8>, &'a Database);
+
+impl Write for Slow<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let before = self.1.store.committed();
+        while self.1.store.committed() < Lsn(before.0 + 5) {
+            thread::yield_now();
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_checkpoint_beside_writers_holds_exactly_its_lsn() {
+    let db = Arc::new(Database::filled(100));
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (db, stop) = (Arc::clone(&db), Arc::clone(&stop));
+        thread::spawn(move || {
+            let mut round = 0i64;
+            while !stop.load(SeqCst) {
+                round += 1;
+                // The total stays 505,000: one row gives to another, one comes and one goes.
+                db.run(|txn| {
+                    let (from, to) = (round % 99 + 1, round % 99 + 2);
+                    let (a, b) = (db.value(txn, from).unwrap(), db.value(txn, to).unwrap());
+                    db.set(txn, from, a - 7).unwrap();
+                    db.set(txn, to, b + 7).unwrap();
+                    db.insert(txn, 1000 + round, 0).unwrap();
+                    if round > 5 {
+                        db.remove(txn, 1000 + round - 5).unwrap();
+                    }
+                });
+                db.store.reclaim(64);
+            }
+        })
+    };
+    let mut taken = 0;
+    while taken < 5 {
+        let at = db.store.visible();
+        let mut bytes = Vec::new();
+        match db.store.write_checkpoint(at, &mut Slow(&mut bytes, &db)) {
+            Err(CheckpointError::Position { .. }) => continue,
+            Err(other) => panic!("{other}"),
+            Ok(_) => taken += 1,
+        }
+        let loaded = load(at, &bytes).unwrap();
+        let reader = loaded.begin(Isolation::RepeatableRead);
+        let total: i64 =
+            loaded.scan(&reader, View::Committed, db.table).map(|(_, r)| r.int(1).unwrap()).sum();
+        assert_eq!(total, 505_000);
+        // The log above it leads to the same content as the writer's.
+        let log = db.log.lock();
+        for (lsn, payload) in log.iter().filter(|(lsn, _)| *lsn > at) {
+            loaded.apply(*lsn, payload).unwrap();
+        }
+        let end = Lsn(log.len() as u64);
+        assert_eq!(loaded.content_hash(db.table, end), db.store.content_hash(db.table, end));
+    }
+    stop.store(true, SeqCst);
+    writer.join().unwrap();
+}

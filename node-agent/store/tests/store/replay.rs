@@ -1,0 +1,157 @@
+//! Records applied on another member: equal content at equal LSN, and refusals.
+
+use crate::database::{Database, LIMITS, row};
+use understudy_store::{
+    ApplyError, ColumnDef, DataType, IndexDef, Isolation, MemoryLimits, Store, UserDef, Value, View,
+};
+use understudy_types::Lsn;
+
+/// Applies the whole log and compares the table after every record.
+fn follow(db: &Database) -> Store {
+    let follower = Store::new(LIMITS);
+    for (lsn, payload) in db.log.lock().iter() {
+        follower.apply(*lsn, payload).unwrap();
+        follower.set_visible(*lsn);
+    }
+    assert_eq!(follower.catalog(), db.store.catalog());
+    follower
+}
+
+fn assert_same(db: &Database, follower: &Store) {
+    let at = db.store.committed();
+    for table in db.store.catalog().tables() {
+        let hashes = (db.store.content_hash(table.id, at), follower.content_hash(table.id, at));
+        assert!(hashes.0.is_some());
+        assert_eq!(hashes.0, hashes.1, "table {}", table.name);
+    }
+}
+
+#[test]
+fn a_follower_has_equal_content_at_every_lsn() {
+    let db = Database::filled(20);
+    let follower = follow(&db);
+    for round in 0..30i64 {
+        let mut txn = db.begin();
+        db.set(&mut txn, round % 20 + 1, round).unwrap();
+        db.insert(&mut txn, 100 + round, round).unwrap();
+        let mark = db.store.savepoint(&txn);
+        db.insert(&mut txn, 1000, 1).unwrap();
+        db.store.rollback_to(&mut txn, &mark);
+        if round > 0 {
+            db.remove(&mut txn, 100 + round - 1).unwrap();
+        }
+        db.set(&mut txn, round % 20 + 1, round * 2).unwrap();
+        let lsn = db.commit(txn).unwrap();
+        db.acknowledge();
+        follower.apply(lsn, &db.log.lock().last().unwrap().1).unwrap();
+        assert_same(&db, &follower);
+        follower.set_visible(lsn);
+    }
+    let reader = follower.begin(Isolation::RepeatableRead);
+    let key = [Value::Int(129)];
+    assert!(follower.lookup_one(&reader, View::Committed, db.by_k, &key).is_some());
+    assert_eq!(follower.lookup(&reader, View::Committed, db.by_v, &[Value::Int(29)]).len(), 1);
+}
+
+#[test]
+fn definitions_travel_with_the_rows() {
+    let db = Database::filled(5);
+    let mut txn = db.begin();
+    let mut def = (**db.store.catalog().table_by_id(db.table).unwrap()).clone();
+    let late = ColumnDef::new("late", DataType::Int4).filled_with(&Value::Int(7));
+    def.columns.push(late);
+    db.store.alter_table(&mut txn, def.clone()).unwrap();
+    let index = IndexDef::new("pairs_late", &[3]);
+    let by_late = db.store.add_index(&mut txn, db.table, index).unwrap();
+    let user =
+        UserDef { name: "app".into(), scram: Some("SCRAM-SHA-256$…".into()), admin: false };
+    db.store.create_user(&mut txn, user).unwrap();
+    let (id, old) = db.store.lookup_one(&txn, View::ForUpdate, db.by_k, &[Value::Int(2)]).unwrap();
+    let new = old.replace(txn.catalog().table_by_id(db.table).unwrap(), &[(3, Value::Int(8))]);
+    db.store.update(&mut txn, db.table, id, new).unwrap();
+    db.commit(txn).unwrap();
+    db.acknowledge();
+    let follower = follow(&db);
+    assert_same(&db, &follower);
+    for store in [&db.store, &follower] {
+        let reader = store.begin(Isolation::ReadCommitted);
+        let count = |v| store.lookup(&reader, View::Committed, by_late, &[Value::Int(v)]).len();
+        assert_eq!((count(7), count(8)), (4, 1));
+        assert!(store.catalog().user("app").is_some());
+    }
+    db.run(|txn| {
+        db.store.truncate(txn, db.table).unwrap();
+        let columns = [Value::Int(1), Value::Int(1), Value::Null, Value::Null];
+        db.store.insert(txn, db.table, understudy_store::Row::encode(&columns)).unwrap();
+        db.store.drop_index(txn, by_late).unwrap();
+    });
+    let again = follow(&db);
+    assert_same(&db, &again);
+    let reader = again.begin(Isolation::ReadCommitted);
+    assert_eq!(again.scan(&reader, View::Committed, db.table).count(), 1);
+    db.run(|txn| db.store.drop_table(txn, db.table).unwrap());
+    assert_eq!(follow(&db).catalog().tables().count(), 0);
+}
+
+#[test]
+fn a_follower_shows_nothing_above_what_is_acknowledged() {
+    let db = Database::filled(1);
+    let follower = follow(&db);
+    let lsn = db.run(|txn| {
+        db.set(txn, 1, 9).unwrap();
+        Lsn(db.log.lock().len() as u64 + 1)
+    });
+    follower.apply(lsn, &db.log.lock().last().unwrap().1).unwrap();
+    let value = || {
+        let reader = follower.begin(Isolation::ReadCommitted);
+        let (_, row) =
+            follower.lookup_one(&reader, View::Committed, db.by_k, &[Value::Int(1)]).unwrap();
+        row.int(1).unwrap()
+    };
+    assert_eq!((follower.committed(), value()), (lsn, 100));
+    follower.set_visible(lsn);
+    assert_eq!(value(), 9);
+}
+
+#[test]
+fn contradictions_are_refused_by_name() {
+    let db = Database::filled(1);
+    let follower = follow(&db);
+    let (lsn, payload) = db.log.lock().last().cloned().unwrap();
+    assert!(matches!(follower.apply(lsn, &payload), Err(ApplyError::Order { .. })));
+    let again = follower.apply(lsn.next(), &payload);
+    let Err(ApplyError::Contradiction { reason, .. }) = again else {
+        panic!("the row exists: {again:?}");
+    };
+    assert_eq!(reason, format!("row 1 of table {} exists", db.table.0));
+    let empty = Store::new(LIMITS);
+    assert!(matches!(empty.apply(lsn, &payload), Err(ApplyError::Contradiction { .. })));
+    let cut = &payload[..payload.len() - 1];
+    let refused = Store::new(LIMITS).apply(lsn, cut);
+    assert!(matches!(refused, Err(ApplyError::Malformed { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_record_that_does_not_fit_changes_nothing_and_fits_later() {
+    let db = Database::filled(50);
+    let small = MemoryLimits { permanent_bytes: 4000, temporary_bytes: 1 << 20 };
+    let follower = Store::new(small);
+    let log = db.log.lock().clone();
+    follower.apply(log[0].0, &log[0].1).unwrap();
+    let refused = follower.apply(log[1].0, &log[1].1);
+    assert!(matches!(refused, Err(ApplyError::OutOfMemory { .. })));
+    assert_eq!((follower.committed(), follower.memory().permanent_used), (log[0].0, 0));
+    follower.set_limits(LIMITS);
+    follower.apply(log[1].0, &log[1].1).unwrap();
+    assert_same(&db, &follower);
+}
+
+#[test]
+fn a_row_that_came_and_went_leaves_nothing_in_the_log() {
+    let db = Database::filled(1);
+    let mut txn = db.begin();
+    let id = db.insert(&mut txn, 5, 5).unwrap();
+    db.store.update(&mut txn, db.table, id, row(6, 6)).unwrap();
+    db.store.delete(&mut txn, db.table, id).unwrap();
+    assert!(db.store.redo(&txn).len() <= 1);
+}
