@@ -1,0 +1,348 @@
+//! The flows, each a story with an end: what breaks, and that the pair is whole again with nothing lost.
+
+use crate::{
+    pair::{Namespace, Outcome, Pair, pair_object},
+    shell::{Shell, wait_for},
+};
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// One flow.
+pub(crate) struct Flow {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) run: fn(&Shell, &Namespace<'_>) -> anyhow::Result<Outcome>,
+}
+
+/// All of them, in the order of their running.
+pub(crate) const ALL: &[Flow] = &[
+    Flow {
+        name: "bootstrap",
+        what: "five lines become a Ready pair, with one initialiser",
+        run: bootstrap,
+    },
+    Flow { name: "clients", what: "psql, pgbench and psycopg through the Services", run: clients },
+    Flow {
+        name: "engine-killed",
+        what: "SIGKILL to the active's engine under load",
+        run: engine_killed,
+    },
+    Flow {
+        name: "container-killed",
+        what: "the active's container dies under load",
+        run: container_killed,
+    },
+    Flow { name: "hand-over", what: "kubectl delete pod of the active under load", run: hand_over },
+    Flow {
+        name: "standby-killed",
+        what: "SIGKILL to the standby's engine under load",
+        run: standby_killed,
+    },
+    Flow {
+        name: "standby-volume-lost",
+        what: "the standby's volumes and pod are deleted",
+        run: standby_volume_lost,
+    },
+    Flow {
+        name: "killed-in-duplicate",
+        what: "the active dies while its standby is being built",
+        run: killed_in_duplicate,
+    },
+    Flow {
+        name: "subscriber-lost",
+        what: "a subscriber is scaled in, lost and built again",
+        run: subscriber_lost,
+    },
+    Flow {
+        name: "operator-off",
+        what: "the operator is away; clients see nothing",
+        run: operator_off,
+    },
+    Flow {
+        name: "deleted-and-adopted",
+        what: "a deleted pair's volumes are adopted by its successor",
+        run: deleted_and_adopted,
+    },
+    Flow { name: "bad-input", what: "wrong resources, SQL and bytes are refused", run: bad_input },
+];
+
+/// How long the recorder writes in a flow that breaks something.
+const LOAD_SECONDS: u32 = 20;
+/// When the fault comes, from the start of the load.
+const FAULT_AFTER_MS: u64 = 4_000;
+
+fn bootstrap(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let lease = namespace.object("leases", "orders-authority")?.context("there is no Lease")?;
+    let record: Value = serde_json::from_str(
+        lease["metadata"]["annotations"]["understudy.dev/authority"]
+            .as_str()
+            .context("no record")?,
+    )?;
+    ensure!(record["epoch"] == 1, "one initialiser opens epoch 1: {record}");
+    ensure!(record["sync"].is_object(), "Ready means a recorded standby: {record}");
+    let columns = namespace.kubectl(&["get", "asp", "orders"])?;
+    for column in ["PHASE", "ACTIVE", "STANDBY", "SYNC", "SUBS", "RETURN", "AGE"] {
+        ensure!(columns.contains(column), "column {column} is missing in: {columns}");
+    }
+    ensure!(columns.contains("InSync") && columns.contains("Twosafe"), "{columns}");
+    namespace.kubectl(&["wait", "asp/orders", "--for=condition=Ready", "--timeout=10s"])?;
+    let described = namespace.kubectl(&["describe", "asp", "orders"])?;
+    for word in ["Promise", "Conditions", "Events"] {
+        ensure!(described.contains(word), "describe lacks {word}");
+    }
+    ensure!(pair.active()? != pair.standby()?, "two members, two roles");
+    let nodes = shell.kubectl(&[
+        "-n",
+        &namespace.name,
+        "get",
+        "pods",
+        "-o",
+        "jsonpath={.items[*].spec.nodeName}",
+    ])?;
+    let nodes: Vec<&str> = nodes.split_whitespace().collect();
+    ensure!(nodes.len() == 2 && nodes[0] != nodes[1], "spread over nodes: {nodes:?}");
+    Ok(Outcome { note: "Ready, epoch 1".into(), ..Outcome::default() })
+}
+
+fn clients(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({"memory": {"permanent": "512Mi"}}))?;
+    let two = pair.psql("orders-active", "CREATE TABLE t (a int PRIMARY KEY, b text); INSERT INTO t VALUES (1, 'x'); SELECT a + 1 FROM t")?;
+    ensure!(two.trim() == "2", "psql says {two}");
+    let standby = pair.standby()?;
+    wait_for("the standby shows the row", Duration::from_secs(5), || {
+        Ok((pair.psql("orders-standby", "SELECT b FROM t")?.trim() == "x").then_some(()))
+    })?;
+    let refused = refusal(pair.psql(&standby, "INSERT INTO t VALUES (2, 'y')"))?;
+    ensure!(refused.contains("read-only"), "a write on the standby says {refused}");
+    ensure!(refused.contains(&pair.active()?), "the hint names the active: {refused}");
+    let syntax = refusal(pair.psql("orders-active", "SELEKT 1"))?;
+    ensure!(syntax.contains("syntax error"), "{syntax}");
+    pair.client(&["pgbench", "-q", "-i", "-s", "10"]).context("pgbench -i -s 10")?;
+    let mut note = String::from("pgbench tps");
+    for (name, flags) in [
+        ("tpc-b", &["-M", "simple"][..]),
+        ("select", &["-S"][..]),
+        ("prepared", &["-M", "prepared"][..]),
+        ("select prepared", &["-S", "-M", "prepared"][..]),
+    ] {
+        let mut command = vec!["pgbench", "-n", "-c", "4", "-T", "3"];
+        command.extend_from_slice(flags);
+        let text = pair.client(&command).with_context(|| format!("pgbench {name}"))?;
+        let tps =
+            text.lines().find(|l| l.starts_with("tps =")).context("pgbench printed no tps")?;
+        let tps = tps.split_whitespace().nth(2).unwrap_or("?");
+        note.push_str(&format!(", {name} {tps}"));
+    }
+    let script = "import os, psycopg\n\
+        with psycopg.connect(os.environ['DSN'], prepare_threshold=1) as c:\n\
+        \x20   for i in range(10, 20):\n\
+        \x20       c.execute('INSERT INTO t (a, b) VALUES (%s, %s)', (i, 'p%d' % i))\n\
+        \x20   print(c.execute('SELECT count(*) FROM t WHERE a >= %s', (10,)).fetchone()[0])\n";
+    let uri = pair.uri()?;
+    let ten = shell.inside(&[("DSN", &uri)], &["/usr/bin/python3", "-c", script])?;
+    ensure!(ten.trim() == "10", "psycopg counts {ten}");
+    Ok(Outcome { note, ..Outcome::default() })
+}
+
+/// The words with which something was refused.
+fn refusal(result: anyhow::Result<String>) -> anyhow::Result<String> {
+    match result {
+        Ok(text) => anyhow::bail!("this should have been refused and said: {text}"),
+        Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
+/// Loads the pair, breaks it, and expects it whole again with nothing lost.
+fn break_under_load(
+    pair: &Pair<'_>,
+    fault: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Outcome> {
+    let recording = pair.record(LOAD_SECONDS)?;
+    recording.let_run(FAULT_AFTER_MS);
+    fault()?;
+    let outcome = recording.finish()?;
+    pair.wait_whole()?;
+    Ok(outcome)
+}
+
+fn assert_failed_over(pair: &Pair<'_>, before: &str, epoch: i64) -> anyhow::Result<()> {
+    let active = pair.active()?;
+    ensure!(active != before, "{before} is active still");
+    ensure!(pair.epoch()? > epoch, "the epoch did not rise");
+    let status = pair.status()?;
+    let decisions = status["decisions"].as_array().map_or(0, Vec::len);
+    ensure!(decisions > 0, "no decision explains the failover: {status}");
+    Ok(())
+}
+
+fn engine_killed(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let (active, epoch) = (pair.active()?, pair.epoch()?);
+    let outcome = break_under_load(&pair, || {
+        pair.exec(&active, &["understudy", "fault", "kill-engine"]).map(drop)
+    })?;
+    assert_failed_over(&pair, &active, epoch)?;
+    Ok(outcome)
+}
+
+fn container_killed(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let (active, epoch) = (pair.active()?, pair.epoch()?);
+    let outcome = break_under_load(&pair, || kill_container(shell, namespace, &active))?;
+    assert_failed_over(&pair, &active, epoch)?;
+    Ok(outcome)
+}
+
+/// SIGKILL to PID 1 of the pod's container, from outside of it.
+fn kill_container(shell: &Shell, namespace: &Namespace<'_>, pod: &str) -> anyhow::Result<()> {
+    let object = namespace.object("pods", pod)?.context("the pod is gone")?;
+    let node = object["spec"]["nodeName"].as_str().context("not scheduled")?;
+    let id = object["status"]["containerStatuses"][0]["containerID"]
+        .as_str()
+        .and_then(|id| id.split("//").nth(1))
+        .context("no container")?;
+    shell.kill_container(node, id)
+}
+
+fn hand_over(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let (active, epoch) = (pair.active()?, pair.epoch()?);
+    let outcome = break_under_load(&pair, || {
+        namespace.kubectl(&["delete", "pod", &active, "--wait=false"]).map(drop)
+    })?;
+    assert_failed_over(&pair, &active, epoch)?;
+    Ok(outcome)
+}
+
+fn standby_killed(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let (active, standby) = (pair.active()?, pair.standby()?);
+    let outcome = break_under_load(&pair, || {
+        pair.exec(&standby, &["understudy", "fault", "kill-engine"]).map(drop)
+    })?;
+    ensure!(pair.active()? == active, "the active changed");
+    Ok(outcome)
+}
+
+fn standby_volume_lost(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let standby = pair.standby()?;
+    let outcome = break_under_load(&pair, || lose_member(namespace, &standby))?;
+    ensure!(pair.standby()? != pair.active()?, "two members, two roles");
+    Ok(outcome)
+}
+
+fn lose_member(namespace: &Namespace<'_>, member: &str) -> anyhow::Result<()> {
+    let (data, log) = (format!("{member}-data"), format!("{member}-log"));
+    namespace.kubectl(&["delete", "pvc", &data, &log, "--wait=false"])?;
+    namespace.kubectl(&["delete", "pod", member, "--wait=false", "--grace-period=0", "--force"])?;
+    Ok(())
+}
+
+fn killed_in_duplicate(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let (active, standby) = (pair.active()?, pair.standby()?);
+    let outcome = break_under_load(&pair, || {
+        lose_member(namespace, &standby)?;
+        wait_for("the standby is out", Duration::from_secs(30), || {
+            Ok((!pair.is_ready()?).then_some(()))
+        })?;
+        pair.exec(&active, &["understudy", "fault", "kill-engine"]).map(drop)
+    })?;
+    ensure!(pair.active()? == active, "only the old active has everything");
+    Ok(outcome)
+}
+
+fn subscriber_lost(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    namespace.kubectl(&["scale", "asp/orders", "--replicas=1"])?;
+    pair.psql("orders-active", "CREATE TABLE s (a int PRIMARY KEY); INSERT INTO s VALUES (7)")?;
+    let reads = |what: &str| {
+        wait_for(what, Duration::from_secs(90), || {
+            let seven = pair.psql("orders-subscribers", "SELECT a FROM s")?;
+            Ok((seven.trim() == "7").then_some(()))
+        })
+    };
+    reads("the subscriber reads")?;
+    let subscriber = namespace.kubectl(&[
+        "get",
+        "pods",
+        "-l",
+        "understudy.dev/kind=subscriber",
+        "-o",
+        "jsonpath={.items[0].metadata.name}",
+    ])?;
+    let outcome = break_under_load(&pair, || lose_member(namespace, &subscriber))?;
+    reads("a subscriber reads again")?;
+    Ok(outcome)
+}
+
+fn operator_off(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let scale = |replicas: &str| {
+        shell.kubectl(&[
+            "-n",
+            "understudy-system",
+            "scale",
+            "deployment",
+            "--all",
+            &format!("--replicas={replicas}"),
+        ])
+    };
+    let outcome = break_under_load(&pair, || scale("0").map(drop));
+    scale("2")?;
+    let outcome = outcome?;
+    ensure!(outcome.gap_ms < 1_000, "clients saw a gap of {} ms", outcome.gap_ms);
+    Ok(outcome)
+}
+
+fn deleted_and_adopted(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    pair.psql(
+        "orders-active",
+        "CREATE TABLE kept (a int PRIMARY KEY); INSERT INTO kept VALUES (42)",
+    )?;
+    namespace.kubectl(&["delete", "asp", "orders", "--timeout=60s"])?;
+    wait_for("the pods are gone", Duration::from_secs(60), || {
+        let pods = namespace.kubectl(&["get", "pods", "-o", "name"])?;
+        Ok(pods.trim().is_empty().then_some(()))
+    })?;
+    ensure!(namespace.object("leases", "orders-authority")?.is_some(), "the Lease is kept");
+    let volumes = namespace.kubectl(&["get", "pvc", "-o", "name"])?;
+    ensure!(volumes.lines().count() == 4, "four volumes are kept: {volumes}");
+    let pair = namespace.pair("orders", json!({}))?;
+    let kept = pair.psql("orders-active", "SELECT a FROM kept")?;
+    ensure!(kept.trim() == "42", "the row is there: {kept}");
+    Ok(Outcome { note: "adopted".into(), ..Outcome::default() })
+}
+
+fn bad_input(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let refused = [
+        (json!({"subscribers": {"replicas": 128}}), "at most 127"),
+        (json!({"failover": {"leaseDurationSeconds": 1}}), "leaseDurationSeconds"),
+        (json!({"replication": {"returnService": "Sometimes"}}), "returnService"),
+        (json!({"memory": {"permanent": "1Mi"}}), "64Mi"),
+    ];
+    for (spec, words) in refused {
+        let error = refusal(namespace.apply(&pair_object("bad", spec.clone())))?;
+        ensure!(error.contains(words), "{spec} is refused with: {error}");
+    }
+    let stalled = [
+        (json!({"image": "localhost/understudy/nothing:0"}), "image"),
+        (json!({"authentication": {"adminSecretName": "missing"}}), "missing"),
+        (json!({"storage": {"data": {"storageClassName": "nowhere"}}}), "nowhere"),
+    ];
+    for (n, (spec, words)) in stalled.into_iter().enumerate() {
+        let name = format!("bad-{n}");
+        namespace.apply(&pair_object(&name, spec))?;
+        wait_for(&format!("{name} says {words}"), Duration::from_secs(60), || {
+            let object = namespace.object("asp", &name)?.context("it is gone")?;
+            let conditions = object["status"]["conditions"].to_string().to_lowercase();
+            Ok(conditions.contains(words).then_some(()))
+        })?;
+        namespace.kubectl(&["delete", "asp", &name, "--timeout=60s"])?;
+    }
+    Ok(Outcome { note: "7 refused in words".into(), ..Outcome::default() })
+}

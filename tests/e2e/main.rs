@@ -1,0 +1,77 @@
+//! End to end: a real API server and kubelets, real pods, real faults, and the recorder as the client.
+//! Every flow has a namespace and a pair of its own; each ends with nothing lost and the pair whole.
+//!
+//! Run by `tests/e2e/run`, which brings the cluster up. Without a cluster (`cargo test`) the flows are
+//! skipped and counted.
+
+mod flows;
+mod pair;
+mod shell;
+
+use clap::Parser;
+use std::{process::ExitCode, time::Instant};
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How often each flow runs
+    #[arg(long, default_value_t = 1)]
+    repeat: u32,
+    /// Only this flow
+    #[arg(long)]
+    flow: Option<String>,
+    /// One JSON object a run
+    #[arg(long)]
+    json: bool,
+    /// Names of the flows
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let chosen: Vec<_> = flows::ALL
+        .iter()
+        .filter(|flow| arguments.flow.as_ref().is_none_or(|name| name == flow.name))
+        .collect();
+    if arguments.list || chosen.is_empty() {
+        for flow in flows::ALL {
+            println!("{:28} {}", flow.name, flow.what);
+        }
+        return if chosen.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    let Some(shell) = shell::Shell::from_environment() else {
+        println!("no cluster: run tests/e2e/run");
+        println!("0 passed, 0 failed, {} skipped", chosen.len());
+        return ExitCode::SUCCESS;
+    };
+    let (mut passed, mut failed) = (0, 0);
+    for round in 1..=arguments.repeat {
+        for flow in &chosen {
+            match run(&shell, flow, round, arguments.json) {
+                true => passed += 1,
+                false => failed += 1,
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed, 0 skipped");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one flow in its own namespace; a failure prints the state of everything in it.
+fn run(shell: &shell::Shell, flow: &flows::Flow, round: u32, json: bool) -> bool {
+    let begun = Instant::now();
+    let namespace = format!("e2e-{}-{round}", flow.name);
+    let result = pair::Namespace::create(shell, &namespace)
+        .and_then(|namespace| (flow.run)(shell, &namespace));
+    let seconds = begun.elapsed().as_secs();
+    match &result {
+        Ok(outcome) if json => println!("{}", outcome.json(flow.name, round, seconds)),
+        Ok(outcome) => println!("ok    {:28} {round}  {outcome}  ({seconds} s)", flow.name),
+        Err(error) => {
+            println!("FAIL  {:28} {round}  {error:#}  ({seconds} s)", flow.name);
+            pair::dump(shell, &namespace);
+        }
+    }
+    pair::delete_namespace(shell, &namespace);
+    result.is_ok()
+}

@@ -1,0 +1,316 @@
+//! A pair under test: applied, looked at, written to, broken and checked.
+
+use crate::shell::{Shell, wait_for};
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use std::{fmt, fs, process::Child, thread, time::Duration};
+
+/// Longest time from nothing to Ready on two busy cores.
+const READY: Duration = Duration::from_secs(180);
+/// Longest time until a broken pair is whole again.
+const WHOLE: Duration = Duration::from_secs(120);
+
+/// What a flow saw.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) acknowledged: u64,
+    pub(crate) unknown: u64,
+    pub(crate) gap_ms: u64,
+    pub(crate) note: String,
+}
+
+impl Outcome {
+    /// One line of JSON.
+    pub(crate) fn json(&self, flow: &str, round: u32, seconds: u64) -> Value {
+        serde_json::json!({
+            "flow": flow, "round": round, "seconds": seconds, "acknowledged": self.acknowledged,
+            "lost": 0, "unknown": self.unknown, "gapMillis": self.gap_ms, "note": self.note,
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.acknowledged > 0 {
+            write!(
+                f,
+                "{} acknowledged, 0 lost, {} unknown, gap {} ms  ",
+                self.acknowledged, self.unknown, self.gap_ms
+            )?;
+        }
+        f.write_str(&self.note)
+    }
+}
+
+/// A namespace that enforces the *restricted* Pod Security Standard.
+pub(crate) struct Namespace<'a> {
+    shell: &'a Shell,
+    pub(crate) name: String,
+    scratch: tempfile::TempDir,
+}
+
+impl<'a> Namespace<'a> {
+    pub(crate) fn create(shell: &'a Shell, name: &str) -> anyhow::Result<Self> {
+        let text = serde_json::json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": name, "labels": {
+                "pod-security.kubernetes.io/enforce": "restricted",
+                "pod-security.kubernetes.io/enforce-version": "latest"}}});
+        shell.kubectl_with(&["apply", "-f", "-"], &text.to_string())?;
+        Ok(Self { shell, name: name.to_owned(), scratch: tempfile::tempdir()? })
+    }
+
+    /// Runs kubectl in the namespace.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut all = vec!["-n", &self.name];
+        all.extend_from_slice(arguments);
+        self.shell.kubectl(&all)
+    }
+
+    pub(crate) fn object(&self, kind: &str, name: &str) -> anyhow::Result<Option<Value>> {
+        self.shell.object(&["-n", &self.name, kind, name])
+    }
+
+    /// Applies an object.
+    pub(crate) fn apply(&self, object: &Value) -> anyhow::Result<String> {
+        self.shell.kubectl_with(&["-n", &self.name, "apply", "-f", "-"], &object.to_string())
+    }
+
+    /// Applies a pair and waits until it is Ready.
+    pub(crate) fn pair(&self, name: &str, spec: Value) -> anyhow::Result<Pair<'_>> {
+        self.apply(&pair_object(name, spec))?;
+        let pair = Pair { namespace: self, shell: self.shell, name: name.to_owned() };
+        pair.wait_ready(READY)?;
+        Ok(pair)
+    }
+}
+
+/// A pair with small volumes and memory, so that several fit beside each other.
+pub(crate) fn pair_object(name: &str, mut spec: Value) -> Value {
+    let defaults = [
+        ("memory", serde_json::json!({"permanent": "128Mi"})),
+        ("storage", serde_json::json!({"data": {"size": "1Gi"}, "log": {"size": "1Gi"}})),
+        ("resources", serde_json::json!({"requests": {"cpu": "50m"}})),
+    ];
+    for (key, value) in defaults {
+        if spec.get(key).is_none() {
+            spec[key] = value;
+        }
+    }
+    serde_json::json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "ActiveStandbyPair",
+        "metadata": {"name": name}, "spec": spec,
+    })
+}
+
+/// See the module.
+pub(crate) struct Pair<'a> {
+    pub(crate) namespace: &'a Namespace<'a>,
+    shell: &'a Shell,
+    pub(crate) name: String,
+}
+
+/// A recorder that is writing.
+pub(crate) struct Recording {
+    process: Child,
+}
+
+impl Pair<'_> {
+    /// The pair's status.
+    pub(crate) fn status(&self) -> anyhow::Result<Value> {
+        let object = self.namespace.object("activestandbypairs", &self.name)?;
+        let object = object.with_context(|| format!("pair {} is gone", self.name))?;
+        Ok(object.get("status").cloned().unwrap_or(Value::Null))
+    }
+
+    pub(crate) fn text(&self, field: &str) -> anyhow::Result<String> {
+        Ok(self.status()?.get(field).and_then(Value::as_str).unwrap_or_default().to_owned())
+    }
+
+    pub(crate) fn epoch(&self) -> anyhow::Result<i64> {
+        Ok(self.status()?.get("epoch").and_then(Value::as_i64).unwrap_or(0))
+    }
+
+    pub(crate) fn is_ready(&self) -> anyhow::Result<bool> {
+        let status = self.status()?;
+        let conditions = status.get("conditions").and_then(Value::as_array);
+        let ready = conditions
+            .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
+        Ok(ready && status["phase"] == "Normal")
+    }
+
+    pub(crate) fn wait_ready(&self, bound: Duration) -> anyhow::Result<()> {
+        wait_for(&format!("pair {} is Ready", self.name), bound, || {
+            Ok(self.is_ready()?.then_some(()))
+        })
+    }
+
+    /// Waits until the pair is whole again after something broke.
+    pub(crate) fn wait_whole(&self) -> anyhow::Result<()> {
+        self.wait_ready(WHOLE)
+    }
+
+    pub(crate) fn active(&self) -> anyhow::Result<String> {
+        let active = self.text("active")?;
+        ensure!(!active.is_empty(), "no active is known");
+        Ok(active)
+    }
+
+    pub(crate) fn standby(&self) -> anyhow::Result<String> {
+        let standby = self.text("standby")?;
+        ensure!(!standby.is_empty(), "no standby is known");
+        Ok(standby)
+    }
+
+    /// A value of the application's Secret.
+    pub(crate) fn secret(&self, key: &str) -> anyhow::Result<String> {
+        let name = format!("{}-app", self.name);
+        let path = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
+        self.namespace.kubectl(&["get", "secret", &name, "-o", &path])
+    }
+
+    /// A file with the pair's certificate authority.
+    pub(crate) fn ca_file(&self) -> anyhow::Result<String> {
+        let path = self.namespace.scratch.path().join(format!("{}-ca.crt", self.name));
+        fs::write(&path, self.secret("ca.crt")?)?;
+        Ok(path.to_str().context("the path is not text")?.to_owned())
+    }
+
+    /// A libpq URI over the Services of all voters: the client finds the active by itself.
+    pub(crate) fn uri(&self) -> anyhow::Result<String> {
+        self.secret("multi-host-uri")
+    }
+
+    /// Starts the recorder for `seconds`.
+    pub(crate) fn record(&self, seconds: u32) -> anyhow::Result<Recording> {
+        let (uri, ca, seconds) = (self.uri()?, self.ca_file()?, seconds.to_string());
+        let arguments =
+            ["--uri", &uri, "--ca", &ca, "--seconds", &seconds, "--json", "--sessions", "4"];
+        Ok(Recording { process: self.shell.start_recorder(&arguments)? })
+    }
+
+    /// psql as the application's user through a Service; returns rows without decoration.
+    pub(crate) fn psql(&self, host: &str, sql: &str) -> anyhow::Result<String> {
+        let host = format!("{host}.{}.svc", self.namespace.name);
+        let (user, password, database) =
+            (self.secret("username")?, self.secret("password")?, self.secret("dbname")?);
+        let ca = self.ca_file()?;
+        let environment = [
+            ("PGPASSWORD", password.as_str()),
+            ("PGSSLMODE", "verify-full"),
+            ("PGSSLROOTCERT", ca.as_str()),
+            ("PGCONNECT_TIMEOUT", "10"),
+        ];
+        let command = [
+            "psql",
+            "-h",
+            &host,
+            "-U",
+            &user,
+            "-d",
+            &database,
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            sql,
+        ];
+        self.shell.inside(&environment, &command)
+    }
+
+    /// A program with libpq's environment for the Service of the active.
+    pub(crate) fn client(&self, command: &[&str]) -> anyhow::Result<String> {
+        let host = format!("{}-active.{}.svc", self.name, self.namespace.name);
+        let (user, password, database) =
+            (self.secret("username")?, self.secret("password")?, self.secret("dbname")?);
+        let ca = self.ca_file()?;
+        let environment = [
+            ("PGHOST", host.as_str()),
+            ("PGUSER", user.as_str()),
+            ("PGPASSWORD", password.as_str()),
+            ("PGDATABASE", database.as_str()),
+            ("PGSSLMODE", "verify-full"),
+            ("PGSSLROOTCERT", ca.as_str()),
+        ];
+        self.shell.inside(&environment, command)
+    }
+
+    /// A command inside a member's container.
+    pub(crate) fn exec(&self, member: &str, command: &[&str]) -> anyhow::Result<String> {
+        let mut all = vec!["exec", member, "--"];
+        all.extend_from_slice(command);
+        self.namespace.kubectl(&all)
+    }
+}
+
+impl Recording {
+    /// Lets it write for a while before something breaks.
+    pub(crate) fn let_run(&self, milliseconds: u64) {
+        // Not a condition: the fault comes at a chosen moment of the load.
+        thread::sleep(Duration::from_millis(milliseconds));
+    }
+
+    /// Waits for its end and checks its verdict: nothing lost, nothing half there.
+    pub(crate) fn finish(self) -> anyhow::Result<Outcome> {
+        let output = self.process.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let last = text.lines().last().unwrap_or_default();
+        let report: Value = serde_json::from_str(last)
+            .with_context(|| format!("the recorder said: {text} {errors}"))?;
+        let number = |key: &str| report[key].as_u64().unwrap_or(0);
+        let lost = report["verdict"]["lost"].as_array().map_or(0, Vec::len);
+        ensure!(lost == 0, "{lost} acknowledged commits are lost: {report}");
+        ensure!(report["verdict"]["is_whole"] == true, "balances do not match: {report}");
+        ensure!(number("acknowledged") > 0, "nothing was acknowledged: {report}");
+        Ok(Outcome {
+            acknowledged: number("acknowledged"),
+            unknown: number("unknown"),
+            gap_ms: number("longest_gap_ms"),
+            note: String::new(),
+        })
+    }
+}
+
+/// Prints everything that helps to understand a failure.
+pub(crate) fn dump(shell: &Shell, namespace: &str) {
+    for arguments in [
+        vec!["-n", namespace, "get", "asp,pods,pvc,leases,services", "-o", "wide"],
+        vec!["-n", namespace, "get", "asp", "-o", "yaml"],
+        vec!["-n", namespace, "get", "leases", "-o", "yaml"],
+        vec!["-n", namespace, "get", "events", "--sort-by=.lastTimestamp"],
+        vec![
+            "-n",
+            "understudy-system",
+            "logs",
+            "-l",
+            "app.kubernetes.io/name=understudy",
+            "--tail=60",
+            "--prefix",
+        ],
+    ] {
+        println!("--- kubectl {}", arguments.join(" "));
+        println!("{}", shell.kubectl(&arguments).unwrap_or_else(|e| format!("{e:#}")));
+    }
+    let pods = shell.kubectl(&["-n", namespace, "get", "pods", "-o", "name"]).unwrap_or_default();
+    for pod in pods.lines() {
+        println!("--- logs of {pod}");
+        let logs = shell.kubectl(&["-n", namespace, "logs", pod, "--tail=60"]);
+        println!("{}", logs.unwrap_or_else(|e| format!("{e:#}")));
+    }
+}
+
+/// Removes a flow's namespace without waiting for its end; Leases lose their finalizer first.
+pub(crate) fn delete_namespace(shell: &Shell, namespace: &str) {
+    let _ = shell.kubectl(&["-n", namespace, "delete", "asp", "--all", "--timeout=60s"]);
+    let leases =
+        shell.kubectl(&["-n", namespace, "get", "leases", "-o", "name"]).unwrap_or_default();
+    for lease in leases.lines() {
+        let patch = r#"{"metadata":{"finalizers":null}}"#;
+        let _ = shell.kubectl(&["-n", namespace, "patch", lease, "--type=merge", "-p", patch]);
+    }
+    let _ = shell.kubectl(&["delete", "namespace", namespace, "--wait=false"]);
+}
