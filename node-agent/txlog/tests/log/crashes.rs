@@ -7,7 +7,7 @@ use crate::support::*;
 use proptest::prelude::*;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 use understudy_txlog::{
     Appender, LogOptions, Recovered,
@@ -138,7 +138,7 @@ impl Member {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn nothing_durable_is_lost_and_no_power_cut_stops_recovery(
@@ -224,14 +224,23 @@ fn a_copy_taken_at_any_moment_recovers_to_what_was_durable_then() {
     let disk = MemDisk::new();
     let recovered = open(&disk).unwrap();
     let log = recovered.log.clone();
-    let done = Arc::new(AtomicBool::new(false));
+    // How far the appender may go: about a hundred records ahead of each copy.
+    let allowed = Arc::new(AtomicU64::new(100));
     let writing = {
-        let done = Arc::clone(&done);
+        let allowed = Arc::clone(&allowed);
         let mut appender = recovered.log.appender();
         let log = recovered.log.clone();
         std::thread::spawn(move || {
             open_epoch(&mut appender, 1);
-            while !done.load(Ordering::Relaxed) {
+            loop {
+                let limit = allowed.load(Ordering::Relaxed);
+                if limit == u64::MAX {
+                    return;
+                }
+                if appender.end().0 >= limit {
+                    std::thread::yield_now();
+                    continue;
+                }
                 append(&mut appender, 7);
                 log.request_durable(appender.end());
                 if appender.end().0.is_multiple_of(3) {
@@ -242,6 +251,7 @@ fn a_copy_taken_at_any_moment_recovers_to_what_was_durable_then() {
     };
     for round in 0..60u64 {
         // Moments spread by progress, not by time.
+        allowed.store(round * 40 + 100, Ordering::Relaxed);
         while log.durable_lsn() < Lsn(round * 40) {
             std::thread::yield_now();
         }
@@ -259,6 +269,6 @@ fn a_copy_taken_at_any_moment_recovers_to_what_was_durable_then() {
             assert_eq!(log.hash_at(again.end.lsn), Some(again.hash));
         }
     }
-    done.store(true, Ordering::Relaxed);
+    allowed.store(u64::MAX, Ordering::Relaxed);
     writing.join().unwrap();
 }
