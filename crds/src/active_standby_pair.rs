@@ -79,11 +79,11 @@ use std::collections::BTreeMap;
     )
     .message("storage.log.size can only grow; write at least the size it had, or make a new pair"),
     validation = Rule::new(
-        "self.?storage.?data.?storageClassName.orValue('') == oldSelf.?storage.?data.?storageClassName.orValue('')"
+        "(has(self.storage) && has(self.storage.data) && has(self.storage.data.storageClassName)) == (has(oldSelf.storage) && has(oldSelf.storage.data) && has(oldSelf.storage.data.storageClassName)) && (!(has(self.storage) && has(self.storage.data) && has(self.storage.data.storageClassName)) || self.storage.data.storageClassName == oldSelf.storage.data.storageClassName)"
     )
     .message("storage.data.storageClassName cannot change after creation; write the class it had, or make a new pair"),
     validation = Rule::new(
-        "self.?storage.?log.?storageClassName.orValue('') == oldSelf.?storage.?log.?storageClassName.orValue('')"
+        "(has(self.storage) && has(self.storage.log) && has(self.storage.log.storageClassName)) == (has(oldSelf.storage) && has(oldSelf.storage.log) && has(oldSelf.storage.log.storageClassName)) && (!(has(self.storage) && has(self.storage.log) && has(self.storage.log.storageClassName)) || self.storage.log.storageClassName == oldSelf.storage.log.storageClassName)"
     )
     .message("storage.log.storageClassName cannot change after creation; write the class it had, or make a new pair"),
     validation = Rule::new(

@@ -34,7 +34,7 @@ use understudy_crds::{Mode, Phase};
 
 /// How long a pair in phase Normal goes without a look when nothing happens: certificates and
 /// Secrets are not watched.
-const RESYNC: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// How soon to look again while something is awaited that no watch announces.
 const WAITING: Duration = Duration::from_secs(2);
 /// How soon to repeat a request while nobody serves.
@@ -133,7 +133,7 @@ pub fn plan(pair: &PairView, seen: &Observation, now: Timestamp) -> Plan {
         });
     }
     let requeue_after = match verdict.phase {
-        Phase::Normal => RESYNC,
+        Phase::Normal => LOOK_AGAIN,
         Phase::ActiveDown | Phase::ActiveTakeover | Phase::Switchover => URGENT,
         Phase::Initializing
         | Phase::ConfiguringActive
