@@ -43,7 +43,7 @@ fn main() {
     bench.load();
     report("insert in batches of 1000", start, ROWS as u64);
     let used = bench.store.memory().permanent_used / ROWS as u64;
-    println!("accounted bytes per row: {used}");
+    println!("bytes per row: {used} accounted, {} resident", resident() / ROWS as u64);
     for threads in [1, 2] {
         println!("-- {threads} thread(s)");
         bench.run(threads, "begin and end", Bench::begin_and_end);
@@ -70,6 +70,12 @@ fn main() {
 fn report(what: &str, start: Stopwatch, count: u64) {
     let (cpu, elapsed) = start.stop();
     println!("{what}: {} ns cpu, {} ns elapsed", cpu / count, elapsed / count);
+}
+
+/// Resident bytes of this process.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
 /// Measures this thread's time on the processor and the elapsed time.

@@ -306,7 +306,7 @@ impl IndexData {
         let has_key = |row: Option<&Row>| {
             row.is_some_and(|r| !chain.moved || self.key_of(other.id, r).0 == key)
         };
-        let Some(newest) = chain.newest.as_deref() else { return Ok(()) };
+        let Some(newest) = chain.newest.as_ref() else { return Ok(()) };
         if newest.stamp == UNCOMMITTED
             && let Some(on) = chain.held_by_other(me)
         {

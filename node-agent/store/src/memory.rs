@@ -17,8 +17,8 @@ use std::{
     },
 };
 
-/// A row beside its versions: the cell, its counters and its entry in the map of rows.
-pub(crate) const ROW_BYTES: u64 = 120;
+/// A row beside its versions: the cell and its entry in the map of rows.
+pub(crate) const ROW_BYTES: u64 = 96;
 /// A version beside its encoded columns.
 pub(crate) const VERSION_BYTES: u64 = 48;
 /// An index entry beside its key.

@@ -67,7 +67,8 @@ impl Store {
         read_cell(txn, txn.reader(view), &cell)
     }
 
-    /// The row with a whole key of a unique index (without nulls).
+    /// The row with a whole key of a unique index (without nulls). Should the reader see two, because
+    /// the key changed hands after its snapshot and it has taken the key itself, the newer row.
     #[must_use]
     pub fn lookup_one(
         &self,
@@ -76,21 +77,9 @@ impl Store {
         index: IndexId,
         key: &[Value],
     ) -> Option<(RowId, Row)> {
-        let index = txn.state.index(index)?;
-        let mut bytes = KeyBuffer::default();
-        key::encode_values(key, &index.table, &index.def.columns, &mut bytes.0);
-        note_range(txn, index, || {
-            let mut to = bytes.0.clone();
-            to.push(0);
-            (bytes.0.clone(), to)
-        });
-        let reader = txn.reader(view);
-        index.map.with(&bytes.0, |entry| {
-            let mut cells = entry.cells().iter();
-            cells.find_map(|cell| {
-                read_entry(txn, reader, index, cell, &bytes.0).map(|row| (cell.id, row))
-            })
-        })?
+        let mut found = None;
+        look_up(txn, view, index, key, |id, row| found = Some((id, row)));
+        found
     }
 
     /// The rows whose key begins with these values (all key columns, or the leading ones).
@@ -105,10 +94,12 @@ impl Store {
         let Some(data) = txn.state.index(index) else { return Vec::new() };
         let whole = key.len() == data.def.columns.len() && !key.iter().any(Value::is_null);
         if data.def.unique && whole {
-            return self.lookup_one(txn, view, index, key).into_iter().collect();
+            let mut found = Vec::new();
+            look_up(txn, view, index, key, |id, row| found.push((id, row)));
+            return found;
         }
-        self.range(txn, view, index, &KeyBounds::equal(key.to_vec()), Direction::Ascending)
-            .collect()
+        let bounds = KeyBounds::equal(key.to_vec());
+        self.range(txn, view, index, &bounds, Direction::Ascending).collect()
     }
 
     /// All rows of a table, by row id.
@@ -233,13 +224,24 @@ impl Scan<'_> {
     }
 }
 
-/// Buffer of a key that is looked up.
-struct KeyBuffer(Vec<u8>);
-
-impl Default for KeyBuffer {
-    fn default() -> KeyBuffer {
-        KeyBuffer(Vec::with_capacity(32))
-    }
+/// Shows the rows that the reader sees under a whole key of a unique index, oldest first.
+fn look_up(txn: &Txn, view: View, index: IndexId, key: &[Value], mut show: impl FnMut(RowId, Row)) {
+    let Some(index) = txn.state.index(index) else { return };
+    let mut bytes = Vec::with_capacity(32);
+    key::encode_values(key, &index.table, &index.def.columns, &mut bytes);
+    note_range(txn, index, || {
+        let mut to = bytes.clone();
+        to.push(0);
+        (bytes.clone(), to)
+    });
+    let reader = txn.reader(view);
+    index.map.with(&bytes, |entry| {
+        for cell in entry.cells() {
+            if let Some(row) = read_entry(txn, reader, index, cell, &bytes) {
+                show(cell.id, row);
+            }
+        }
+    });
 }
 
 /// What the reader sees of a row.

@@ -67,7 +67,7 @@ pub(crate) fn encode(txn: &Txn) -> Vec<u8> {
                 let inserted = *kind == Kind::Insert;
                 let truncated = *kind == Kind::Truncate;
                 let chain = cell.chain.lock();
-                let Some(newest) = chain.newest.as_deref() else { continue };
+                let Some(newest) = chain.newest.as_ref() else { continue };
                 if newest.stamp != UNCOMMITTED {
                     continue;
                 }

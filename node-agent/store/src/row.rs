@@ -93,7 +93,7 @@ impl Row {
     /// Encodes values in column order. Kinds are the caller's duty (see [`DataType::holds`]).
     #[must_use]
     pub fn encode(values: &[Value]) -> Row {
-        let mut builder = RowBuilder::default();
+        let mut builder = RowBuilder::new(values.len());
         for value in values {
             builder.push(value.as_ref());
         }
@@ -180,7 +180,7 @@ impl Row {
     /// The same row with some columns replaced; the others are copied as they lie.
     #[must_use]
     pub fn replace(&self, table: &TableDef, changes: &[(usize, Value)]) -> Row {
-        let mut builder = RowBuilder::default();
+        let mut builder = RowBuilder::new(table.columns.len());
         for column in 0..table.columns.len() {
             if let Some((_, value)) = changes.iter().rev().find(|(at, _)| *at == column) {
                 builder.push(value.as_ref());
@@ -201,56 +201,75 @@ impl fmt::Debug for Row {
     }
 }
 
-/// Collects columns, then lays them out.
+/// Lays a row out column by column, in one buffer that can be used again.
 #[derive(Debug, Default)]
 pub struct RowBuilder {
+    /// Columns pushed so far.
+    pushed: usize,
+    /// The row as it will be if it is narrow; a wide one is laid out anew at the end.
+    bytes: Vec<u8>,
+    /// End of each column, from the beginning of the values.
     ends: Vec<u32>,
-    nulls: Vec<u8>,
-    body: Vec<u8>,
 }
 
 impl RowBuilder {
+    /// For a row of so many columns.
+    #[must_use]
+    pub fn new(columns: usize) -> RowBuilder {
+        let mut builder = RowBuilder::default();
+        builder.begin(columns);
+        builder
+    }
+
+    /// Begins another row in the same buffer.
+    pub fn begin(&mut self, columns: usize) {
+        assert!(columns <= COLUMNS_MAX, "a table has at most {COLUMNS_MAX} columns");
+        self.pushed = 0;
+        self.ends.clear();
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&(columns as u16).to_le_bytes());
+        self.bytes.resize(Shape::new(columns, false).body, 0);
+    }
+
     /// Adds the next column.
     pub fn push(&mut self, value: ValueRef<'_>) {
-        self.mark(value.is_null());
-        encode(value, &mut self.body);
-        self.ends.push(self.body.len() as u32);
+        encode(value, &mut self.bytes);
+        self.end_column(value.is_null());
     }
 
     /// Adds the next column from the bytes of another row's; None is null.
     pub fn push_raw(&mut self, raw: Option<&[u8]>) {
-        self.mark(raw.is_none());
-        self.body.extend_from_slice(raw.unwrap_or_default());
-        self.ends.push(self.body.len() as u32);
+        self.bytes.extend_from_slice(raw.unwrap_or_default());
+        self.end_column(raw.is_none());
     }
 
-    fn mark(&mut self, null: bool) {
-        let column = self.ends.len();
-        if column.is_multiple_of(8) {
-            self.nulls.push(0);
-        }
-        self.nulls[column / 8] |= u8::from(null) << (column % 8);
+    fn end_column(&mut self, null: bool) {
+        let shape = Shape::of(&self.bytes);
+        let column = self.pushed;
+        assert!(column < shape.columns, "as many columns are pushed as were announced");
+        self.bytes[shape.bitmap + column / 8] |= u8::from(null) << (column % 8);
+        let end = (self.bytes.len() - shape.body) as u32;
+        // Cut when it does not fit; then the row is laid out anew from `ends`.
+        let at = shape.offsets + column * 2;
+        self.bytes[at..at + 2].copy_from_slice(&(end as u16).to_le_bytes());
+        self.ends.push(end);
+        self.pushed += 1;
     }
 
-    /// Lays out the row.
+    /// The row; the builder is ready for `begin`.
     #[must_use]
-    pub fn finish(self) -> Row {
-        assert!(self.ends.len() <= COLUMNS_MAX, "a table has at most {COLUMNS_MAX} columns");
-        let wide = self.body.len() > usize::from(u16::MAX);
-        let shape = Shape::new(self.ends.len(), wide);
-        let mut bytes = Vec::with_capacity(shape.body + self.body.len());
-        let head = self.ends.len() as u16 | if wide { WIDE } else { 0 };
-        bytes.extend_from_slice(&head.to_le_bytes());
-        bytes.extend_from_slice(&self.nulls);
-        for end in &self.ends {
-            if wide {
-                bytes.extend_from_slice(&end.to_le_bytes());
-            } else {
-                bytes.extend_from_slice(&(*end as u16).to_le_bytes());
-            }
+    pub fn finish(&mut self) -> Row {
+        let shape = Shape::of(&self.bytes);
+        assert_eq!(self.pushed, shape.columns, "as many columns are pushed as were announced");
+        if self.bytes.len() - shape.body <= usize::from(u16::MAX) {
+            return Row(Arc::from(&*self.bytes));
         }
-        bytes.extend_from_slice(&self.body);
-        Row(bytes.into())
+        let mut wide = Vec::with_capacity(self.bytes.len() + shape.columns * 2);
+        wide.extend_from_slice(&(shape.columns as u16 | WIDE).to_le_bytes());
+        wide.extend_from_slice(&self.bytes[shape.bitmap..shape.offsets]);
+        self.ends.iter().for_each(|end| wide.extend_from_slice(&end.to_le_bytes()));
+        wide.extend_from_slice(&self.bytes[shape.body..]);
+        Row(wide.into())
     }
 }
 

@@ -365,7 +365,7 @@ impl Inner {
                         let stamped = chain.newest.as_ref().is_some_and(|v| v.stamp == UNCOMMITTED);
                         let never_seen = chain.commit(lsn);
                         written[table as usize] |= stamped;
-                        let newest = chain.newest.as_deref();
+                        let newest = chain.newest.as_ref();
                         let old = newest.is_some_and(|v| v.older.is_some() || v.row.is_none());
                         (never_seen, stamped && old)
                     };

@@ -39,8 +39,9 @@ pub(crate) struct Chain {
     pub(crate) locker: TxnId,
     /// Whether versions may differ in some index's key.
     pub(crate) moved: bool,
-    /// Newest version; None for a cell that was undone or reclaimed.
-    pub(crate) newest: Option<Box<Version>>,
+    /// Newest version, in the cell itself: the common read needs no further step. None for a cell that
+    /// was undone or reclaimed.
+    pub(crate) newest: Option<Version>,
 }
 
 /// The place of a row: identity, lock and versions.
@@ -62,7 +63,7 @@ pub(crate) struct Reader {
 impl RowCell {
     /// A row with its first version.
     pub(crate) fn new(id: RowId, locker: TxnId, stamp: Lsn, row: Row) -> RowCell {
-        let newest = Some(Box::new(Version { stamp, row: Some(row), older: None }));
+        let newest = Some(Version { stamp, row: Some(row), older: None });
         RowCell { id, chain: Mutex::new(Chain { locker, moved: false, newest }) }
     }
 }
@@ -70,13 +71,13 @@ impl RowCell {
 impl Chain {
     /// Versions, newest first.
     pub(crate) fn versions(&self) -> impl Iterator<Item = &Version> {
-        std::iter::successors(self.newest.as_deref(), |v| v.older.as_deref())
+        std::iter::successors(self.newest.as_ref(), |v| v.older.as_deref())
     }
 
     /// The version that the reader sees; it may be a deletion.
     pub(crate) fn visible(&self, reader: Reader) -> Option<&Version> {
         if self.locker == reader.own && reader.own != TxnId::ENDED {
-            let newest = self.newest.as_deref()?;
+            let newest = self.newest.as_ref()?;
             if newest.stamp == UNCOMMITTED {
                 return Some(newest);
             }
@@ -96,15 +97,15 @@ impl Chain {
 
     /// Puts a new version in front.
     pub(crate) fn push(&mut self, stamp: Lsn, row: Option<Row>) {
-        let older = self.newest.take();
-        self.newest = Some(Box::new(Version { stamp, row, older }));
+        let older = self.newest.take().map(Box::new);
+        self.newest = Some(Version { stamp, row, older });
     }
 
     /// Takes the newest version back.
     pub(crate) fn pop(&mut self) -> Option<Row> {
-        let mut newest = self.newest.take()?;
-        self.newest = newest.older.take();
-        newest.row.take()
+        let newest = self.newest.take()?;
+        self.newest = newest.older.map(|older| *older);
+        newest.row
     }
 
     /// Commits the locker's versions as one, and lets the row go. Returns how many of its earlier
@@ -113,7 +114,7 @@ impl Chain {
         self.locker = TxnId::ENDED;
         let mut never_seen = Vec::new();
         let mut count = 0;
-        let Some(newest) = self.newest.as_deref_mut() else { return (count, never_seen) };
+        let Some(newest) = self.newest.as_mut() else { return (count, never_seen) };
         if newest.stamp != UNCOMMITTED {
             return (count, never_seen);
         }
@@ -139,7 +140,7 @@ impl Chain {
                 count += 1;
             }
         };
-        let mut at = self.newest.as_deref_mut();
+        let mut at = self.newest.as_mut();
         while let Some(version) = at {
             if version.stamp <= horizon {
                 drain(version.older.take());
@@ -150,7 +151,7 @@ impl Chain {
         let dead = self.locker == TxnId::ENDED
             && self.newest.as_ref().is_some_and(|v| v.row.is_none() && v.stamp <= horizon);
         if dead {
-            drain(self.newest.take());
+            drain(self.newest.take().map(Box::new));
         }
         (count, rows)
     }
@@ -158,7 +159,7 @@ impl Chain {
 
 impl Drop for Chain {
     fn drop(&mut self) {
-        let mut next = self.newest.take();
+        let mut next = self.newest.take().and_then(|newest| newest.older);
         while let Some(mut version) = next {
             next = version.older.take();
         }

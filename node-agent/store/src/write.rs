@@ -275,7 +275,7 @@ fn may_write<'a>(
         return Err(WriteError::Blocked { on });
     }
     let gone = WriteError::RowGone { table, row };
-    let newest = chain.newest.as_deref().ok_or(gone.clone())?;
+    let newest = chain.newest.as_ref().ok_or(gone.clone())?;
     if newest.stamp != UNCOMMITTED {
         let (read, error) = match txn.isolation {
             Isolation::ReadCommitted => (txn.current, WriteError::Blocked { on: TxnId::ENDED }),
