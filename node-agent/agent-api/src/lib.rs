@@ -6,6 +6,7 @@
 
 mod request;
 mod status;
+mod termination;
 
 pub use request::{
     CandidacyRequest, DeathEvidence, DeathReport, MemberAddress, Refusal, Scheme, TransferRequest,
@@ -14,6 +15,7 @@ pub use status::{
     AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, PositionStatus, Progress,
     StoreStatus, SyncState, TakeoverTimes, TrappedStatus,
 };
+pub use termination::{names_incarnation, termination_message};
 
 /// Prefix of every path; a breaking change makes a new one.
 pub const PREFIX: &str = "/v1";
