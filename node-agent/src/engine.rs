@@ -15,6 +15,8 @@
 //!
 //! Deliberately absent: sockets, the Lease's requests, time-outs (`node/`), SQL (`pg/`).
 
+mod turn;
+
 use crate::{
     clock,
     datadir::ControlFile,
@@ -27,7 +29,7 @@ use crate::{
 };
 use parking_lot::Mutex;
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicU64, Ordering},
 };
 use tokio::sync::{mpsc, watch};
@@ -93,6 +95,7 @@ pub struct Engine {
     to_feeder: Mutex<Vec<Message>>,
     identity: ServerIdentity,
     sessions: Arc<SessionRegistry>,
+    own: Weak<Self>,
 }
 
 /// What an engine is made from, after recovery.
@@ -117,7 +120,7 @@ impl Engine {
     pub fn new(parts: Parts) -> (Arc<Self>, mpsc::Receiver<Effect>) {
         let (effects, receiver) = mpsc::channel(EFFECTS_MAX);
         let appender = parts.log.appender();
-        let engine = Arc::new(Self {
+        let engine = Arc::new_cyclic(|own| Self {
             store: parts.store,
             feeds: Feeds::new(parts.log.clone()),
             log: parts.log,
@@ -130,6 +133,7 @@ impl Engine {
             to_feeder: Mutex::new(Vec::new()),
             identity: parts.identity,
             sessions: parts.sessions,
+            own: Weak::clone(own),
         });
         let weak = Arc::downgrade(&engine);
         engine.log.on_durable(Box::new(move |lsn| {
@@ -316,7 +320,7 @@ impl Engine {
             self.log.request_durable(lsn);
         }
         self.perform(out);
-        self.feeds.committed();
+        turn::ring(&self.own);
         Ok(lsn)
     }
 

@@ -1,9 +1,8 @@
 //! Feeding followers: from the log's own buffers to their links, as far as each may see.
 //!
 //! Whoever has something to send calls [`Feeds::pump`]; it sends all that is unsent, for all. A second
-//! caller leaves its work to the first ("combining"), so no commit waits for a link. On a session
-//! loop [`Feeds::committed`] defers to the end of the loop's turn, which makes one send of all the
-//! commits of that turn.
+//! caller leaves its work to the first ("combining"), so no commit waits for a link. Commits are pumped
+//! at the end of their loop's turn (`engine/turn.rs`), which makes one send of all commits of the turn.
 //!
 //! **Invariants.** 1. A standby gets every record, a subscriber only acknowledged ones (R17). 2. Frames
 //! are contiguous from the fork on. 3. A slow follower never delays another or a commit.
@@ -13,13 +12,9 @@ use crate::{
     peer::{Flushed, LinkWriter, Writable},
 };
 use parking_lot::Mutex;
-use std::{
-    cell::RefCell,
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 use tokio::sync::Notify;
 use understudy_replication::{FRAME_BYTES_MAX, Follower, FollowerKind, Message};
@@ -65,11 +60,6 @@ pub struct Feeds {
     outbox: Mutex<Vec<Message>>,
 }
 
-thread_local! {
-    /// The session loop's own bell; absent on other threads.
-    static TURN: RefCell<Option<Rc<Notify>>> = const { RefCell::new(None) };
-}
-
 impl Feeds {
     pub(crate) fn new(log: Log) -> Self {
         Self {
@@ -78,26 +68,6 @@ impl Feeds {
             again: AtomicBool::new(false),
             outbox: Mutex::default(),
         }
-    }
-
-    /// Makes this thread's loop pump at the end of a turn in which it committed. Runs for ever; spawn
-    /// it locally on the loop.
-    pub async fn pump_turns(&self, progress: impl Fn() -> Progress) {
-        let bell = Rc::new(Notify::new());
-        TURN.with(|turn| turn.replace(Some(Rc::clone(&bell))));
-        loop {
-            bell.notified().await;
-            self.pump(&progress());
-        }
-    }
-
-    /// A commit got its LSN on this thread. Without a loop of its own the next pump sends it.
-    pub(crate) fn committed(&self) {
-        TURN.with(|turn| {
-            if let Some(bell) = turn.borrow().as_ref() {
-                bell.notify_one();
-            }
-        });
     }
 
     /// A message for the standby alone.

@@ -36,6 +36,7 @@ use crate::{
     peer::{LinkTls, Target},
     pg::{self, SessionRegistry},
     pod::RoleLabels,
+    supervisor::Lifeline,
 };
 use lease_link::{LeaseLink, chain};
 use parking_lot::Mutex;
@@ -99,6 +100,7 @@ pub struct Node {
     volumes: Arc<DataDir>,
     /// The files could not be used: only a duplicate helps.
     needs_duplicate: bool,
+    line: Mutex<Option<Lifeline>>,
     /// Streams of this store to others.
     pub duplicates: Duplicates,
 }
@@ -349,6 +351,11 @@ impl Node {
             timing,
             return_wait_ms: RETURN_WAIT_MS,
         };
+        if let Some(line) = self.line.lock().as_mut()
+            && let Err(error) = line.name_voters(&scheme.voters)
+        {
+            tracing::error!(error = %chain(&error), "the supervisor does not listen");
+        }
         *self.scheme.lock() = scheme;
         self.engine.step(Input::Policy(policy));
         self.publish_status();

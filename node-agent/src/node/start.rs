@@ -64,18 +64,16 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         Contents::Present(directory) => directory,
         Contents::Empty => volumes.create(StoreId(Uuid::new_v4()))?,
     };
-    let (incarnation, dead) = begin_life(&config, &directory)?;
+    let life = begin_life(&config, &directory)?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     CONTROL.set(runtime.handle().clone()).ok().context("the engine runs once a process")?;
     let terminate = runtime.block_on(async { hand_over::on_terminate() })?;
-    let (node, effects, started) =
-        assemble(&runtime, config, volumes, directory, (incarnation, dead))?;
-    let sessions = pg::Front {
-        address: SocketAddr::new(node.config.listen, PORT_SQL),
-        tls: started.sql_tls,
-        database: Arc::clone(&node.engine) as Arc<dyn pg::Database>,
-    };
-    let _loops = sessions.start()?;
+    let (node, effects, started) = assemble(&runtime, config, volumes, directory, life)?;
+    let mut options =
+        pg::ListenerOptions::new(SocketAddr::new(node.config.listen, PORT_SQL), started.client_tls);
+    options.loops = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let database = Arc::clone(&node.engine) as Arc<dyn pg::Database>;
+    let _sessions = pg::Listener::start(database, options)?;
     let links = start_links(Arc::clone(&node))?;
     runtime.block_on(async move {
         let node_for_stop = Arc::clone(&node);
@@ -85,29 +83,43 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     links.join().map_err(|_| anyhow::anyhow!("the replication loop panicked"))
 }
 
+/// This process's life.
+struct Life {
+    incarnation: Incarnation,
+    /// Earlier ones that are proven dead from the start.
+    dead: Vec<Incarnation>,
+    /// The supervisor's line; `None` when nobody supervises.
+    line: Option<Lifeline>,
+}
+
 /// Raises the start counter, reports this life to the supervisor, and waits for its leave to act (R10).
-fn begin_life(
-    config: &Config,
-    directory: &StoreDir,
-) -> anyhow::Result<(Incarnation, Vec<Incarnation>)> {
-    let mut lifeline = Lifeline::take()?;
-    let id = lifeline.as_ref().map_or_else(Uuid::new_v4, Lifeline::id);
+fn begin_life(config: &Config, directory: &StoreDir) -> anyhow::Result<Life> {
+    let mut line = Lifeline::take()?;
+    let id = line.as_ref().map_or_else(Uuid::new_v4, Lifeline::id);
     let incarnation = directory.start(id)?;
     let pod_uid = std::env::var(names::ENV_POD_UID).unwrap_or_default();
     let dead = lives::begin(&config.data_dir, incarnation, &pod_uid)?;
-    if let Some(lifeline) = &mut lifeline {
-        lifeline.begin(incarnation)?;
-        lifeline.name_voters(&config.scheme.voters)?;
+    if let Some(line) = &mut line {
+        line.begin(incarnation)?;
     }
     tracing::info!(incarnation = %incarnation, "begun");
-    // The line is this process's life: it stays open until the process ends.
-    std::mem::forget(lifeline);
-    Ok((incarnation, dead))
+    Ok(Life { incarnation, dead, line })
+}
+
+/// Whether SQL clients may come without TLS.
+fn plain_connections() -> anyhow::Result<pg::PlainConnections> {
+    match std::env::var(names::ENV_CLIENT_TLS).as_deref() {
+        Err(_) | Ok("require") => Ok(pg::PlainConnections::Refuse),
+        Ok("allow") => Ok(pg::PlainConnections::Allow),
+        Ok(other) => {
+            anyhow::bail!("{} is `{other}`; write require or allow", names::ENV_CLIENT_TLS)
+        }
+    }
 }
 
 /// What the tasks need beside the node.
 struct Started {
-    sql_tls: pg::TlsSource,
+    client_tls: pg::ClientTls,
     control: ControlParts,
 }
 
@@ -121,7 +133,7 @@ fn assemble(
     config: Config,
     volumes: DataDir,
     directory: StoreDir,
-    (incarnation, dead): (Incarnation, Vec<Incarnation>),
+    life: Life,
 ) -> anyhow::Result<(Arc<Node>, mpsc::Receiver<Effect>, Started)> {
     let home = Home {
         namespace: config.namespace.clone(),
@@ -140,7 +152,11 @@ fn assemble(
         MemberKind::Voter => FollowerKind::Standby,
         MemberKind::Subscriber => FollowerKind::Subscriber,
     };
-    let me = Holder { member: config.member.clone(), store: directory.id, incarnation };
+    let me = Holder {
+        member: config.member.clone(),
+        store: directory.id,
+        incarnation: life.incarnation,
+    };
     let member = Member::new(
         Start {
             me,
@@ -148,7 +164,7 @@ fn assemble(
             timing: Timing::new(config.scheme.lease_duration_ms)?,
             control: directory.control.get(),
             end: ready.end.lsn,
-            proven_dead: dead,
+            proven_dead: life.dead,
         },
         clock::now(),
     );
@@ -177,13 +193,15 @@ fn assemble(
         (lease, labels),
         (&tls, sessions),
         (volumes, duplicates, ready.unusable.is_some()),
+        life.line,
     )?;
     if ready.unusable.is_some() {
         node.set_unfit(ready.unusable);
     }
     let for_sql = Arc::clone(&tls);
+    let plain = plain_connections()?;
     let started = Started {
-        sql_tls: Arc::new(move || Some(for_sql.sql_server())),
+        client_tls: pg::ClientTls { source: Arc::new(move || Some(for_sql.sql_server())), plain },
         control: ControlParts { tls, checkpoints },
     };
     Ok((node, effects, started))
@@ -208,6 +226,7 @@ fn make_node(
     (lease, labels): (Arc<LeaseLink>, RoleLabels),
     (tls, sessions): (&Arc<Tls>, Arc<SessionRegistry>),
     (volumes, duplicates, needs_duplicate): (DataDir, Duplicates, bool),
+    line: Option<Lifeline>,
 ) -> anyhow::Result<Arc<Node>> {
     let trapped = volumes.trapped()?.into_iter().map(|t| TrappedStatus {
         epoch: t.epoch,
@@ -239,6 +258,7 @@ fn make_node(
         stopping: std::sync::atomic::AtomicBool::new(false),
         volumes: Arc::new(volumes),
         needs_duplicate,
+        line: Mutex::new(line),
         duplicates,
     });
     node.take_scheme(scheme).map_err(|e| anyhow::anyhow!(e))?;
