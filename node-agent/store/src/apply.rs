@@ -18,12 +18,9 @@ use crate::{
     row::{Row, RowId},
     store::{Inner, Store},
     table::TableId,
-    version::RowCell,
+    version::{RowCell, row_hash},
 };
-use std::sync::{
-    Arc,
-    atomic::Ordering::{Relaxed, SeqCst},
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 use understudy_types::Lsn;
 
 /// One record on its way into the store.
@@ -109,7 +106,7 @@ impl Applier<'_> {
         for index in &target.indexes {
             self.trusted(index.add(&self.inner.accountant, &cell, &row, Uniqueness::Trust))?;
         }
-        target.heap.last_commit.fetch_max(self.lsn.0, SeqCst);
+        target.heap.note_commit(self.lsn, row_hash(id, row.as_bytes()));
         Ok(())
     }
 
@@ -141,12 +138,12 @@ impl Applier<'_> {
             let same = |new: &Row| target.indexes.iter().all(|i| i.same_columns(&old, new));
             chain.moved |= !new.as_ref().is_none_or(same);
             chain.push(self.lsn, new.clone());
+            target.heap.note_commit(self.lsn, chain.hash_delta(cell.id));
             old
         };
         let bytes = Inner::version_bytes(new.as_ref());
         self.inner.accountant.charge_always(Pool::Permanent, bytes);
         target.heap.bytes.fetch_add(bytes, Relaxed);
-        target.heap.last_commit.fetch_max(self.lsn.0, SeqCst);
         if let Some(new) = &new {
             for index in target.indexes.iter().filter(|i| !i.same_columns(&old, new)) {
                 self.trusted(index.add(&self.inner.accountant, &cell, new, Uniqueness::Trust))?;

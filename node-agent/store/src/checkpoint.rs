@@ -23,7 +23,7 @@ use crate::{
     row::{Row, RowId},
     store::{Inner, Store},
     table::TableId,
-    version::{Reader, RowCell},
+    version::{Reader, RowCell, row_hash},
 };
 use std::{
     io::{self, Read, Write},
@@ -33,7 +33,7 @@ use std::{
     },
 };
 use understudy_types::Lsn;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128_with_seed};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Begins a checkpoint; the last digit is the format.
 const MAGIC: [u8; 8] = *b"USTORE01";
@@ -112,6 +112,15 @@ impl Store {
         Ok(store)
     }
 
+    /// The content hash of a table now, without reading its rows. Of two members that have applied the
+    /// same LSN, the hashes must be equal; `changed_at` may differ after a checkpoint was loaded.
+    #[must_use]
+    pub fn running_hash(&self, table: TableId) -> Option<RunningContentHash> {
+        let state = self.inner.state.load();
+        let (changed_at, hash) = *state.table(table)?.heap.content.lock();
+        Some(RunningContentHash { changed_at, hash })
+    }
+
     /// A hash over the rows of a table at an LSN, whatever their order: equal on all members at equal
     /// LSN (law 10). None when there is no such table, or no snapshot at that LSN.
     #[must_use]
@@ -126,6 +135,15 @@ impl Store {
         .ok()?;
         Some(hash)
     }
+}
+
+/// A table's content hash as commits keep it up, for a cheap comparison of members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunningContentHash {
+    /// LSN of the newest commit that changed the table, or of the checkpoint it was loaded from.
+    pub changed_at: Lsn,
+    /// The hash, as `Store::content_hash` gives it for `changed_at` and all later LSNs so far.
+    pub hash: u128,
 }
 
 fn write_body(pin: &Pin<'_>, out: &mut dyn Write) -> io::Result<CheckpointReport> {
@@ -203,10 +221,6 @@ fn for_each_row(
     }
 }
 
-fn row_hash(id: RowId, bytes: &[u8]) -> u128 {
-    xxh3_128_with_seed(bytes, id.0)
-}
-
 /// A stream that counts and hashes.
 struct Counted<'a> {
     out: &'a mut dyn Write,
@@ -271,6 +285,7 @@ impl Loader<'_> {
             }
         }
         table.heap.next_row.fetch_max(next_row, Relaxed);
+        table.heap.note_commit(self.lsn, hash);
         let expected = (u64::from_le_bytes(self.array()?), u128::from_le_bytes(self.array()?));
         if (rows, hash) != expected {
             return Err(self.malformed(&format!("the rows of table {id} are not those written")));

@@ -28,6 +28,7 @@ use std::{
         atomic::{Ordering::SeqCst, fence},
     },
 };
+use understudy_types::Lsn;
 
 /// Rows visited at a time while an index is built or a table emptied.
 const BATCH: usize = 1024;
@@ -133,7 +134,8 @@ impl Store {
         let changed = with_index(&old, def.clone())?;
         let index = changed.indexes.last().map(Arc::clone).expect("an index was just added");
         let before = txn.operations.len();
-        let uniqueness = Uniqueness::Check { me: txn.id, visible: txn.snapshot };
+        let (me, visible) = (txn.id, txn.snapshot);
+        let uniqueness = Uniqueness::Check { me, visible, current: Lsn::MAX };
         inner.remember(txn, Operation::IndexAdded(Arc::clone(&heap), Arc::clone(&index)))?;
         let built = inner.build(&heap, &index, uniqueness);
         if let Err(error) = built {

@@ -14,10 +14,13 @@ use crate::{
     table::{IndexId, TableDef, TableId},
     version::RowCell,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{
+        AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 use understudy_types::Lsn;
 
@@ -35,6 +38,8 @@ pub(crate) struct Heap {
     pub(crate) bytes: AtomicU64,
     /// LSN of the newest commit that changed a row.
     pub(crate) last_commit: AtomicU64,
+    /// The same, with the sum of the hashes of all rows as of it.
+    pub(crate) content: Mutex<(Lsn, u128)>,
     /// The transaction that changes or drops the table; zero when none.
     pub(crate) changer: AtomicU64,
     /// Indexes whose entries must be taken away with their rows, those being built included. Held
@@ -51,6 +56,7 @@ impl Heap {
             row_count: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             last_commit: AtomicU64::new(0),
+            content: Mutex::default(),
             changer: AtomicU64::new(0),
             kept_up: RwLock::default(),
         }
@@ -76,8 +82,15 @@ impl Heap {
         }
     }
 
+    /// Notes a commit that changed rows, and what it changed in the sum of their hashes.
+    pub(crate) fn note_commit(&self, lsn: Lsn, hash_delta: u128) {
+        self.last_commit.fetch_max(lsn.0, SeqCst);
+        let mut content = self.content.lock();
+        *content = (lsn, content.1.wrapping_add(hash_delta));
+    }
+
     pub(crate) fn changer(&self) -> TxnId {
-        TxnId(self.changer.load(std::sync::atomic::Ordering::SeqCst))
+        TxnId(self.changer.load(SeqCst))
     }
 
     /// Up to `limit` cells with ids in `[from, …)`, in order.

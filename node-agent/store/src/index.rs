@@ -26,7 +26,7 @@ use crate::{
     memory::{Accountant, ENTRY_BYTES, Pool},
     row::{Row, RowId},
     table::{IndexDef, TableDef},
-    version::{RowCell, UNCOMMITTED},
+    version::{Reader, RowCell, UNCOMMITTED, Version},
 };
 use artmap::{ArtMap, AsBytes};
 use parking_lot::Mutex;
@@ -152,6 +152,10 @@ pub(crate) enum Uniqueness {
         me: TxnId,
         /// Its visible LSN, to tell whether a violation depends on a pending commit.
         visible: Lsn,
+        /// Under READ COMMITTED, what the statement reads; `Lsn::MAX` under the other levels. A key
+        /// whose owner changed after that is judged by the statement's next run, which can see it:
+        /// so ON CONFLICT finds the row, and no statement sees a key twice.
+        current: Lsn,
     },
     /// A replayed write: it was checked where it was made.
     Trust,
@@ -214,10 +218,9 @@ impl IndexData {
         if let Some(entry) = &present
             && self.def.unique
             && nulls == Nulls::None
-            && let Uniqueness::Check { me, visible } = uniqueness
         {
             for other in entry.cells().iter().filter(|other| !Arc::ptr_eq(other, cell)) {
-                self.check_free(other, &bytes, me, visible)?;
+                self.check_free(other, &bytes, uniqueness)?;
             }
         }
         let entry = match present {
@@ -294,32 +297,38 @@ impl IndexData {
     }
 
     /// Refuses when `other` has the key in its newest version, or had it before a change that may
-    /// still be undone.
+    /// still be undone, or got or lost it after the statement began.
     fn check_free(
         &self,
         other: &RowCell,
         key: &[u8],
-        me: TxnId,
-        visible: Lsn,
+        uniqueness: Uniqueness,
     ) -> Result<(), WriteError> {
+        let Uniqueness::Check { me, visible, current } = uniqueness else { return Ok(()) };
         let chain = other.chain.lock();
-        let has_key = |row: Option<&Row>| {
-            row.is_some_and(|r| !chain.moved || self.key_of(other.id, r).0 == key)
+        let has_key = |version: Option<&Version>| {
+            let row = version.and_then(|v| v.row.as_ref());
+            row.is_some_and(|row| !chain.moved || self.key_of(other.id, row).0 == key)
         };
         let Some(newest) = chain.newest.as_ref() else { return Ok(()) };
-        if newest.stamp == UNCOMMITTED
-            && let Some(on) = chain.held_by_other(me)
-        {
-            let before = chain.newest_committed().and_then(|v| v.row.as_ref());
-            let uncommitted = chain.versions().take_while(|v| v.stamp == UNCOMMITTED);
-            if has_key(before) || uncommitted.into_iter().any(|v| has_key(v.row.as_ref())) {
+        let committed = chain.newest_committed();
+        let uncommitted = newest.stamp == UNCOMMITTED;
+        if uncommitted && let Some(on) = chain.held_by_other(me) {
+            let mut open = chain.versions().take_while(|v| v.stamp == UNCOMMITTED);
+            if has_key(committed) || open.any(|v| has_key(Some(v))) {
                 return Err(WriteError::Blocked { on });
             }
             return Ok(());
         }
+        if !uncommitted && newest.stamp > current {
+            let read = chain.visible(Reader { snapshot: current, own: TxnId::ENDED });
+            if has_key(committed) || has_key(read) {
+                return Err(WriteError::Blocked { on: TxnId::ENDED });
+            }
+        }
         match &newest.row {
-            Some(row) if has_key(Some(row)) => {
-                let pending = newest.stamp != UNCOMMITTED && newest.stamp > visible;
+            Some(row) if has_key(Some(newest)) => {
+                let pending = !uncommitted && newest.stamp > visible;
                 Err(self.violation(row, if pending { newest.stamp } else { Lsn::ZERO }))
             }
             Some(_) | None => Ok(()),

@@ -72,7 +72,7 @@ mod visibility;
 mod write;
 
 pub use catalog::{Catalog, UserDef};
-pub use checkpoint::CheckpointReport;
+pub use checkpoint::{CheckpointReport, RunningContentHash};
 pub use error::{ApplyError, CheckpointError, Deadlock, SerializationFailure, WriteError};
 pub use lock_wait::{LockWait, TxnId};
 pub use memory::{IndexMemory, MemoryLimits, MemoryReport, Pool, TableMemory, TemporaryMemory};

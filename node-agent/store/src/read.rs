@@ -63,7 +63,9 @@ impl Store {
     pub fn get(&self, txn: &Txn, view: View, table: TableId, row: RowId) -> Option<Row> {
         let heap = &txn.state.table(table)?.heap;
         let cell = heap.cell(row)?;
-        note_row(txn, &cell);
+        if txn.isolation == Isolation::Serializable {
+            txn.reads.lock().add_row(heap, &cell);
+        }
         read_cell(txn, txn.reader(view), &cell)
     }
 
@@ -107,7 +109,7 @@ impl Store {
     pub fn scan<'a>(&'a self, txn: &'a Txn, view: View, table: TableId) -> Scan<'a> {
         let source = txn.state.table(table).map(|table| {
             if txn.isolation == Isolation::Serializable {
-                txn.reads.lock().tables.push(Arc::clone(&table.heap));
+                txn.reads.lock().add_table(&table.heap);
             }
             Source::Rows { heap: Arc::clone(&table.heap), from: RowId(0) }
         });
@@ -238,6 +240,9 @@ fn look_up(txn: &Txn, view: View, index: IndexId, key: &[Value], mut show: impl 
     index.map.with(&bytes, |entry| {
         for cell in entry.cells() {
             if let Some(row) = read_entry(txn, reader, index, cell, &bytes) {
+                if view == View::ForUpdate {
+                    *txn.last.lock() = Some((index.table.id, Arc::clone(cell)));
+                }
                 show(cell.id, row);
             }
         }
@@ -274,15 +279,10 @@ fn read_entry(
     Some(row.clone())
 }
 
-fn note_row(txn: &Txn, cell: &Arc<RowCell>) {
-    if txn.isolation == Isolation::Serializable {
-        txn.reads.lock().rows.push(Arc::clone(cell));
-    }
-}
-
 fn note_range(txn: &Txn, index: &Arc<IndexData>, bounds: impl FnOnce() -> (Vec<u8>, Vec<u8>)) {
-    if txn.isolation == Isolation::Serializable {
-        let (from, to) = bounds();
-        txn.reads.lock().ranges.push((Arc::clone(index), from, to));
+    if txn.isolation == Isolation::Serializable
+        && let Some(table) = txn.state.table(index.table.id)
+    {
+        txn.reads.lock().add_range(&table.heap, index, bounds());
     }
 }

@@ -19,7 +19,6 @@ use crate::{
     redo,
     row::Row,
     txn::{Isolation, Kind, Mark, Operation, ReadSet, Txn},
-    version::UNCOMMITTED,
     visibility::Visibility,
 };
 use arc_swap::ArcSwap;
@@ -107,6 +106,7 @@ impl Store {
             operations: Vec::new(),
             changing: Vec::new(),
             depends: AtomicU64::new(depends),
+            last: Mutex::new(None),
             reads: Mutex::new(ReadSet::default()),
             temporary: 0,
             releases,
@@ -353,27 +353,32 @@ impl Inner {
     /// Stamps every version of the transaction, and publishes its definitions.
     fn stamp(&self, txn: &mut Txn, lsn: Lsn) {
         let mut garbage = Vec::new();
-        let mut written = vec![false; txn.tables.len()];
+        let mut written = vec![None; txn.tables.len()];
         let mut dropped: Vec<Arc<Heap>> = Vec::new();
         let operations = std::mem::take(&mut txn.operations);
         for operation in operations {
             match operation {
                 Operation::Row { cell, table, kind: _, first: true } => {
                     let heap = &txn.tables[table as usize].1;
-                    let ((merged, never_seen), has_older) = {
+                    let (stamped, old) = {
                         let mut chain = cell.chain.lock();
-                        let stamped = chain.newest.as_ref().is_some_and(|v| v.stamp == UNCOMMITTED);
-                        let never_seen = chain.commit(lsn);
-                        written[table as usize] |= stamped;
+                        let stamped = chain.commit(lsn);
                         let newest = chain.newest.as_ref();
-                        let old = newest.is_some_and(|v| v.older.is_some() || v.row.is_none());
-                        (never_seen, stamped && old)
+                        // A row that came and went changes no content.
+                        let lasting = newest.is_some_and(|v| v.row.is_some() || v.older.is_some());
+                        if stamped.is_some() && lasting {
+                            let delta: &mut Option<u128> = &mut written[table as usize];
+                            let delta = delta.get_or_insert(0);
+                            *delta = delta.wrapping_add(chain.hash_delta(cell.id));
+                        }
+                        (stamped, newest.is_some_and(|v| v.older.is_some() || v.row.is_none()))
                     };
+                    let Some((merged, rows)) = stamped else { continue };
                     if merged > 0 {
-                        self.release_versions(heap, merged, &never_seen);
+                        self.release_versions(heap, merged, &rows);
                     }
-                    if has_older || !never_seen.is_empty() {
-                        garbage.push(Garbage { lsn, table: heap.id, cell, rows: never_seen });
+                    if old || !rows.is_empty() {
+                        garbage.push(Garbage { lsn, table: heap.id, cell, rows });
                     }
                 }
                 // Its version was merged into the row's newest one; a lock had none.
@@ -386,8 +391,10 @@ impl Inner {
                 Operation::TableDropped(heap) => dropped.push(heap),
             }
         }
-        for ((_, heap), _) in txn.tables.iter().zip(written).filter(|(_, written)| *written) {
-            heap.last_commit.fetch_max(lsn.0, SeqCst);
+        for ((_, heap), delta) in txn.tables.iter().zip(written) {
+            if let Some(delta) = delta {
+                heap.note_commit(lsn, delta);
+            }
         }
         self.reclamation.add(garbage);
         if txn.state_is_own {

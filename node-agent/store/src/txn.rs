@@ -9,7 +9,7 @@
 use crate::{
     catalog::Catalog,
     heap::{Heap, State},
-    index::IndexData,
+    index::{IndexData, Uniqueness},
     lock_wait::{Slot, TxnId},
     redo::Ddl,
     store::Inner,
@@ -58,6 +58,8 @@ pub struct Txn {
     /// Tables whose `changer` is this transaction.
     pub(crate) changing: Vec<Arc<Heap>>,
     pub(crate) depends: AtomicU64,
+    /// The row that was last looked up for update, which is the one that is written next.
+    pub(crate) last: Mutex<Option<(TableId, Arc<RowCell>)>>,
     /// Kept only under SERIALIZABLE.
     pub(crate) reads: Mutex<ReadSet>,
     /// Bytes of `operations` charged to the temporary size.
@@ -100,12 +102,48 @@ pub(crate) enum Kind {
     Lock,
 }
 
+/// Single rows and ranges that a SERIALIZABLE transaction remembers one by one; beyond that it
+/// remembers whole tables, which bounds its memory and the time of its validation.
+const READS_MAX: usize = 4096;
+
 /// What a SERIALIZABLE transaction has read.
 #[derive(Debug, Default)]
 pub(crate) struct ReadSet {
     pub(crate) rows: Vec<Arc<RowCell>>,
     pub(crate) tables: Vec<Arc<Heap>>,
     pub(crate) ranges: Vec<(Arc<IndexData>, Vec<u8>, Vec<u8>)>,
+}
+
+impl ReadSet {
+    /// A whole table.
+    pub(crate) fn add_table(&mut self, heap: &Arc<Heap>) {
+        if !self.tables.iter().any(|h| Arc::ptr_eq(h, heap)) {
+            self.tables.push(Arc::clone(heap));
+        }
+    }
+
+    /// A row by its id.
+    pub(crate) fn add_row(&mut self, heap: &Arc<Heap>, cell: &Arc<RowCell>) {
+        if self.rows.len() < READS_MAX {
+            self.rows.push(Arc::clone(cell));
+        } else {
+            self.add_table(heap);
+        }
+    }
+
+    /// A range of keys, or a key.
+    pub(crate) fn add_range(
+        &mut self,
+        heap: &Arc<Heap>,
+        index: &Arc<IndexData>,
+        (from, to): (Vec<u8>, Vec<u8>),
+    ) {
+        if self.ranges.len() < READS_MAX {
+            self.ranges.push((Arc::clone(index), from, to));
+        } else {
+            self.add_table(heap);
+        }
+    }
 }
 
 /// A place in a transaction to which it can be rolled back: a SQL savepoint, or the beginning of a
@@ -170,6 +208,15 @@ impl Txn {
         let for_update = view == View::ForUpdate && self.isolation == Isolation::ReadCommitted;
         let snapshot = if for_update { self.current } else { self.snapshot };
         Reader { snapshot, own: self.id }
+    }
+
+    /// How this transaction's writes check unique keys.
+    pub(crate) fn uniqueness(&self) -> Uniqueness {
+        let current = match self.isolation {
+            Isolation::ReadCommitted => self.current,
+            Isolation::RepeatableRead | Isolation::Serializable => Lsn::MAX,
+        };
+        Uniqueness::Check { me: self.id, visible: self.snapshot, current }
     }
 
     pub(crate) fn slot(&self) -> &Arc<Slot> {

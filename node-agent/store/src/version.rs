@@ -51,6 +51,11 @@ pub(crate) struct RowCell {
     pub(crate) chain: Mutex<Chain>,
 }
 
+/// Hash of one row; a table's content hash is the sum of its rows'.
+pub(crate) fn row_hash(id: RowId, bytes: &[u8]) -> u128 {
+    xxhash_rust::xxh3::xxh3_128_with_seed(bytes, id.0)
+}
+
 /// Who reads, and as of when.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader {
@@ -109,23 +114,31 @@ impl Chain {
     }
 
     /// Commits the locker's versions as one, and lets the row go. Returns how many of its earlier
-    /// versions of the same transaction went, which nobody can ever see, and their rows.
-    pub(crate) fn commit(&mut self, lsn: Lsn) -> (u64, Vec<Row>) {
+    /// versions of the same transaction went, which nobody can ever see, and their rows; None when the
+    /// row was only locked.
+    pub(crate) fn commit(&mut self, lsn: Lsn) -> Option<(u64, Vec<Row>)> {
         self.locker = TxnId::ENDED;
+        let newest = self.newest.as_mut().filter(|v| v.stamp == UNCOMMITTED)?;
+        newest.stamp = lsn;
         let mut never_seen = Vec::new();
         let mut count = 0;
-        let Some(newest) = self.newest.as_mut() else { return (count, never_seen) };
-        if newest.stamp != UNCOMMITTED {
-            return (count, never_seen);
-        }
-        newest.stamp = lsn;
         while newest.older.as_ref().is_some_and(|v| v.stamp == UNCOMMITTED) {
             let mut own = newest.older.take().expect("the loop's condition found it");
             newest.older = own.older.take();
             never_seen.extend(own.row.take());
             count += 1;
         }
-        (count, never_seen)
+        Some((count, never_seen))
+    }
+
+    /// What the newest version changes in the sum of the table's row hashes.
+    pub(crate) fn hash_delta(&self, id: RowId) -> u128 {
+        let hash = |version: Option<&Version>| {
+            let row = version.and_then(|v| v.row.as_ref());
+            row.map_or(0, |row| row_hash(id, row.as_bytes()))
+        };
+        let newest = self.newest.as_ref();
+        hash(newest).wrapping_sub(hash(newest.and_then(|v| v.older.as_deref())))
     }
 
     /// Drops every version that no snapshot at or above `horizon` sees, and returns how many and
@@ -195,7 +208,7 @@ mod tests {
         chain.locker = TxnId(7);
         chain.push(UNCOMMITTED, Some(row(2)));
         chain.push(UNCOMMITTED, Some(row(3)));
-        assert_eq!(chain.commit(Lsn(6)), (1, vec![row(2)]));
+        assert_eq!(chain.commit(Lsn(6)), Some((1, vec![row(2)])));
         assert_eq!((chain.versions().count(), seen(&chain, 6)), (2, Some(3)));
     }
 

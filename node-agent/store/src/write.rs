@@ -9,7 +9,6 @@
 use crate::{
     error::WriteError,
     heap::{Heap, Table},
-    index::Uniqueness,
     lock_wait::TxnId,
     memory::{Pool, ROW_BYTES},
     row::{Row, RowId},
@@ -72,7 +71,7 @@ impl Store {
         let at = inner.enter(txn, table)?;
         let target = Arc::clone(table_of(txn, table)?);
         check_row(&target, &new)?;
-        let cell = find(&target.heap, row)?;
+        let cell = find(txn, &target.heap, row)?;
         let before = txn.operations.len();
         let old = inner.push(txn, (at, &target), &cell, Some(&new))?;
         inner
@@ -88,7 +87,7 @@ impl Store {
         let inner = &self.inner;
         let at = inner.enter(txn, table)?;
         let target = Arc::clone(table_of(txn, table)?);
-        let cell = find(&target.heap, row)?;
+        let cell = find(txn, &target.heap, row)?;
         inner.push(txn, (at, &target), &cell, None).map(|_| ())
     }
 
@@ -100,7 +99,7 @@ impl Store {
         let inner = &self.inner;
         let at = inner.enter(txn, table)?;
         let target = Arc::clone(table_of(txn, table)?);
-        let cell = find(&target.heap, row)?;
+        let cell = find(txn, &target.heap, row)?;
         let (current, first) = {
             let mut chain = cell.chain.lock();
             let current = may_write(txn, table, row, &chain)?.clone();
@@ -224,7 +223,7 @@ impl Inner {
         cell: &Arc<RowCell>,
         (old, new): (Option<&Row>, &Row),
     ) -> Result<(), WriteError> {
-        let uniqueness = Uniqueness::Check { me: txn.id, visible: txn.snapshot };
+        let uniqueness = txn.uniqueness();
         for index in &target.indexes {
             if old.is_none_or(|old| !index.same_columns(old, new)) {
                 index.add(&self.accountant, cell, new, uniqueness)?;
@@ -241,7 +240,12 @@ pub(crate) fn table_of(txn: &Txn, table: TableId) -> Result<&Arc<Table>, WriteEr
         .ok_or_else(|| WriteError::Missing { what: format!("table number {}", table.0) })
 }
 
-fn find(heap: &Heap, row: RowId) -> Result<Arc<RowCell>, WriteError> {
+fn find(txn: &Txn, heap: &Heap, row: RowId) -> Result<Arc<RowCell>, WriteError> {
+    if let Some((table, cell)) = &*txn.last.lock()
+        && (*table, cell.id) == (heap.id, row)
+    {
+        return Ok(Arc::clone(cell));
+    }
     heap.cell(row).ok_or(WriteError::RowGone { table: heap.id, row })
 }
 

@@ -196,6 +196,23 @@ fn an_error_caused_by_a_pending_commit_names_its_lsn() {
 }
 
 #[test]
+fn a_key_taken_after_the_statement_began_is_judged_by_its_next_run() {
+    let db = Database::filled(1);
+    let mut late = db.begin();
+    db.run(|txn| {
+        db.insert(txn, 2, 2).unwrap();
+        db.remove(txn, 1).unwrap();
+    });
+    // INSERT … ON CONFLICT looked and saw no row with key 2: it must look again, not fail.
+    assert_eq!(db.insert(&mut late, 2, 3), Err(WriteError::Blocked { on: TxnId::ENDED }));
+    // It still reads the old row with key 1: taking the key would show it twice.
+    assert_eq!(db.insert(&mut late, 1, 3), Err(WriteError::Blocked { on: TxnId::ENDED }));
+    db.store.statement(&mut late);
+    assert!(matches!(db.insert(&mut late, 2, 3), Err(WriteError::UniqueViolation { .. })));
+    db.insert(&mut late, 1, 3).unwrap();
+}
+
+#[test]
 fn an_acknowledgement_that_overtakes_its_commit_shows_nothing_half_done() {
     let db = Database::filled(1);
     let mut txn = db.begin();

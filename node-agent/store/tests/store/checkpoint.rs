@@ -31,6 +31,7 @@ fn a_checkpoint_gives_the_store_back() {
     assert_eq!((loaded.visible(), loaded.committed()), (at, at));
     assert_eq!(loaded.catalog(), db.store.catalog());
     assert_eq!(loaded.content_hash(db.table, at), db.store.content_hash(db.table, at));
+    assert_eq!(loaded.running_hash(db.table), db.store.running_hash(db.table));
     let reader = loaded.begin(Isolation::ReadCommitted);
     let found = loaded.lookup_one(&reader, View::Committed, db.by_k, &[Value::Int(11)]).unwrap();
     assert_eq!(found.1.int(1), Some(0));

@@ -208,6 +208,9 @@ impl World {
             let own = self.db.store.content_hash(table, lsn);
             assert!(own.is_some());
             assert_eq!(own, self.follower.content_hash(table, lsn));
+            let running = self.db.store.running_hash(table);
+            assert_eq!(running, self.follower.running_hash(table));
+            assert_eq!(running.map(|r| r.hash), own);
         }
     }
 
@@ -310,9 +313,17 @@ impl World {
                 if pairs.any(|p| p.0 == k) {
                     refusals.push(WriteError::Blocked { on: holder.txn.id() });
                 }
+                continue;
+            }
+            let stamp = self.stamps.get(other).copied().unwrap_or_default();
+            let own = session.writes.contains_key(other);
+            let late = session.isolation == Isolation::ReadCommitted && stamp > session.current;
+            if late && !own {
+                let read = self.history[session.current.0 as usize].get(other);
+                if read.into_iter().chain(newest.get(other)).any(|p| p.0 == k) {
+                    refusals.push(WriteError::Blocked { on: TxnId::ENDED });
+                }
             } else if self.newest_of(session, *other).is_some_and(|p| p.0 == k) {
-                let stamp = self.stamps.get(other).copied().unwrap_or_default();
-                let own = session.writes.contains_key(other);
                 let pending = !own && stamp > session.snapshot;
                 refusals.push(WriteError::UniqueViolation {
                     index: "pairs_pkey".into(),
