@@ -30,7 +30,8 @@ mod slot_file;
 
 pub use checkpoint::{CheckpointFile, CheckpointMeta, CheckpointSink, write_checkpoint};
 pub use log::{
-    AppendError, Appender, CutError, CutReport, Export, Log, LogError, ReadError, Usage,
+    AppendError, Appender, CutError, CutReport, Export, ExportError, Log, LogError, ReadError,
+    Usage,
 };
 pub use options::{Disks, LogOptions};
 pub use reclaim::{ReclaimError, ReclaimReport};

@@ -5,14 +5,13 @@
 //! whole segments from the newest down, the segment that holds the fork.
 
 use super::{
-    LogError, SegmentEntry,
+    Export, LogError, SegmentEntry,
     writer::{ActiveSegment, Failed, Writer, is_full, step},
 };
 use crate::{
     checkpoint::{self, CheckpointFile},
-    disk::{Disk, DiskFile, read_full_at, write_all_at},
-    record::{self, RecordErrorAt},
-    segment::{FrameReader, HEADER_BYTES, HeaderError, SegmentHeader, Step},
+    disk::{DiskFile, write_all_at},
+    segment::{FrameReader, HEADER_BYTES, SegmentHeader, Step},
 };
 use std::{
     io,
@@ -193,7 +192,7 @@ impl Writer {
         if crate::disk::open_if_present(disk, name).map_err(refused("open", name))?.is_some() {
             // An earlier attempt got this far; only the very same records may stand for these.
             return match Export::open(disk, name) {
-                Ok(same) if same.is(header, end, end_hash) => Ok(same.records.len() as u64),
+                Ok(same) if same.is(header, end, end_hash) => Ok(same.bytes),
                 Ok(_) | Err(_) => Err(refused("create", name)(io::ErrorKind::AlreadyExists.into())),
             };
         }
@@ -284,83 +283,4 @@ fn cut_file(file: &dyn DiskFile, keep: u64, capacity: u64) -> io::Result<u64> {
     };
     file.sync_data()?;
     Ok(capacity)
-}
-
-/// Why an export cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    /// The file cannot be read.
-    #[error("failed to read {file}")]
-    Disk {
-        /// File name.
-        file: String,
-        /// Answer of the system.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is no export.
-    #[error("{file} has no good header")]
-    Header {
-        /// File name.
-        file: String,
-        /// What is wrong.
-        #[source]
-        source: HeaderError,
-    },
-    /// A record of it is damaged.
-    #[error("{file} is damaged")]
-    Record {
-        /// File name.
-        file: String,
-        /// Where, counted from the first record, and what.
-        #[source]
-        source: RecordErrorAt,
-    },
-}
-
-/// Records that a cut took off the log: the trapped transactions of an old active.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Export {
-    /// First record.
-    pub first_lsn: Lsn,
-    /// Last record.
-    pub end: Lsn,
-    /// Running hash of the log before the first record: the fork.
-    pub hash_before: RunningHash,
-    /// Whole encoded records; see [`record::records`].
-    pub records: Vec<u8>,
-}
-
-impl Export {
-    /// Reads and checks an export of the data directory.
-    ///
-    /// # Errors
-    /// When it cannot be read or is damaged.
-    pub fn open(disk: &dyn Disk, name: &str) -> Result<Export, ExportError> {
-        let file = || name.to_owned();
-        let failed = |source| ExportError::Disk { file: file(), source };
-        let open: Box<dyn DiskFile> = disk.open(name).map_err(failed)?;
-        let length = usize::try_from(open.len().map_err(failed)?)
-            .map_err(|_| failed(io::ErrorKind::FileTooLarge.into()))?;
-        let mut records = vec![0; length];
-        let read = read_full_at(&*open, &mut records, 0).map_err(failed)?;
-        records.truncate(read);
-        let header = SegmentHeader::decode(&records)
-            .map_err(|source| ExportError::Header { file: file(), source })?;
-        records.drain(..HEADER_BYTES as usize);
-        let mut end = header.first_lsn.previous();
-        for record in record::records(&records) {
-            end = record.map_err(|source| ExportError::Record { file: file(), source })?.lsn;
-        }
-        let SegmentHeader { first_lsn, hash_before } = header;
-        Ok(Export { first_lsn, end, hash_before, records })
-    }
-
-    /// Whether these are exactly the records from a fork to an end.
-    fn is(&self, fork: SegmentHeader, end: Lsn, end_hash: RunningHash) -> bool {
-        let records = record::records(&self.records).filter_map(Result::ok);
-        let hash = records.fold(self.hash_before, |hash, record| hash.extend(record.encoded));
-        let header = SegmentHeader { first_lsn: self.first_lsn, hash_before: self.hash_before };
-        header == fork && self.end == end && hash == end_hash
-    }
 }

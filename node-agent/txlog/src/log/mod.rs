@@ -17,12 +17,14 @@
 mod appender;
 mod catalogue;
 mod cut;
+mod export;
 mod reader;
 mod tail;
 mod writer;
 
 pub use appender::{AppendError, Appender};
-pub use cut::{CutError, CutReport, Export, ExportError};
+pub use cut::{CutError, CutReport};
+pub use export::{Export, ExportError};
 pub use reader::ReadError;
 
 pub(crate) use appender::Continuation;

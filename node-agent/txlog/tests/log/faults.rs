@@ -316,6 +316,35 @@ proptest! {
     }
 
     #[test]
+    fn garbage_in_any_file_is_an_answer_and_not_a_panic(
+        which: usize,
+        at: usize,
+        garbage in proptest::collection::vec(any::<u8>(), 1..600),
+        truncate: bool,
+    ) {
+        let disk = MemDisk::new();
+        let recovered = filled(&disk, 120);
+        let data: Arc<dyn Disk> = Arc::new(disk.clone());
+        checkpoint(&data, &recovered.log, Lsn(60));
+        let hash_at: Vec<_> = (0..=120).map(|l| recovered.log.hash_at(Lsn(l)).unwrap()).collect();
+        drop(recovered);
+        let files: Vec<_> = disk.list().unwrap().into_iter().filter(|f| f.bytes > 0).collect();
+        let entry = &files[which % files.len()];
+        let file = disk.open(&entry.name).unwrap();
+        let at = at as u64 % entry.bytes;
+        if truncate {
+            file.truncate(at).unwrap();
+        } else {
+            let room = (entry.bytes - at) as usize;
+            file.write_at(&garbage[..garbage.len().min(room)], at).unwrap();
+        }
+        if let Ok(again) = open(&disk) {
+            let end = again.end.lsn.0 as usize;
+            prop_assert!(end >= 60 && hash_at[end] == again.hash, "{}: end {end}", entry.name);
+        }
+    }
+
+    #[test]
     fn one_fault_anywhere_loses_nothing_durable(
         operation in 0usize..7,
         skip in 0u32..25,
