@@ -19,6 +19,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -103,8 +104,8 @@ func (c Cluster) Cgroups() []string {
 
 // NodeNumber reads "2" or "node-2" and refuses a node that the cluster does not have.
 func (c Cluster) NodeNumber(name string) (int, error) {
-	var n int
-	if _, err := fmt.Sscanf(strings.TrimPrefix(name, "node-"), "%d", &n); err != nil || n < 1 || n > c.Nodes {
+	n, err := strconv.Atoi(strings.TrimPrefix(name, "node-"))
+	if err != nil || n < 1 || n > c.Nodes {
 		return 0, fmt.Errorf("no node %q: the cluster has node-1 to node-%d", name, c.Nodes)
 	}
 	return n, nil

@@ -159,10 +159,16 @@ func (c *Controller) discard(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	return c.remove(ctx, volume)
+}
+
+// remove removes a discarded volume: the directory, if it is one of this cluster's volumes, then the object.
+func (c *Controller) remove(ctx context.Context, volume *core.PersistentVolume) error {
 	path, discarded := Discarded(volume)
 	if !discarded {
 		return nil
 	}
+	name := volume.Name
 	below, err := filepath.Rel(c.dir, path)
 	if parts := strings.Split(below, "/"); err != nil || len(parts) != 3 || parts[1] != "volumes" || parts[2] != name {
 		return fmt.Errorf("volume %s lies at %s, which is not a place of this cluster's volumes", name, path)
