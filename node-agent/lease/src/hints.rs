@@ -91,3 +91,74 @@ fn hint_of(event: Option<kube::Result<WatchEvent<Lease>>>) -> Hint {
         None | Some(Ok(WatchEvent::Error(_)) | Err(_)) => Hint::Over,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        CreateOutcome, WriteOutcome,
+        testing::{FakeApi, Fault},
+    };
+    use std::collections::BTreeMap;
+    use understudy_authority::LeaseRecord;
+
+    fn lease_on(api: &FakeApi) -> AuthorityLease {
+        AuthorityLease::with_client(api.client(), "ns", "orders-authority", Timeouts::default())
+    }
+
+    async fn created(lease: &AuthorityLease) -> Versioned {
+        match lease.create(&LeaseRecord::uninitialised(4000), BTreeMap::new()).await {
+            CreateOutcome::Created(made) => made,
+            other => panic!("not created: {other:?}"),
+        }
+    }
+
+    async fn raised(lease: &AuthorityLease, base: &Versioned) -> Versioned {
+        match lease.write(&base.version, &base.record.successor()).await {
+            WriteOutcome::Confirmed(next) => next,
+            other => panic!("not written: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_begins_with_the_present_and_goes_on_through_ends_and_failures() {
+        let api = FakeApi::empty();
+        let lease = lease_on(&api);
+        let first = created(&lease).await;
+        let watching = FakeApi::same(&api);
+        let mut hints = Box::pin(lease_on(&watching).watch());
+        assert_eq!(hints.next().await.unwrap().unwrap().record, first.record);
+        let second = raised(&lease, &first).await;
+        // The watch that was open has ended with nothing to tell; the next beginning fails twice.
+        watching.fail_next(Fault::Status(503));
+        watching.fail_next(Fault::NoConnection);
+        for _ in 0..2 {
+            assert!(hints.next().await.unwrap().unwrap_err().is_transient());
+        }
+        assert_eq!(hints.next().await.unwrap().unwrap().version, second.version);
+        lease.remove(&second.version).await.unwrap();
+        assert!(matches!(hints.next().await.unwrap(), Err(ReadError::Absent)));
+    }
+
+    #[tokio::test]
+    async fn events_between_two_reads_are_all_seen() {
+        let api = FakeApi::empty();
+        let lease = lease_on(&api);
+        let first = created(&lease).await;
+        let (_, mut events) = lease.begin().await.unwrap();
+        assert!(events.next().await.is_none(), "nothing has happened since");
+        let second = raised(&lease, &first).await;
+        let third = raised(&lease, &second).await;
+        let params = WatchParams::default().fields("metadata.name=orders-authority");
+        let since = lease.watched.watch(&params, first.version.resource_version());
+        let events: Vec<_> = since.await.unwrap().collect().await;
+        let seen: Vec<u64> = events
+            .into_iter()
+            .map(|event| match hint_of(Some(event)) {
+                Hint::Seen(hint) => hint.unwrap().record.seq,
+                Hint::Nothing | Hint::Over => panic!("an event was lost"),
+            })
+            .collect();
+        assert_eq!(seen, [second.record.seq, third.record.seq]);
+    }
+}

@@ -1,5 +1,6 @@
 //! An API server in memory that knows Leases, for tests: compares resourceVersions as the real one does
-//! and fails on request. Deliberately absent: watches, admission, everything but one Lease.
+//! and fails on request. A watch gives what happened since the version asked for, and ends. Deliberately
+//! absent: admission, and everything but one Lease.
 
 use http::{Method, Request, Response, StatusCode};
 use kube::{Client, client::Body};
@@ -46,6 +47,8 @@ mod parking {
 struct Stored {
     lease: Option<Value>,
     versions: u64,
+    /// Every event of a watch, with the version that it made.
+    events: Vec<(u64, Value)>,
 }
 
 #[derive(Default)]
@@ -120,11 +123,16 @@ impl FakeApi {
 
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, tower::BoxError> {
         let method = request.method().clone();
+        let watched_from = watched_from(request.uri());
         let body = request.into_body().collect_bytes().await?;
         let fault = {
             let mut faults = self.faults.lock();
             faults.next.pop_front().or(faults.always).unwrap_or(Fault::None)
         };
+        if let (Fault::None, Some(version)) = (fault, watched_from) {
+            self.count.send_modify(|count| *count += 1);
+            return Ok(self.stored.lock().events_since(version));
+        }
         let answer = match fault {
             Fault::NoConnection => Err(no_connection().await),
             Fault::Status(code) => Ok(status(code, "refused on request")),
@@ -172,6 +180,7 @@ impl Stored {
             (&Method::DELETE, Some(lease)) => {
                 assert_eq!(lease["metadata"]["finalizers"], json!([]), "a finalizer holds it");
                 self.lease = None;
+                self.happened("DELETED", lease);
                 ok(&json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
             }
             (&Method::PATCH, _) => panic!("a Lease is never patched"),
@@ -181,11 +190,30 @@ impl Stored {
     }
 
     fn put(&mut self, mut lease: Value) -> Value {
-        self.versions += 1;
-        lease["metadata"]["resourceVersion"] = json!(self.versions.to_string());
+        lease["metadata"]["resourceVersion"] = json!((self.versions + 1).to_string());
         self.lease = Some(lease.clone());
+        self.happened("MODIFIED", lease.clone());
         lease
     }
+
+    fn happened(&mut self, kind: &str, lease: Value) {
+        self.versions += 1;
+        self.events.push((self.versions, json!({"type": kind, "object": lease})));
+    }
+
+    fn events_since(&self, version: u64) -> Response<Body> {
+        let newer = self.events.iter().filter(|(made, _)| *made > version);
+        let lines: String = newer.map(|(_, event)| format!("{event}\n")).collect();
+        Response::new(Body::from(lines.into_bytes()))
+    }
+}
+
+/// The version that a watch begins after; `None` for other requests.
+fn watched_from(uri: &http::Uri) -> Option<u64> {
+    let query = uri.query().filter(|query| query.contains("watch=true"))?;
+    assert!(query.contains("fieldSelector=metadata.name%3D"), "a Role would refuse: {query}");
+    let version = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
+    Some(version.unwrap().parse().unwrap())
 }
 
 fn ok(body: &Value) -> Response<Body> {

@@ -5,7 +5,7 @@ use crate::{
     node::Node,
     pg::{
         Database,
-        auth::{Verifier, make_verifier, new_verifier},
+        auth::{make_verifier, password_matches},
     },
 };
 use anyhow::Context;
@@ -54,12 +54,12 @@ async fn apply(node: &Node, dir: &Path, admin: bool) -> anyhow::Result<()> {
     let catalog = store.catalog();
     let known = catalog.user(&name);
     let is_current = known.is_some_and(|u| {
-        u.admin == admin && u.scram.as_deref().is_some_and(|v| is_verifier_of(v, password))
+        u.admin == admin && u.scram.as_deref().is_some_and(|v| password_matches(v, password))
     });
     if is_current {
         return Ok(());
     }
-    let user = UserDef { name, scram: Some(new_verifier(password)), admin };
+    let user = UserDef { name, scram: Some(make_verifier(password)), admin };
     let mut txn = store.begin(Isolation::ReadCommitted);
     let done = if known.is_some() {
         store.alter_user(&mut txn, user)
@@ -74,9 +74,4 @@ async fn apply(node: &Node, dir: &Path, admin: bool) -> anyhow::Result<()> {
     node.engine.acknowledged(lsn).await.map_err(|e| anyhow::anyhow!("{e}"))?;
     tracing::info!(admin, "a user was brought up to date from its Secret");
     Ok(())
-}
-
-fn is_verifier_of(verifier: &str, password: &str) -> bool {
-    Verifier::parse(verifier)
-        .is_ok_and(|v| make_verifier(password, &v.salt, v.iterations) == v.to_text())
 }

@@ -1,0 +1,680 @@
+//! CREATE, ALTER, DROP, TRUNCATE: names checked, defaults and checks bound once to prove them.
+
+use super::{Binder, Relation, Scope};
+use crate::{
+    definition::{AlterStep, Definition},
+    error::{SqlError, state},
+    names, parse,
+    types::{self, WrittenType},
+};
+use sqlparser::ast::{self, Spanned as _};
+use std::sync::Arc;
+use understudy_store::{ColumnDef, DataType, IndexDef, IndexId, TableDef};
+
+/// Longest name of PostgreSQL.
+const NAME_MAX: usize = 63;
+
+impl Binder<'_> {
+    /// A definition.
+    pub(crate) fn definition(&self, tree: &ast::Statement) -> Result<Definition, SqlError> {
+        match tree {
+            ast::Statement::CreateTable(create) => self.create_table(create),
+            ast::Statement::CreateIndex(create) => self.create_index(create),
+            ast::Statement::AlterTable(alter) => self.alter_table(alter),
+            ast::Statement::Truncate(truncate) => {
+                let tables: Result<Vec<Arc<TableDef>>, SqlError> = truncate
+                    .table_names
+                    .iter()
+                    .map(|target| names::table(self.catalog, &target.name))
+                    .collect();
+                Ok(Definition::Truncate(tables?))
+            }
+            ast::Statement::Drop { object_type, if_exists, names, .. } => match object_type {
+                ast::ObjectType::Table => self.drop_tables(names, *if_exists),
+                ast::ObjectType::Index => self.drop_indexes(names, *if_exists),
+                other => Err(SqlError::unsupported(format!("DROP {other}"))),
+            },
+            other => Err(SqlError::unsupported(parse::tree_command(other))),
+        }
+    }
+
+    fn create_table(&self, create: &ast::CreateTable) -> Result<Definition, SqlError> {
+        refuse_table_clauses(create)?;
+        let name = names::for_creation(&create.name)?;
+        if self.catalog.has_relation(names::PUBLIC, &name) {
+            let message = format!("relation \"{name}\" already exists");
+            if create.if_not_exists {
+                return Ok(Definition::Skip(vec![format!("{message}, skipping")]));
+            }
+            return Err(
+                SqlError::new(state::DUPLICATE_TABLE, message).at(names::span(&create.name))
+            );
+        }
+        let mut draft = TableDraft { table: TableDef::new(name, Vec::new()), later: Vec::new() };
+        for column in &create.columns {
+            let def = self.column(column, &draft.table)?;
+            draft.table.columns.push(def);
+        }
+        for (position, column) in create.columns.iter().enumerate() {
+            draft.column_constraints(column, position)?;
+        }
+        for constraint in &create.constraints {
+            draft.constraint(constraint)?;
+        }
+        draft.named_indexes(self)?;
+        let table = draft.table;
+        if table.columns.len() > understudy_store::COLUMNS_MAX {
+            return Err(SqlError::new("54011", "tables can have at most 1600 columns"));
+        }
+        self.checks(&Arc::new(table.clone()))?;
+        Ok(Definition::CreateTable(table))
+    }
+
+    /// A column's name, type, nullability and default.
+    fn column(&self, column: &ast::ColumnDef, table: &TableDef) -> Result<ColumnDef, SqlError> {
+        let name = names::folded(&column.name);
+        if table.column_position(&name).is_some() {
+            return Err(SqlError::new(
+                state::DUPLICATE_COLUMN,
+                format!("column \"{name}\" specified more than once"),
+            )
+            .at(column.name.span));
+        }
+        let written =
+            types::written_type(&column.data_type).map_err(|error| error.at(column.name.span))?;
+        let WrittenType::Column(data_type) = written else {
+            return Err(SqlError::unsupported(format!("a column of type {}", written.ty()))
+                .at(column.name.span));
+        };
+        let mut def = ColumnDef::new(name, data_type);
+        for option in &column.options {
+            match &option.option {
+                ast::ColumnOption::NotNull => def.not_null = true,
+                ast::ColumnOption::Default(expr) => {
+                    def.default = Some(self.default_text(expr, &def.name, data_type)?);
+                }
+                ast::ColumnOption::Null
+                | ast::ColumnOption::PrimaryKey(_)
+                | ast::ColumnOption::Unique(_)
+                | ast::ColumnOption::Check(_)
+                | ast::ColumnOption::Comment(_) => {}
+                ast::ColumnOption::Collation(collation) => {
+                    let name = names::last_part(collation);
+                    if !matches!(name.as_str(), "C" | "c" | "default" | "POSIX") {
+                        return Err(SqlError::unsupported(format!("the collation {name}"))
+                            .at(column.name.span));
+                    }
+                }
+                ast::ColumnOption::ForeignKey(_) => return Err(no_foreign_keys()),
+                ast::ColumnOption::Generated { .. } | ast::ColumnOption::Identity(_) => {
+                    return Err(SqlError::unsupported("a generated or identity column")
+                        .at(column.name.span));
+                }
+                other => {
+                    return Err(SqlError::unsupported(format!("the column option {other}"))
+                        .at(column.name.span));
+                }
+            }
+        }
+        Ok(def)
+    }
+
+    /// The text of a DEFAULT, proved to be an expression of the column's type.
+    fn default_text(
+        &self,
+        expr: &ast::Expr,
+        name: &str,
+        data_type: DataType,
+    ) -> Result<String, SqlError> {
+        let text = expr.to_string();
+        self.default_expr(&text, name, data_type).map_err(|error| {
+            if error.sqlstate == state::UNKNOWN_COLUMN {
+                return SqlError::unsupported("a column reference in a DEFAULT").at(expr.span());
+            }
+            error.moved_to(expr.span())
+        })?;
+        Ok(text)
+    }
+
+    fn create_index(&self, create: &ast::CreateIndex) -> Result<Definition, SqlError> {
+        let table = names::table(self.catalog, &create.table_name)?;
+        if create.predicate.is_some() {
+            return Err(SqlError::unsupported("a partial index"));
+        }
+        if !create.include.is_empty() {
+            return Err(SqlError::unsupported("INCLUDE in an index"));
+        }
+        if create.nulls_distinct == Some(false) {
+            return Err(SqlError::unsupported("NULLS NOT DISTINCT"));
+        }
+        let method = create.using.as_ref().map(|using| using.to_string().to_lowercase());
+        if !matches!(method.as_deref(), None | Some("btree" | "hash")) {
+            return Err(SqlError::unsupported(format!(
+                "the index method {}",
+                method.unwrap_or_default()
+            )));
+        }
+        let columns = index_columns(&table, &create.columns)?;
+        let name = match &create.name {
+            Some(name) => names::for_creation(name)?,
+            None => {
+                let parts: Vec<&str> = columns
+                    .iter()
+                    .map(|column| table.columns[usize::from(*column)].name.as_str())
+                    .collect();
+                self.free_name(&format!("{}_{}_idx", table.name, parts.join("_")), &[])
+            }
+        };
+        if self.catalog.has_relation(names::PUBLIC, &name) {
+            let message = format!("relation \"{name}\" already exists");
+            if create.if_not_exists {
+                return Ok(Definition::Skip(vec![format!("{message}, skipping")]));
+            }
+            return Err(SqlError::new(state::DUPLICATE_TABLE, message));
+        }
+        let unique = create.unique;
+        let index = IndexDef { id: IndexId(0), name, columns, unique, is_primary_key: false };
+        Ok(Definition::CreateIndex { table, index })
+    }
+
+    /// The name, or the name with the smallest number that makes it free.
+    fn free_name(&self, wanted: &str, taken: &[IndexDef]) -> String {
+        let stem: String = wanted.chars().take(NAME_MAX - 3).collect();
+        let is_free = |name: &str| {
+            !self.catalog.has_relation(names::PUBLIC, name)
+                && taken.iter().all(|index| index.name != name)
+        };
+        if is_free(&stem) {
+            return stem;
+        }
+        (1..)
+            .map(|number: u32| format!("{stem}{number}"))
+            .find(|name| is_free(name))
+            .expect("some number is free")
+    }
+
+    fn drop_tables(
+        &self,
+        written: &[ast::ObjectName],
+        lenient: bool,
+    ) -> Result<Definition, SqlError> {
+        let (mut tables, mut notices) = (Vec::new(), Vec::new());
+        for name in written {
+            match names::find_table(self.catalog, name)? {
+                Some(table) => tables.push(table),
+                None => {
+                    let last = names::last_part(name);
+                    let message = format!("table \"{last}\" does not exist");
+                    if !lenient {
+                        return Err(SqlError::new(state::UNKNOWN_TABLE, message));
+                    }
+                    notices.push(format!("{message}, skipping"));
+                }
+            }
+        }
+        Ok(Definition::DropTables { tables, notices })
+    }
+
+    fn drop_indexes(
+        &self,
+        written: &[ast::ObjectName],
+        lenient: bool,
+    ) -> Result<Definition, SqlError> {
+        let (mut indexes, mut notices) = (Vec::new(), Vec::new());
+        for name in written {
+            let last = names::last_part(name);
+            match self.catalog.index(names::PUBLIC, &last) {
+                Some((table, index)) if index.is_primary_key => {
+                    return Err(SqlError::new(
+                        state::DEPENDENTS,
+                        format!("cannot drop index {last} because constraint {last} on table {} requires it", table.name),
+                    )
+                    .with_hint(format!("You can drop constraint {last} on table {} instead.", table.name)));
+                }
+                Some((_, index)) => indexes.push(index.id),
+                None => {
+                    let message = format!("index \"{last}\" does not exist");
+                    if !lenient {
+                        return Err(SqlError::new(state::UNKNOWN_OBJECT, message));
+                    }
+                    notices.push(format!("{message}, skipping"));
+                }
+            }
+        }
+        Ok(Definition::DropIndexes { indexes, notices })
+    }
+
+    fn alter_table(&self, alter: &ast::AlterTable) -> Result<Definition, SqlError> {
+        let Some(table) = names::find_table(self.catalog, &alter.name)? else {
+            if alter.if_exists {
+                let name = names::last_part(&alter.name);
+                let notice = format!("relation \"{name}\" does not exist, skipping");
+                return Ok(Definition::Skip(vec![notice]));
+            }
+            return Err(names::unknown_table(&alter.name));
+        };
+        // Clauses see the columns that earlier clauses of the same statement added.
+        let mut seen = (*table).clone();
+        let mut steps = Vec::new();
+        for operation in &alter.operations {
+            self.alter_step(&mut seen, operation, &mut steps)?;
+        }
+        Ok(Definition::AlterTable { table, steps })
+    }
+
+    fn alter_step(
+        &self,
+        table: &mut TableDef,
+        operation: &ast::AlterTableOperation,
+        steps: &mut Vec<AlterStep>,
+    ) -> Result<(), SqlError> {
+        use ast::AlterTableOperation as Op;
+        match operation {
+            Op::AddColumn { if_not_exists, column_def, .. } => {
+                self.add_column(table, column_def, *if_not_exists, steps)
+            }
+            Op::AddConstraint { constraint, .. } => {
+                let mut draft = TableDraft { table: table.clone(), later: Vec::new() };
+                draft.constraint(constraint)?;
+                self.take_constraints(table, draft, steps)
+            }
+            Op::DropConstraint { name, if_exists, .. } => {
+                self.drop_constraint(table, &names::folded(name), *if_exists, steps)
+            }
+            Op::AlterColumn { column_name, op } => {
+                let column = column_position(table, column_name)?;
+                steps.push(self.alter_column(table, column, op)?);
+                Ok(())
+            }
+            Op::RenameColumn { old_column_name, new_column_name } => {
+                let column = column_position(table, old_column_name)?;
+                let name = names::folded(new_column_name);
+                if table.column_position(&name).is_some() {
+                    return Err(SqlError::new(
+                        state::DUPLICATE_COLUMN,
+                        format!("column \"{name}\" of relation \"{}\" already exists", table.name),
+                    ));
+                }
+                if !table.checks.is_empty() {
+                    return Err(SqlError::unsupported("renaming a column of a table with checks"));
+                }
+                table.columns[column].name.clone_from(&name);
+                steps.push(AlterStep::RenameColumn(column, name));
+                Ok(())
+            }
+            Op::RenameTable { table_name } => {
+                let (ast::RenameTableNameKind::As(name) | ast::RenameTableNameKind::To(name)) =
+                    table_name;
+                let name = names::for_creation(name)?;
+                if self.catalog.has_relation(names::PUBLIC, &name) {
+                    let message = format!("relation \"{name}\" already exists");
+                    return Err(SqlError::new(state::DUPLICATE_TABLE, message));
+                }
+                steps.push(AlterStep::RenameTable(name));
+                Ok(())
+            }
+            Op::OwnerTo { .. } | Op::SetOptionsParens { .. } | Op::ReplicaIdentity { .. } => {
+                steps.push(AlterStep::Nothing);
+                Ok(())
+            }
+            Op::DropColumn { .. } => Err(SqlError::unsupported("ALTER TABLE … DROP COLUMN")
+                .with_hint("Create a new table and INSERT … SELECT the columns you keep.")),
+            other => Err(SqlError::unsupported(format!("ALTER TABLE … {other}"))),
+        }
+    }
+
+    fn add_column(
+        &self,
+        table: &mut TableDef,
+        written: &ast::ColumnDef,
+        lenient: bool,
+        steps: &mut Vec<AlterStep>,
+    ) -> Result<(), SqlError> {
+        let name = names::folded(&written.name);
+        if table.column_position(&name).is_some() {
+            if lenient {
+                steps.push(AlterStep::Nothing);
+                return Ok(());
+            }
+            return Err(SqlError::new(
+                state::DUPLICATE_COLUMN,
+                format!("column \"{name}\" of relation \"{}\" already exists", table.name),
+            )
+            .at(written.name.span));
+        }
+        let column = self.column(written, table)?;
+        let fill = match &column.default {
+            Some(text) => {
+                let expr = self.default_expr(text, &column.name, column.data_type)?;
+                if expr.any(&|part| matches!(part, crate::expr::Expr::Call(f, _) if f.volatile)) {
+                    return Err(SqlError::unsupported("adding a column with a volatile DEFAULT"));
+                }
+                Some(expr)
+            }
+            None => None,
+        };
+        table.columns.push(column.clone());
+        steps.push(AlterStep::AddColumn { column, fill });
+        let mut draft = TableDraft { table: table.clone(), later: Vec::new() };
+        draft.column_constraints(written, table.columns.len() - 1)?;
+        self.take_constraints(table, draft, steps)
+    }
+
+    /// Turns what a draft has gained into steps.
+    fn take_constraints(
+        &self,
+        table: &mut TableDef,
+        mut draft: TableDraft,
+        steps: &mut Vec<AlterStep>,
+    ) -> Result<(), SqlError> {
+        let (indexes, checks) = (table.indexes.len(), table.checks.len());
+        draft.named_indexes(self)?;
+        for index in &draft.table.indexes[indexes..] {
+            steps.push(AlterStep::AddIndex(index.clone()));
+        }
+        for text in &draft.table.checks[checks..] {
+            let (name, predicate) = split_check(text)?;
+            let tree = parse::parse_expression(&predicate)?;
+            let shared = Arc::new(draft.table.clone());
+            let relation = Relation::of_table(table.name.clone(), &shared, 0);
+            let predicate = self.predicate(&tree, "CHECK", &Scope::new(vec![relation], None))?;
+            steps.push(AlterStep::AddCheck { text: text.clone(), name, predicate });
+        }
+        *table = draft.table;
+        Ok(())
+    }
+
+    fn drop_constraint(
+        &self,
+        table: &TableDef,
+        name: &str,
+        lenient: bool,
+        steps: &mut Vec<AlterStep>,
+    ) -> Result<(), SqlError> {
+        if let Some(index) = table.indexes.iter().find(|index| index.unique && index.name == name) {
+            steps.push(AlterStep::DropIndex(index.id));
+            return Ok(());
+        }
+        for text in &table.checks {
+            if split_check(text)?.0 == name {
+                steps.push(AlterStep::DropCheck(text.clone()));
+                return Ok(());
+            }
+        }
+        if lenient {
+            steps.push(AlterStep::Nothing);
+            return Ok(());
+        }
+        Err(SqlError::new(
+            state::UNKNOWN_OBJECT,
+            format!("constraint \"{name}\" of relation \"{}\" does not exist", table.name),
+        ))
+    }
+
+    fn alter_column(
+        &self,
+        table: &TableDef,
+        column: usize,
+        op: &ast::AlterColumnOperation,
+    ) -> Result<AlterStep, SqlError> {
+        let def = &table.columns[column];
+        match op {
+            ast::AlterColumnOperation::SetNotNull => Ok(AlterStep::SetNotNull(column)),
+            ast::AlterColumnOperation::DropNotNull => {
+                let in_key = table.primary_key().is_some_and(|key| {
+                    key.columns.iter().any(|position| usize::from(*position) == column)
+                });
+                if in_key {
+                    return Err(SqlError::new(
+                        state::BAD_TABLE,
+                        format!("column \"{}\" is in a primary key", def.name),
+                    ));
+                }
+                Ok(AlterStep::DropNotNull(column))
+            }
+            ast::AlterColumnOperation::SetDefault { value } => {
+                let text = self.default_text(value, &def.name, def.data_type)?;
+                Ok(AlterStep::SetDefault(column, Some(text)))
+            }
+            ast::AlterColumnOperation::DropDefault => Ok(AlterStep::SetDefault(column, None)),
+            ast::AlterColumnOperation::SetDataType { .. } => {
+                Err(SqlError::unsupported("ALTER COLUMN … TYPE")
+                    .with_hint("Create a new table and INSERT … SELECT with casts."))
+            }
+            ast::AlterColumnOperation::AddGenerated { .. } => {
+                Err(SqlError::unsupported("a generated column"))
+            }
+        }
+    }
+}
+
+fn no_foreign_keys() -> SqlError {
+    SqlError::unsupported("FOREIGN KEY")
+        .with_hint("Leave the reference out; check it in the application.")
+}
+
+/// A table as its constraints are read, one after the other.
+struct TableDraft {
+    table: TableDef,
+    /// Indexes whose names are chosen when all written names are known: name, columns, key.
+    later: Vec<(Option<String>, Vec<u16>, bool)>,
+}
+
+impl TableDraft {
+    fn column_constraints(
+        &mut self,
+        column: &ast::ColumnDef,
+        position: usize,
+    ) -> Result<(), SqlError> {
+        let columns = vec![u16::try_from(position).unwrap_or(u16::MAX)];
+        for option in &column.options {
+            let name = option.name.as_ref().map(names::folded);
+            match &option.option {
+                ast::ColumnOption::PrimaryKey(_) => self.key(name, columns.clone(), true)?,
+                ast::ColumnOption::Unique(_) => self.key(name, columns.clone(), false)?,
+                ast::ColumnOption::Check(check) => {
+                    let name = name.or_else(|| check.name.as_ref().map(names::folded));
+                    let default =
+                        format!("{}_{}_check", self.table.name, names::folded(&column.name));
+                    self.check(name, &default, &check.expr);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn constraint(&mut self, constraint: &ast::TableConstraint) -> Result<(), SqlError> {
+        match constraint {
+            ast::TableConstraint::PrimaryKey(key) => {
+                let columns = index_columns(&self.table, &key.columns)?;
+                self.key(key.name.as_ref().map(names::folded), columns, true)
+            }
+            ast::TableConstraint::Unique(unique) => {
+                if unique.nulls_distinct == ast::NullsDistinctOption::NotDistinct {
+                    return Err(SqlError::unsupported("NULLS NOT DISTINCT"));
+                }
+                let columns = index_columns(&self.table, &unique.columns)?;
+                self.key(unique.name.as_ref().map(names::folded), columns, false)
+            }
+            ast::TableConstraint::Check(check) => {
+                let name = check.name.as_ref().map(names::folded);
+                let default = format!("{}_check", self.table.name);
+                self.check(name, &default, &check.expr);
+                Ok(())
+            }
+            ast::TableConstraint::ForeignKey(_) => Err(no_foreign_keys()),
+            other => Err(SqlError::unsupported(format!("the constraint {other}"))),
+        }
+    }
+
+    fn key(
+        &mut self,
+        name: Option<String>,
+        columns: Vec<u16>,
+        is_primary_key: bool,
+    ) -> Result<(), SqlError> {
+        if is_primary_key {
+            let present = self.table.primary_key().is_some()
+                || self.later.iter().any(|(_, _, is_primary_key)| *is_primary_key);
+            if present {
+                return Err(SqlError::new(
+                    state::BAD_TABLE,
+                    format!(
+                        "multiple primary keys for table \"{}\" are not allowed",
+                        self.table.name
+                    ),
+                ));
+            }
+            for column in &columns {
+                self.table.columns[usize::from(*column)].not_null = true;
+            }
+        }
+        self.later.push((name, columns, is_primary_key));
+        Ok(())
+    }
+
+    fn check(&mut self, name: Option<String>, default: &str, expr: &ast::Expr) {
+        let taken = |name: &str, checks: &[String]| {
+            checks.iter().any(|text| split_check(text).is_ok_and(|(known, _)| known == name))
+        };
+        let name = name.unwrap_or_else(|| {
+            let mut name = default.to_owned();
+            let mut number = 0;
+            while taken(&name, &self.table.checks) {
+                number += 1;
+                name = format!("{default}{number}");
+            }
+            name
+        });
+        self.table.checks.push(format!("CONSTRAINT {} CHECK ({expr})", names::quoted(&name)));
+    }
+
+    /// Gives the collected keys their names and makes them indexes.
+    fn named_indexes(&mut self, binder: &Binder<'_>) -> Result<(), SqlError> {
+        for (name, columns, is_primary_key) in std::mem::take(&mut self.later) {
+            let name = match name {
+                Some(name) => {
+                    let taken = binder.catalog.has_relation(names::PUBLIC, &name)
+                        || self.table.indexes.iter().any(|index| index.name == name);
+                    if taken {
+                        let message = format!("relation \"{name}\" already exists");
+                        return Err(SqlError::new(state::DUPLICATE_TABLE, message));
+                    }
+                    name
+                }
+                None if is_primary_key => {
+                    binder.free_name(&format!("{}_pkey", self.table.name), &self.table.indexes)
+                }
+                None => {
+                    let parts: Vec<&str> = columns
+                        .iter()
+                        .map(|column| self.table.columns[usize::from(*column)].name.as_str())
+                        .collect();
+                    let wanted = format!("{}_{}_key", self.table.name, parts.join("_"));
+                    binder.free_name(&wanted, &self.table.indexes)
+                }
+            };
+            self.table.indexes.push(IndexDef {
+                id: IndexId(0),
+                name,
+                columns,
+                unique: true,
+                is_primary_key,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Name and predicate of a check as the catalog keeps it: `CONSTRAINT name CHECK (predicate)`.
+pub(crate) fn split_check(text: &str) -> Result<(String, String), SqlError> {
+    let damaged = || SqlError::internal(format!("the catalog holds a malformed check: {text}"));
+    let body = text.strip_prefix("CONSTRAINT ").ok_or_else(damaged)?;
+    let (name, rest) = match body.strip_prefix('"') {
+        Some(quoted) => {
+            let mut end = 0;
+            let bytes = quoted.as_bytes();
+            while end < bytes.len() {
+                if bytes[end] == b'"' {
+                    if bytes.get(end + 1) != Some(&b'"') {
+                        break;
+                    }
+                    end += 1;
+                }
+                end += 1;
+            }
+            let rest = quoted.get(end + 1..).ok_or_else(damaged)?;
+            (quoted[..end].replace("\"\"", "\""), rest)
+        }
+        None => {
+            let (name, rest) = body.split_once(' ').ok_or_else(damaged)?;
+            (name.to_owned(), rest)
+        }
+    };
+    let predicate = rest.trim_start().strip_prefix("CHECK (").and_then(|p| p.strip_suffix(')'));
+    predicate.map(|predicate| (name, predicate.to_owned())).ok_or_else(damaged)
+}
+
+fn column_position(table: &TableDef, ident: &ast::Ident) -> Result<usize, SqlError> {
+    let name = names::folded(ident);
+    table.column_position(&name).ok_or_else(|| {
+        SqlError::new(
+            state::UNKNOWN_COLUMN,
+            format!("column \"{name}\" of relation \"{}\" does not exist", table.name),
+        )
+        .at(ident.span)
+    })
+}
+
+/// The columns of an index; expressions, descending order and operator classes are refused.
+fn index_columns(table: &TableDef, written: &[ast::IndexColumn]) -> Result<Vec<u16>, SqlError> {
+    let mut columns = Vec::with_capacity(written.len());
+    for item in written {
+        let ast::Expr::Identifier(ident) = &item.column.expr else {
+            return Err(
+                SqlError::unsupported("an index on an expression").at(item.column.expr.span())
+            );
+        };
+        if item.column.options.asc == Some(false) || item.column.options.nulls_first == Some(true) {
+            return Err(SqlError::unsupported("a descending or NULLS FIRST index column")
+                .with_hint("An ascending index serves descending reads as well.")
+                .at(ident.span));
+        }
+        let name = names::folded(ident);
+        let position = table.column_position(&name).ok_or_else(|| {
+            SqlError::new(
+                state::UNKNOWN_COLUMN,
+                format!("column \"{name}\" named in key does not exist"),
+            )
+            .at(ident.span)
+        })?;
+        let column = u16::try_from(position).unwrap_or(u16::MAX);
+        if columns.contains(&column) {
+            return Err(SqlError::new(
+                state::DUPLICATE_COLUMN,
+                format!("column \"{name}\" appears twice in a key"),
+            )
+            .at(ident.span));
+        }
+        columns.push(column);
+    }
+    Ok(columns)
+}
+
+fn refuse_table_clauses(create: &ast::CreateTable) -> Result<(), SqlError> {
+    let refused = [
+        (create.temporary, "a temporary table"),
+        (create.query.is_some(), "CREATE TABLE AS"),
+        (create.like.is_some(), "CREATE TABLE LIKE"),
+        (create.inherits.is_some(), "INHERITS"),
+        (create.partition_by.is_some() || create.partition_of.is_some(), "a partitioned table"),
+        (create.or_replace, "CREATE OR REPLACE TABLE"),
+        (create.external, "an external table"),
+        (create.on_commit.is_some(), "ON COMMIT"),
+    ];
+    match refused.iter().find(|(written, _)| *written) {
+        Some((_, what)) => Err(SqlError::unsupported(what).at(names::span(&create.name))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,135 @@
+//! COPY between the byte format and tables: fields are read as their columns' types and inserted.
+
+use crate::{
+    bind::Binder,
+    copy::CopyFields,
+    error::{SqlError, state},
+    eval::{Env, Values, eval},
+    execute::{ExecContext, ExecError, Executor, RowSink, Run},
+    names,
+    parse::{CopySource, CopyStatement, Statement},
+    plan::{InsertPlan, InsertSource},
+    text,
+    types::Type,
+};
+use std::collections::BTreeSet;
+use understudy_store::{Catalog, Txn, Value};
+
+/// COPY FROM, ready to take lines.
+#[derive(Debug, Clone)]
+pub struct CopyIn {
+    plan: InsertPlan,
+    /// Table columns in the order of the fields.
+    targets: Vec<usize>,
+    /// The catalog's version it was planned for.
+    pub catalog_version: u64,
+}
+
+/// Rows come out of no INSERT without RETURNING.
+struct NoRows;
+
+impl RowSink for NoRows {
+    fn row(&mut self, _: &[Value]) {}
+    fn notice(&mut self, _: String) {}
+}
+
+impl CopyIn {
+    /// Binds the target of a COPY FROM.
+    ///
+    /// # Errors
+    /// 42P01, 42703 and the like.
+    pub fn new(catalog: &Catalog, copy: &CopyStatement) -> Result<CopyIn, SqlError> {
+        let CopySource::Table { name, columns } = &copy.source else {
+            return Err(SqlError::internal("COPY FROM takes a table"));
+        };
+        let (plan, targets) = Binder::new(catalog, &[]).copy_target(name, columns)?;
+        Ok(CopyIn { plan, targets, catalog_version: catalog.version })
+    }
+
+    /// How many fields a line has.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Inserts one line's fields.
+    ///
+    /// # Errors
+    /// 22P04 for a wrong number of fields, 22P02 and the like for a field; [`ExecError::Blocked`] as for any
+    /// insert. The line is not inserted then.
+    pub fn insert(
+        &self,
+        fields: &CopyFields,
+        context: &ExecContext<'_>,
+        txn: &mut Txn,
+    ) -> Result<(), ExecError> {
+        let values = self.typed(fields, context)?;
+        let run = Run::new(context);
+        let InsertSource::Query { exprs, .. } = &self.plan.source else {
+            return Err(SqlError::internal("COPY FROM has no row").into());
+        };
+        let row = {
+            let env = Env::new(&run, txn);
+            let row: Result<Vec<Value>, SqlError> =
+                exprs.iter().map(|expr| eval(expr, &Values(&values), &env)).collect();
+            row?
+        };
+        let mut sink = NoRows;
+        let mut executor = Executor { run: &run, txn, sink: &mut sink };
+        executor.insert_row(&self.plan, row, &mut BTreeSet::new())?;
+        Ok(())
+    }
+
+    fn typed(
+        &self,
+        fields: &CopyFields,
+        context: &ExecContext<'_>,
+    ) -> Result<Vec<Value>, SqlError> {
+        let table = &self.plan.table;
+        if fields.len() > self.targets.len() {
+            return Err(SqlError::new(state::BAD_COPY, "extra data after last expected column"));
+        }
+        if let Some(missing) = self.targets.get(fields.len()) {
+            let column = &table.columns[*missing].name;
+            let message = format!("missing data for column \"{column}\"");
+            return Err(SqlError::new(state::BAD_COPY, message));
+        }
+        let zone = context.session.settings.zone_offset();
+        let typed = fields.iter().zip(&self.targets).map(|(field, target)| match field {
+            None => Ok(Value::Null),
+            Some(field) => {
+                let ty = Type::of(table.columns[*target].data_type);
+                text::parse_value(ty, field, zone)
+            }
+        });
+        typed.collect()
+    }
+
+    /// Where an error happened, as PostgreSQL's CONTEXT says it.
+    #[must_use]
+    pub fn place(&self, line: u64) -> String {
+        format!("COPY {}, line {line}", self.plan.table.name)
+    }
+}
+
+/// The query whose rows COPY … TO writes.
+///
+/// # Errors
+/// 42601 when the source cannot be read.
+pub fn copy_out_query(copy: &CopyStatement) -> Result<Statement, SqlError> {
+    match &copy.source {
+        CopySource::Query(query) => Ok(Statement::Sql(std::sync::Arc::clone(query))),
+        CopySource::Table { name, columns } => {
+            let list = if columns.is_empty() {
+                "*".to_owned()
+            } else {
+                let quoted: Vec<String> =
+                    columns.iter().map(|column| names::quoted(column)).collect();
+                quoted.join(", ")
+            };
+            let text = format!("SELECT {list} FROM {name}");
+            let mut statements = crate::parse::parse(&text)?;
+            statements.pop().ok_or_else(|| SqlError::internal("a COPY without a query"))
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Definitions done: each is a call of the store, recorded in the same transaction.
+
+use super::{CommandTag, ExecError, Executor, refused};
+use crate::{
+    definition::{AlterStep, Definition},
+    error::{SqlError, state},
+    eval::{Env, NoColumns, RowTuple, eval, truth},
+    expr::Expr,
+};
+use std::sync::Arc;
+use understudy_store::{IndexDef, TableDef, View};
+
+impl Executor<'_, '_> {
+    /// Does a definition.
+    pub(super) fn define(
+        &mut self,
+        definition: &Definition,
+        command: &'static str,
+    ) -> Result<CommandTag, ExecError> {
+        let store = self.run.context.store;
+        match definition {
+            Definition::CreateTable(table) => {
+                store.create_table(self.txn, table.clone()).map_err(refused)?;
+            }
+            Definition::Skip(notices) => self.notices(notices),
+            Definition::DropTables { tables, notices } => {
+                self.notices(notices);
+                for table in tables {
+                    store.drop_table(self.txn, table.id).map_err(refused)?;
+                }
+            }
+            Definition::DropIndexes { indexes, notices } => {
+                self.notices(notices);
+                for index in indexes {
+                    store.drop_index(self.txn, *index).map_err(refused)?;
+                }
+            }
+            Definition::Truncate(tables) => {
+                for table in tables {
+                    store.truncate(self.txn, table.id).map_err(refused)?;
+                }
+            }
+            Definition::CreateIndex { table, index } => {
+                store.add_index(self.txn, table.id, index.clone()).map_err(index_refused)?;
+            }
+            Definition::AlterTable { table, steps } => {
+                for step in steps {
+                    // Each step sees what the steps before it made of the table.
+                    let current = self.txn.catalog().table_by_id(table.id).cloned();
+                    let current = current.unwrap_or_else(|| Arc::clone(table));
+                    self.alter(&current, step)?;
+                }
+            }
+        }
+        Ok(CommandTag::plain(command))
+    }
+
+    fn notices(&mut self, notices: &[String]) {
+        for notice in notices {
+            self.sink.notice(notice.clone());
+        }
+    }
+
+    fn alter(&mut self, table: &Arc<TableDef>, step: &AlterStep) -> Result<(), ExecError> {
+        let store = self.run.context.store;
+        let mut changed = (**table).clone();
+        match step {
+            AlterStep::AddColumn { column, fill } => {
+                let mut column = column.clone();
+                if let Some(fill) = fill {
+                    let env = Env::new(self.run, self.txn);
+                    column = column.filled_with(&eval(fill, &NoColumns, &env)?);
+                }
+                let empty = || store.scan(self.txn, View::ForUpdate, table.id).next().is_none();
+                if column.not_null && column.fill.is_none() && !empty() {
+                    return Err(has_nulls(&column.name, &table.name).into());
+                }
+                changed.columns.push(column);
+            }
+            AlterStep::AddIndex(index) => {
+                if index.is_primary_key {
+                    self.no_nulls(table, index)?;
+                    for column in &index.columns {
+                        changed.columns[usize::from(*column)].not_null = true;
+                    }
+                    if changed != **table {
+                        store.alter_table(self.txn, changed).map_err(refused)?;
+                    }
+                }
+                store.add_index(self.txn, table.id, index.clone()).map_err(index_refused)?;
+                return Ok(());
+            }
+            AlterStep::AddCheck { text, name, predicate } => {
+                self.holds_for_all(table, name, predicate)?;
+                changed.checks.push(text.clone());
+            }
+            AlterStep::DropCheck(text) => changed.checks.retain(|check| check != text),
+            AlterStep::DropIndex(index) => {
+                store.drop_index(self.txn, *index).map_err(refused)?;
+                return Ok(());
+            }
+            AlterStep::SetNotNull(column) => {
+                self.column_has_no_nulls(table, *column)?;
+                changed.columns[*column].not_null = true;
+            }
+            AlterStep::DropNotNull(column) => changed.columns[*column].not_null = false,
+            AlterStep::SetDefault(column, default) => {
+                changed.columns[*column].default.clone_from(default);
+            }
+            AlterStep::RenameColumn(column, name) => changed.columns[*column].name.clone_from(name),
+            AlterStep::RenameTable(name) => changed.name.clone_from(name),
+            AlterStep::Nothing => return Ok(()),
+        }
+        store.alter_table(self.txn, changed).map_err(refused)
+    }
+
+    fn no_nulls(&self, table: &TableDef, index: &IndexDef) -> Result<(), ExecError> {
+        index
+            .columns
+            .iter()
+            .try_for_each(|column| self.column_has_no_nulls(table, usize::from(*column)))
+    }
+
+    fn column_has_no_nulls(&self, table: &TableDef, column: usize) -> Result<(), ExecError> {
+        let mut rows = self.run.context.store.scan(self.txn, View::ForUpdate, table.id);
+        if rows.any(|(_, row)| row.column_ref(table, column).is_null()) {
+            return Err(has_nulls(&table.columns[column].name, &table.name).into());
+        }
+        Ok(())
+    }
+
+    fn holds_for_all(
+        &self,
+        table: &TableDef,
+        name: &str,
+        predicate: &Expr,
+    ) -> Result<(), ExecError> {
+        let env = Env::new(self.run, self.txn);
+        for (id, row) in self.run.context.store.scan(self.txn, View::ForUpdate, table.id) {
+            if truth(predicate, &RowTuple { table, id, row: &row }, &env)? == Some(false) {
+                return Err(SqlError::new(
+                    state::CHECK,
+                    format!(
+                        "check constraint \"{name}\" of relation \"{}\" is violated by some row",
+                        table.name
+                    ),
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_nulls(column: &str, table: &str) -> SqlError {
+    SqlError::new(
+        state::NOT_NULL,
+        format!("column \"{column}\" of relation \"{table}\" contains null values"),
+    )
+}
+
+/// A duplicate while an index is built is worded differently.
+fn index_refused(error: understudy_store::WriteError) -> ExecError {
+    let understudy_store::WriteError::UniqueViolation { index, key, .. } = &error else {
+        return refused(error);
+    };
+    ExecError::Sql(
+        SqlError::new(state::UNIQUE, format!("could not create unique index \"{index}\""))
+            .with_detail(format!("Key {key} is duplicated.")),
+    )
+}

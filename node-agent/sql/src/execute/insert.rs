@@ -1,0 +1,190 @@
+//! INSERT, ON CONFLICT, and the rows of COPY FROM.
+
+use super::{CommandTag, ExecError, Executor, query, refused};
+use crate::{
+    error::{SqlError, state},
+    eval::{Env, NoColumns, Pair, Values, eval, is_true},
+    plan::{Check, ConflictUpdate, InsertPlan, InsertSource},
+};
+use std::collections::BTreeSet;
+use understudy_store::{Row, RowId, TableDef, Value, View};
+
+impl Executor<'_, '_> {
+    /// Runs an INSERT.
+    pub(super) fn insert(&mut self, plan: &InsertPlan) -> Result<CommandTag, ExecError> {
+        let mut touched = BTreeSet::new();
+        let mut count = 0;
+        match &plan.source {
+            InsertSource::Rows(rows) => {
+                for exprs in rows {
+                    let values = {
+                        let env = Env::new(self.run, self.txn);
+                        let values: Result<Vec<Value>, SqlError> =
+                            exprs.iter().map(|expr| eval(expr, &NoColumns, &env)).collect();
+                        values?
+                    };
+                    count += u64::from(self.insert_row(plan, values, &mut touched)?);
+                }
+            }
+            InsertSource::Query { node, exprs } => {
+                // The query is read to its end first: it must not see the rows it inserts.
+                let rows = {
+                    let env = Env::new(self.run, self.txn);
+                    let mut rows = Vec::new();
+                    query::run(node, &env, &mut |tuple| {
+                        let row: Result<Vec<Value>, SqlError> =
+                            exprs.iter().map(|expr| eval(expr, tuple, &env)).collect();
+                        rows.push(row?);
+                        Ok(query::Flow::More)
+                    })?;
+                    rows
+                };
+                for values in rows {
+                    count += u64::from(self.insert_row(plan, values, &mut touched)?);
+                }
+            }
+        }
+        Ok(CommandTag::counted("INSERT", count))
+    }
+
+    /// Inserts one row, or does what ON CONFLICT says; whether a row was inserted or updated.
+    pub(crate) fn insert_row(
+        &mut self,
+        plan: &InsertPlan,
+        values: Vec<Value>,
+        touched: &mut BTreeSet<RowId>,
+    ) -> Result<bool, ExecError> {
+        self.check_row(&plan.table, &plan.checks, &values)?;
+        if let Some(on_conflict) = &plan.on_conflict
+            && let Some((id, existing)) = self.conflicting(plan, &values)
+        {
+            return match &on_conflict.update {
+                None => Ok(false),
+                Some(update) => {
+                    if touched.contains(&id) {
+                        return Err(SqlError::new(
+                            state::CARDINALITY_VIOLATION,
+                            "ON CONFLICT DO UPDATE command cannot affect row a second time",
+                        )
+                        .with_hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values.")
+                        .into());
+                    }
+                    touched.insert(id);
+                    self.update_conflicting(plan, update, (id, &existing), &values)
+                }
+            };
+        }
+        let row = Row::encode(&values);
+        let id = self.run.context.store.insert(self.txn, plan.table.id, row).map_err(refused)?;
+        if plan.on_conflict.is_some() {
+            touched.insert(id);
+        }
+        self.return_row(&plan.returning, &values)?;
+        Ok(true)
+    }
+
+    /// The row that has one of the proposed row's arbiter keys.
+    fn conflicting(&self, plan: &InsertPlan, values: &[Value]) -> Option<(RowId, Row)> {
+        let arbiters = plan.on_conflict.iter().flat_map(|conflict| &conflict.arbiters);
+        arbiters.into_iter().find_map(|arbiter| {
+            let index = plan.table.indexes.iter().find(|index| index.id == *arbiter)?;
+            let key: Vec<Value> =
+                index.columns.iter().map(|column| values[usize::from(*column)].clone()).collect();
+            if key.iter().any(Value::is_null) {
+                return None;
+            }
+            self.run.context.store.lookup_one(self.txn, View::ForUpdate, *arbiter, &key)
+        })
+    }
+
+    fn update_conflicting(
+        &mut self,
+        plan: &InsertPlan,
+        update: &ConflictUpdate,
+        (id, existing): (RowId, &Row),
+        proposed: &[Value],
+    ) -> Result<bool, ExecError> {
+        let old = existing.values(&plan.table);
+        let changes = {
+            let env = Env::new(self.run, self.txn);
+            let (left, right) = (Values(&old), Values(proposed));
+            let pair = Pair {
+                left: Some(&left),
+                right: Some(&right),
+                left_width: plan.table.columns.len(),
+            };
+            if let Some(predicate) = &update.predicate
+                && !is_true(predicate, &pair, &env)?
+            {
+                return Ok(false);
+            }
+            let mut changes = Vec::with_capacity(update.assignments.len());
+            for (column, expr) in &update.assignments {
+                changes.push((*column, eval(expr, &pair, &env)?));
+            }
+            changes
+        };
+        let new = existing.replace(&plan.table, &changes);
+        let values = new.values(&plan.table);
+        self.check_row(&plan.table, &plan.checks, &values)?;
+        self.run.context.store.update(self.txn, plan.table.id, id, new).map_err(refused)?;
+        self.return_row(&plan.returning, &values)?;
+        Ok(true)
+    }
+
+    /// NOT NULL and CHECK.
+    pub(super) fn check_row(
+        &self,
+        table: &TableDef,
+        checks: &[Check],
+        values: &[Value],
+    ) -> Result<(), ExecError> {
+        let missing = table
+            .columns
+            .iter()
+            .zip(values)
+            .find(|(column, value)| column.not_null && value.is_null());
+        if let Some((column, _)) = missing {
+            return Err(SqlError::new(
+                state::NOT_NULL,
+                format!(
+                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+                    column.name, table.name
+                ),
+            )
+            .with_detail(self.failing_row(values))
+            .into());
+        }
+        let env = Env::new(self.run, self.txn);
+        for check in checks {
+            // A check that is unknown is not violated.
+            if crate::eval::truth(&check.predicate, &Values(values), &env)? == Some(false) {
+                return Err(SqlError::new(
+                    state::CHECK,
+                    format!(
+                        "new row for relation \"{}\" violates check constraint \"{}\"",
+                        table.name, check.name
+                    ),
+                )
+                .with_detail(self.failing_row(values))
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn failing_row(&self, values: &[Value]) -> String {
+        let zone = self.run.context.session.settings.zone_offset();
+        let shown: Vec<String> = values
+            .iter()
+            .map(|value| {
+                if value.is_null() {
+                    "null".to_owned()
+                } else {
+                    crate::text::shown(value.as_ref(), false, zone).into_owned()
+                }
+            })
+            .collect();
+        format!("Failing row contains ({}).", shown.join(", "))
+    }
+}

@@ -1,0 +1,326 @@
+//! Execution of prepared statements against the store.
+//!
+//! Everything is synchronous. A row or table held by another transaction ends the execution with
+//! [`ExecError::Blocked`]; the session undoes the statement, waits and executes it again, so an execution has no
+//! effects outside the transaction.
+
+mod change;
+mod define;
+mod insert;
+mod join;
+pub(crate) mod query;
+mod rows;
+
+use crate::{
+    error::{SqlError, state},
+    eval::{Env, NoColumns, Values, compare_values, eval},
+    expr::Expr,
+    plan::{Plan, SortKey},
+    prepared::Prepared,
+    settings::SessionInfo,
+};
+use std::{
+    cell::{Cell, RefCell},
+    cmp::Ordering,
+    collections::BTreeMap,
+    fmt,
+    rc::Rc,
+};
+use understudy_store::{Store, Txn, TxnId, Value, WriteError};
+use understudy_types::Lsn;
+
+/// What an execution is given from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct ExecContext<'a> {
+    /// Where the data is.
+    pub store: &'a Store,
+    /// Values of `$1`, `$2`, …, of the types of [`Prepared::params`].
+    pub params: &'a [Value],
+    /// When the transaction began (`now()`), microseconds since 2000-01-01 UTC.
+    pub transaction_micros: i64,
+    /// When the statement began.
+    pub statement_micros: i64,
+    /// Where `random()` and `gen_random_uuid()` start; from a good source of randomness.
+    pub seed: u64,
+    /// User, database, settings.
+    pub session: &'a SessionInfo,
+}
+
+/// Why an execution ended without a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecError {
+    /// The statement failed.
+    Sql(SqlError),
+    /// Somebody else holds what the statement needs: undo, wait for `on`, execute again.
+    Blocked {
+        /// For `Store::wait`.
+        on: TxnId,
+    },
+}
+
+impl From<SqlError> for ExecError {
+    fn from(error: SqlError) -> ExecError {
+        ExecError::Sql(error)
+    }
+}
+
+impl fmt::Display for ExecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExecError::Sql(error) => error.fmt(f),
+            ExecError::Blocked { on } => write!(f, "blocked by transaction {on}"),
+        }
+    }
+}
+
+impl std::error::Error for ExecError {}
+
+/// The end of a statement: what CommandComplete says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandTag {
+    /// `SELECT`, `UPDATE`, `CREATE TABLE`, …
+    pub command: &'static str,
+    /// Rows, for the commands that count them.
+    pub rows: Option<u64>,
+}
+
+impl CommandTag {
+    pub(crate) const fn plain(command: &'static str) -> CommandTag {
+        CommandTag { command, rows: None }
+    }
+
+    pub(crate) const fn counted(command: &'static str, rows: u64) -> CommandTag {
+        CommandTag { command, rows: Some(rows) }
+    }
+}
+
+impl fmt::Display for CommandTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.command, self.rows) {
+            ("INSERT", Some(rows)) => write!(f, "INSERT 0 {rows}"),
+            (command, Some(rows)) => write!(f, "{command} {rows}"),
+            (command, None) => f.write_str(command),
+        }
+    }
+}
+
+/// A whole result in hand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// What CommandComplete says.
+    pub tag: CommandTag,
+    /// Rows of [`Prepared::columns`].
+    pub rows: Vec<Vec<Value>>,
+    /// NOTICEs for the client.
+    pub notices: Vec<String>,
+}
+
+/// Takes result rows one by one, so that they need not be kept.
+pub trait RowSink {
+    /// One row; the values are only lent.
+    fn row(&mut self, values: &[Value]);
+    /// A NOTICE.
+    fn notice(&mut self, message: String);
+}
+
+#[derive(Default)]
+struct Collected {
+    rows: Vec<Vec<Value>>,
+    notices: Vec<String>,
+}
+
+impl RowSink for Collected {
+    fn row(&mut self, values: &[Value]) {
+        self.rows.push(values.to_vec());
+    }
+
+    fn notice(&mut self, message: String) {
+        self.notices.push(message);
+    }
+}
+
+/// One execution: the context and what is kept for its duration.
+pub(crate) struct Run<'a> {
+    pub(crate) context: &'a ExecContext<'a>,
+    /// State of the random functions.
+    pub(crate) random: Cell<u64>,
+    /// Results of uncorrelated subqueries, by slot.
+    pub(crate) kept: RefCell<BTreeMap<usize, Rc<Vec<Vec<Value>>>>>,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(context: &'a ExecContext<'a>) -> Run<'a> {
+        Run { context, random: Cell::new(context.seed), kept: RefCell::default() }
+    }
+}
+
+/// Executes a statement and keeps its rows.
+///
+/// # Errors
+/// See [`ExecError`]; the transaction holds whatever the statement did so far.
+pub fn execute(
+    prepared: &Prepared,
+    context: &ExecContext<'_>,
+    txn: &mut Txn,
+) -> Result<Outcome, ExecError> {
+    let mut sink = Collected::default();
+    let tag = execute_into(prepared, context, txn, &mut sink)?;
+    Ok(Outcome { tag, rows: sink.rows, notices: sink.notices })
+}
+
+/// Executes a statement and hands its rows on as they come. Rows of a statement that fails later
+/// have been handed on already.
+///
+/// # Errors
+/// See [`ExecError`]; the transaction holds whatever the statement did so far.
+pub fn execute_into(
+    prepared: &Prepared,
+    context: &ExecContext<'_>,
+    txn: &mut Txn,
+    sink: &mut dyn RowSink,
+) -> Result<CommandTag, ExecError> {
+    if !prepared.is_current(txn.catalog()) {
+        return Err(SqlError::new(state::NOT_IN_STATE, "the plan is older than the catalog").into());
+    }
+    let run = Run::new(context);
+    let mut executor = Executor { run: &run, txn, sink };
+    executor.plan(&prepared.plan, prepared.command)
+}
+
+/// The pieces that every plan needs.
+pub(crate) struct Executor<'a, 'b> {
+    pub(crate) run: &'a Run<'a>,
+    pub(crate) txn: &'b mut Txn,
+    pub(crate) sink: &'b mut dyn RowSink,
+}
+
+impl Executor<'_, '_> {
+    fn plan(&mut self, plan: &Plan, command: &'static str) -> Result<CommandTag, ExecError> {
+        match plan {
+            Plan::Query(query) => {
+                let mut count = 0;
+                let sink = &mut *self.sink;
+                let env = Env::new(self.run, self.txn);
+                query::each(&query.node, &env, query.types.len(), &mut |values| {
+                    count += 1;
+                    sink.row(values);
+                    Ok(query::Flow::More)
+                })?;
+                Ok(CommandTag::counted("SELECT", count))
+            }
+            Plan::Locking(plan) => self.lock(plan),
+            Plan::Insert(plan) => self.insert(plan),
+            Plan::Change(plan) => self.change(plan),
+            Plan::Definition(definition) => self.define(definition, command),
+            Plan::Explain { lines, run } => {
+                for line in lines {
+                    self.sink.row(&[Value::text(line.as_str())]);
+                }
+                if let Some(plan) = run {
+                    let tag = {
+                        let mut silent = Collected::default();
+                        let mut inner =
+                            Executor { run: self.run, txn: self.txn, sink: &mut silent };
+                        inner.plan(plan, command)?
+                    };
+                    self.sink.row(&[Value::text(format!("Executed: {tag}"))]);
+                }
+                Ok(CommandTag::plain("EXPLAIN"))
+            }
+            Plan::Show(name) => self.show(name.as_deref()),
+            Plan::Nothing => Ok(CommandTag::plain(command)),
+            Plan::Session => {
+                Err(SqlError::internal(format!("{command} belongs to the session")).into())
+            }
+        }
+    }
+
+    fn show(&mut self, name: Option<&str>) -> Result<CommandTag, ExecError> {
+        let session = self.run.context.session;
+        match name {
+            Some(name) => self.sink.row(&[Value::text(session.show(name)?)]),
+            None => {
+                for (name, value, about) in session.show_all() {
+                    self.sink.row(&[Value::text(name), Value::text(value), Value::text(about)]);
+                }
+            }
+        }
+        Ok(CommandTag::plain("SHOW"))
+    }
+
+    /// Hands a RETURNING row on.
+    fn return_row(&mut self, returning: &[Expr], values: &[Value]) -> Result<(), ExecError> {
+        if returning.is_empty() {
+            return Ok(());
+        }
+        let env = Env::new(self.run, self.txn);
+        let row: Result<Vec<Value>, SqlError> =
+            returning.iter().map(|expr| eval(expr, &Values(values), &env)).collect();
+        self.sink.row(&row?);
+        Ok(())
+    }
+}
+
+/// Evaluates expressions without columns.
+pub(crate) fn constants(exprs: &[Expr], env: &Env<'_>) -> Result<Vec<Value>, SqlError> {
+    exprs.iter().map(|expr| eval(expr, &NoColumns, env)).collect()
+}
+
+/// Orders two lists of sort keys' values.
+pub(crate) fn compare_keys(keys: &[SortKey], left: &[Value], right: &[Value]) -> Ordering {
+    for (key, (a, b)) in keys.iter().zip(left.iter().zip(right)) {
+        let ordering = match (a.is_null(), b.is_null()) {
+            (true, true) => Ordering::Equal,
+            (true, false) if key.nulls_first => Ordering::Less,
+            (true, false) => Ordering::Greater,
+            (false, true) if key.nulls_first => Ordering::Greater,
+            (false, true) => Ordering::Less,
+            (false, false) if key.descending => compare_values(b.as_ref(), a.as_ref()),
+            (false, false) => compare_values(a.as_ref(), b.as_ref()),
+        };
+        if ordering.is_ne() {
+            return ordering;
+        }
+    }
+    Ordering::Equal
+}
+
+/// A refusal of the store in SQL's words.
+pub(crate) fn refused(error: WriteError) -> ExecError {
+    let sql = match error {
+        WriteError::Blocked { on } => return ExecError::Blocked { on },
+        WriteError::UniqueViolation { index, key, depends } => {
+            let mut sql = SqlError::new(
+                state::UNIQUE,
+                format!("duplicate key value violates unique constraint \"{index}\""),
+            )
+            .with_detail(format!("Key {key} already exists."));
+            sql.depends_lsn = (depends > Lsn::ZERO).then_some(depends);
+            sql
+        }
+        WriteError::Serialization | WriteError::RowGone { .. } => SqlError::new(
+            state::SERIALIZATION,
+            "could not serialize access due to concurrent update",
+        )
+        .with_hint("The transaction might succeed if retried."),
+        WriteError::OutOfMemory { pool, requested, used, limit } => {
+            SqlError::new(state::OUT_OF_MEMORY, "out of memory").with_detail(format!(
+                "{requested} bytes of {pool} memory were asked for; {used} of {limit} are in use."
+            ))
+        }
+        WriteError::NotNull { table, column } => SqlError::new(
+            state::NOT_NULL,
+            format!(
+                "null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"
+            ),
+        ),
+        WriteError::Missing { what } => {
+            SqlError::new(state::UNKNOWN_TABLE, format!("{what} does not exist"))
+        }
+        WriteError::AlreadyExists { what } => {
+            SqlError::new(state::DUPLICATE_TABLE, format!("{what} already exists"))
+        }
+        WriteError::InvalidDefinition { reason } => SqlError::new(state::BAD_TABLE, reason),
+    };
+    ExecError::Sql(sql)
+}

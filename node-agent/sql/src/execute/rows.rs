@@ -1,0 +1,137 @@
+//! Reading a table by its access path.
+
+use super::query::Flow;
+use crate::{
+    aggregate::Sortable,
+    error::SqlError,
+    eval::{Env, NoColumns, RowTuple, eval, is_true},
+    expr::Expr,
+    plan::{Access, Reading, TableNode},
+};
+use std::{collections::BTreeSet, ops::Bound};
+use understudy_store::{Direction, IndexId, KeyBounds, Row, RowId, Store, Txn, Value, View};
+
+/// Takes rows.
+type RowConsumer<'a> = dyn FnMut(&RowTuple<'_>) -> Result<Flow, SqlError> + 'a;
+
+/// Reads the rows that the node's access finds and its filter keeps.
+pub(crate) fn table(
+    node: &TableNode,
+    env: &Env<'_>,
+    consume: &mut RowConsumer<'_>,
+) -> Result<Flow, SqlError> {
+    let txn = env.transaction()?;
+    let store = env.run.context.store;
+    let view = match node.reading {
+        Reading::Snapshot => View::Committed,
+        Reading::Target => View::ForUpdate,
+    };
+    let mut reader = Reader { node, env, consume };
+    match &node.access {
+        Access::Scan => reader.all(store.scan(txn, view, node.table.id)),
+        Access::Key { index, key } => {
+            let key = keys(key, env)?;
+            if key.iter().any(Value::is_null) {
+                return Ok(Flow::More);
+            }
+            reader.by_key((store, txn, view), *index, &key)
+        }
+        Access::KeyList { index, keys: list } => {
+            let wanted: BTreeSet<Sortable> = keys(list, env)?
+                .into_iter()
+                .filter(|key| !key.is_null())
+                .map(|key| Sortable(vec![key]))
+                .collect();
+            for Sortable(key) in wanted {
+                if reader.by_key((store, txn, view), *index, &key)? == Flow::Enough {
+                    return Ok(Flow::Enough);
+                }
+            }
+            Ok(Flow::More)
+        }
+        Access::Range { index, equal, lower, upper, direction } => {
+            match bounds(equal, (lower, upper), env)? {
+                Some(bounds) => reader.all(store.range(txn, view, *index, &bounds, *direction)),
+                None => Ok(Flow::More),
+            }
+        }
+    }
+}
+
+struct Reader<'a, 'b> {
+    node: &'a TableNode,
+    env: &'a Env<'a>,
+    consume: &'a mut RowConsumer<'b>,
+}
+
+impl Reader<'_, '_> {
+    fn by_key(
+        &mut self,
+        (store, txn, view): (&Store, &Txn, View),
+        index: IndexId,
+        key: &[Value],
+    ) -> Result<Flow, SqlError> {
+        let def = self.node.table.indexes.iter().find(|candidate| candidate.id == index);
+        if def.is_some_and(|def| def.unique && def.columns.len() == key.len()) {
+            return match store.lookup_one(txn, view, index, key) {
+                Some((id, row)) => self.row(id, &row),
+                None => Ok(Flow::More),
+            };
+        }
+        let bounds = KeyBounds::equal(key.to_vec());
+        self.all(store.range(txn, view, index, &bounds, Direction::Ascending))
+    }
+
+    fn all(&mut self, rows: impl Iterator<Item = (RowId, Row)>) -> Result<Flow, SqlError> {
+        for (id, row) in rows {
+            if self.row(id, &row)? == Flow::Enough {
+                return Ok(Flow::Enough);
+            }
+        }
+        Ok(Flow::More)
+    }
+
+    fn row(&mut self, id: RowId, row: &Row) -> Result<Flow, SqlError> {
+        let tuple = RowTuple { table: &self.node.table, id, row };
+        if let Some(filter) = &self.node.filter
+            && !is_true(filter, &tuple, self.env)?
+        {
+            return Ok(Flow::More);
+        }
+        (self.consume)(&tuple)
+    }
+}
+
+fn keys(exprs: &[Expr], env: &Env<'_>) -> Result<Vec<Value>, SqlError> {
+    exprs.iter().map(|expr| eval(expr, &NoColumns, env)).collect()
+}
+
+/// The bounds of a range; None when a null makes it empty.
+fn bounds(
+    equal: &[Expr],
+    (lower, upper): (&Bound<Expr>, &Bound<Expr>),
+    env: &Env<'_>,
+) -> Result<Option<KeyBounds>, SqlError> {
+    let prefix = keys(equal, env)?;
+    let mut null = prefix.iter().any(Value::is_null);
+    let mut bound = |bound: &Bound<Expr>| -> Result<Bound<Vec<Value>>, SqlError> {
+        let (expr, included) = match bound {
+            Bound::Included(expr) => (expr, true),
+            Bound::Excluded(expr) => (expr, false),
+            Bound::Unbounded if prefix.is_empty() => return Ok(Bound::Unbounded),
+            Bound::Unbounded => return Ok(Bound::Included(prefix.clone())),
+        };
+        let value = eval(expr, &NoColumns, env)?;
+        null |= value.is_null();
+        let mut key = prefix.clone();
+        key.push(value);
+        Ok(if included { Bound::Included(key) } else { Bound::Excluded(key) })
+    };
+    let (lower, mut upper_key) = (bound(lower)?, bound(upper)?);
+    // An open end after a lower bound must not reach the nulls, which sort last.
+    if matches!(upper, Bound::Unbounded) && prefix.is_empty() && !matches!(lower, Bound::Unbounded)
+    {
+        upper_key = Bound::Excluded(vec![Value::Null]);
+    }
+    Ok((!null).then_some(KeyBounds { lower, upper: upper_key }))
+}

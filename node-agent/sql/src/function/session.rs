@@ -1,0 +1,137 @@
+//! Functions about the session, the database and the catalog.
+
+use super::{Function, int, text};
+use crate::{
+    error::{SqlError, state},
+    eval::Env,
+    system,
+    types::{
+        self, Type,
+        Type::{Bool, Int4, Int8, Name, Oid, Text, Timestamptz, Unknown},
+    },
+};
+use understudy_store::Value;
+
+type Answer = Result<Value, SqlError>;
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    Function::new("version", &[], Text, |_, env| {
+        Ok(Value::text(env.run.context.session.version.as_str()))
+    }),
+    Function::new("current_database", &[], Name, |_, env| {
+        Ok(Value::text(env.run.context.session.database.as_str()))
+    }),
+    Function::new("current_catalog", &[], Name, |_, env| {
+        Ok(Value::text(env.run.context.session.database.as_str()))
+    }),
+    Function::new("current_user", &[], Name, user),
+    Function::new("session_user", &[], Name, user),
+    Function::new("user", &[], Name, user),
+    Function::new("current_role", &[], Name, user),
+    Function::new("current_schema", &[], Name, |_, _| Ok(Value::text("public"))),
+    Function::new("current_schemas", &[Bool], Text, |_, _| Ok(Value::text("{public}"))),
+    Function::new("pg_backend_pid", &[], Int4, |_, env| {
+        Ok(Value::Int(i64::from(env.run.context.session.backend_pid)))
+    }),
+    Function::new("pg_is_in_recovery", &[], Bool, |_, env| {
+        Ok(Value::Bool(env.run.context.session.in_recovery))
+    }),
+    Function::new("pg_postmaster_start_time", &[], Timestamptz, |_, env| {
+        Ok(Value::Timestamptz(env.run.context.session.started_micros))
+    }),
+    Function::new("current_setting", &[Text], Text, |v, env| setting(text(v, 0), false, env)),
+    Function::new("current_setting", &[Text, Bool], Text, |v, env| {
+        setting(text(v, 0), v[1] == Value::Bool(true), env)
+    }),
+    Function::new("pg_client_encoding", &[], Name, |_, _| Ok(Value::text("UTF8"))),
+    Function::new("pg_encoding_to_char", &[Int4], Name, |_, _| Ok(Value::text("UTF8"))),
+    Function::new("pg_typeof", &[Unknown], Text, |_, _| {
+        Err(SqlError::internal("pg_typeof was not bound"))
+    }),
+    Function::new("format_type", &[Oid, Int4], Text, format_type).taking_nulls(),
+    Function::new("pg_get_userbyid", &[Oid], Name, |v, env| {
+        Ok(Value::text(system::user_name(env, int(v, 0))?))
+    }),
+    Function::new("pg_table_is_visible", &[Oid], Bool, |_, _| Ok(Value::Bool(true))),
+    Function::new("pg_type_is_visible", &[Oid], Bool, |_, _| Ok(Value::Bool(true))),
+    Function::new("pg_function_is_visible", &[Oid], Bool, |_, _| Ok(Value::Bool(true))),
+    Function::new("pg_get_indexdef", &[Oid], Text, |v, env| {
+        system::index_definition(env, int(v, 0), 0)
+    }),
+    Function::new("pg_get_indexdef", &[Oid, Int4, Bool], Text, |v, env| {
+        system::index_definition(env, int(v, 0), int(v, 1))
+    }),
+    Function::new("pg_get_constraintdef", &[Oid], Text, |v, env| {
+        system::constraint_definition(env, int(v, 0))
+    }),
+    Function::new("pg_get_constraintdef", &[Oid, Bool], Text, |v, env| {
+        system::constraint_definition(env, int(v, 0))
+    }),
+    Function::new("pg_get_expr", &[Text, Oid], Text, |v, _| Ok(v[0].clone())),
+    Function::new("pg_get_expr", &[Text, Oid, Bool], Text, |v, _| Ok(v[0].clone())),
+    Function::new("pg_get_viewdef", &[Oid], Text, |_, _| Ok(Value::Null)),
+    Function::new("pg_get_viewdef", &[Oid, Bool], Text, |_, _| Ok(Value::Null)),
+    Function::new("pg_get_statisticsobjdef_columns", &[Oid], Text, |_, _| Ok(Value::Null)),
+    Function::new("pg_relation_is_publishable", &[Oid], Bool, |_, _| Ok(Value::Bool(false))),
+    Function::new("obj_description", &[Oid, Text], Text, |_, _| Ok(Value::Null)),
+    Function::new("col_description", &[Oid, Int4], Text, |_, _| Ok(Value::Null)),
+    Function::new("shobj_description", &[Oid, Text], Text, |_, _| Ok(Value::Null)),
+    Function::new("pg_tablespace_location", &[Oid], Text, |_, _| Ok(Value::text(""))),
+    Function::new("has_table_privilege", &[Oid, Text], Bool, |_, _| Ok(Value::Bool(true))),
+    Function::new("has_schema_privilege", &[Unknown, Text], Bool, |_, _| Ok(Value::Bool(true))),
+    Function::new("has_database_privilege", &[Unknown, Text], Bool, |_, _| Ok(Value::Bool(true))),
+    Function::new("array_to_string", &[Text, Text], Text, |v, _| {
+        let inner = text(v, 0).trim_start_matches('{').trim_end_matches('}');
+        Ok(Value::text(inner.replace(',', text(v, 1))))
+    }),
+    Function::new("pg_total_relation_size", &[Oid], Int8, relation_size),
+    Function::new("pg_relation_size", &[Oid], Int8, relation_size),
+    Function::new("pg_table_size", &[Oid], Int8, relation_size),
+    Function::new("pg_database_size", &[Unknown], Int8, |_, env| {
+        Ok(Value::Int(system::database_bytes(env)))
+    }),
+    Function::new("pg_size_pretty", &[Int8], Text, |v, _| Ok(Value::text(pretty(int(v, 0))))),
+];
+
+fn user(_: &[Value], env: &Env<'_>) -> Answer {
+    Ok(Value::text(env.run.context.session.user.as_str()))
+}
+
+fn setting(name: &str, lenient: bool, env: &Env<'_>) -> Answer {
+    let context = env.run.context;
+    match context.session.show(name) {
+        Ok(value) => Ok(Value::text(value)),
+        Err(_) if lenient => Ok(Value::Null),
+        Err(error) => Err(error),
+    }
+}
+
+fn format_type(values: &[Value], _: &Env<'_>) -> Answer {
+    let Value::Int(oid) = values[0] else { return Ok(Value::Null) };
+    let modifier = match values[1] {
+        Value::Int(modifier) => i32::try_from(modifier).unwrap_or(-1),
+        _ => -1,
+    };
+    let ty = u32::try_from(oid).ok().and_then(Type::from_oid);
+    Ok(Value::text(ty.map_or_else(|| "???".to_owned(), |ty| types::type_text(ty, modifier))))
+}
+
+fn relation_size(values: &[Value], env: &Env<'_>) -> Answer {
+    system::relation_bytes(env, int(values, 0)).map(Value::Int).ok_or_else(|| {
+        SqlError::new(
+            state::UNKNOWN_TABLE,
+            format!("could not open relation with OID {}", int(values, 0)),
+        )
+    })
+}
+
+fn pretty(bytes: i64) -> String {
+    let mut size = bytes;
+    for unit in ["bytes", "kB", "MB", "GB"] {
+        if size.abs() < 10_240 {
+            return format!("{size} {unit}");
+        }
+        size = (size + 512) / 1024;
+    }
+    format!("{size} TB")
+}

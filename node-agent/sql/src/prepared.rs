@@ -1,0 +1,194 @@
+//! Prepared statements: parsed, bound and planned once, executed many times.
+
+use crate::{
+    bind::{Binder, Scope},
+    error::{SqlError, state},
+    eval::{Env, NoColumns, eval},
+    execute::{ExecContext, Run},
+    explain,
+    parse::{CopySource, Statement, StatementKind},
+    plan::{Plan, ResultColumn},
+    types::Type,
+};
+use sqlparser::ast;
+use understudy_store::{Catalog, DataType, Value};
+
+/// A statement ready to run, as long as the catalog is the one it was planned for.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// What kind of work it is.
+    pub kind: StatementKind,
+    /// Types of `$1`, `$2`, …: declared, inferred, or text.
+    pub params: Vec<DataType>,
+    /// Columns of its rows; empty for statements without any.
+    pub columns: Vec<ResultColumn>,
+    /// The catalog's version it was planned for; an older plan must be prepared again.
+    pub catalog_version: u64,
+    pub(crate) command: &'static str,
+    pub(crate) plan: Plan,
+}
+
+impl Prepared {
+    /// Whether the plan still fits a catalog.
+    #[must_use]
+    pub fn is_current(&self, catalog: &Catalog) -> bool {
+        self.catalog_version == catalog.version
+    }
+
+    /// The command's name ("SELECT", "CREATE TABLE").
+    #[must_use]
+    pub fn command(&self) -> &'static str {
+        self.command
+    }
+}
+
+/// Binds and plans a statement. Statements of the session itself get a plan that only describes them;
+/// the session runs those.
+///
+/// # Errors
+/// Whatever is wrong with the statement's names and types, with its position.
+pub fn prepare(
+    catalog: &Catalog,
+    statement: &Statement,
+    hints: &[Option<DataType>],
+) -> Result<Prepared, SqlError> {
+    let binder = Binder::new(catalog, hints);
+    let (plan, columns) = plan(&binder, statement)?;
+    Ok(Prepared {
+        kind: statement.kind(),
+        params: binder.parameter_types(),
+        columns,
+        catalog_version: catalog.version,
+        command: statement.command(),
+        plan,
+    })
+}
+
+fn plan(binder: &Binder<'_>, statement: &Statement) -> Result<(Plan, Vec<ResultColumn>), SqlError> {
+    let text_column = |name: &str| ResultColumn::new(name, Type::Text);
+    match statement {
+        Statement::Sql(sql) => tree(binder, &sql.tree).map_err(|error| error.resolve(&sql.text)),
+        Statement::Explain { analyze, statement } => {
+            let (inner, _) = plan(binder, statement)?;
+            let lines = explain::lines(&inner);
+            let run = analyze.then(|| Box::new(inner));
+            Ok((Plan::Explain { lines, run }, vec![text_column("QUERY PLAN")]))
+        }
+        Statement::Show(name) if name == "all" => {
+            let columns = ["name", "setting", "description"].map(text_column).to_vec();
+            Ok((Plan::Show(None), columns))
+        }
+        Statement::Show(name) => Ok((Plan::Show(Some(name.clone())), vec![text_column(name)])),
+        Statement::Maintenance(_) => Ok((Plan::Nothing, Vec::new())),
+        Statement::Copy(copy) => match &copy.source {
+            CopySource::Query(query) => {
+                tree(binder, &query.tree).map_err(|error| error.resolve(&query.text))
+            }
+            CopySource::Table { .. } => Ok((Plan::Session, Vec::new())),
+        },
+        Statement::Begin(_)
+        | Statement::Commit { .. }
+        | Statement::Rollback { .. }
+        | Statement::Savepoint(_)
+        | Statement::ReleaseSavepoint(_)
+        | Statement::RollbackTo(_)
+        | Statement::SetTransaction { .. }
+        | Statement::Set { .. }
+        | Statement::Reset(_)
+        | Statement::Discard(_)
+        | Statement::Prepare { .. }
+        | Statement::Execute { .. }
+        | Statement::Deallocate(_)
+        | Statement::Unlisten
+        | Statement::Call { .. }
+        | Statement::User(_) => Ok((Plan::Session, Vec::new())),
+    }
+}
+
+fn tree(binder: &Binder<'_>, tree: &ast::Statement) -> Result<(Plan, Vec<ResultColumn>), SqlError> {
+    match tree {
+        ast::Statement::Query(query) if query.locks.is_empty() => {
+            let query = binder.top_query(query)?;
+            let columns = query.columns.clone();
+            Ok((Plan::Query(query), columns))
+        }
+        ast::Statement::Query(query) => {
+            let (plan, described) = binder.locking_query(query)?;
+            Ok((Plan::Locking(plan), described.columns))
+        }
+        ast::Statement::Insert(insert) => {
+            let (plan, columns) = binder.insert(insert)?;
+            Ok((Plan::Insert(plan), columns))
+        }
+        ast::Statement::Update(update) => {
+            let (plan, columns) = binder.update(update)?;
+            Ok((Plan::Change(plan), columns))
+        }
+        ast::Statement::Delete(delete) => {
+            let (plan, columns) = binder.delete(delete)?;
+            Ok((Plan::Change(plan), columns))
+        }
+        other => Ok((Plan::Definition(binder.definition(other)?), Vec::new())),
+    }
+}
+
+/// The values of EXECUTE's arguments, converted to the prepared statement's parameter types.
+///
+/// # Errors
+/// 42601 for a wrong count, else what evaluating or converting an argument gives.
+pub fn constant_arguments(
+    prepared: &Prepared,
+    arguments: &[ast::Expr],
+    context: &ExecContext<'_>,
+    catalog: &Catalog,
+) -> Result<Vec<Value>, SqlError> {
+    if arguments.len() != prepared.params.len() {
+        return Err(SqlError::new(
+            state::SYNTAX,
+            "wrong number of parameters for prepared statement",
+        )
+        .with_detail(format!(
+            "Expected {} parameters but got {}.",
+            prepared.params.len(),
+            arguments.len()
+        )));
+    }
+    let binder = Binder::new(catalog, &[]);
+    let scope = Scope::new(Vec::new(), None);
+    scope.clause.set("EXECUTE");
+    let run = Run::new(context);
+    let env = Env { run: &run, txn: None, outer: None, lateral: None };
+    arguments
+        .iter()
+        .zip(&prepared.params)
+        .map(|(argument, wanted)| {
+            let bound = binder.expr(argument, &scope)?;
+            let span = ast::Spanned::span(argument);
+            let expr = binder.assigned(bound, ("parameter", *wanted), span)?;
+            eval(&expr, &NoColumns, &env)
+        })
+        .collect()
+}
+
+/// The types of PREPARE's parameter list.
+///
+/// # Errors
+/// 42704 for an unknown type.
+pub fn declared_types(types: &[ast::DataType]) -> Result<Vec<Option<DataType>>, SqlError> {
+    types
+        .iter()
+        .map(|written| Ok(Some(crate::types::written_type(written)?.ty().storage())))
+        .collect()
+}
+
+/// A parameter's value from the wire's text form.
+///
+/// # Errors
+/// 22P02 and the like when the text is not of the type.
+pub fn parameter_from_text(
+    data_type: DataType,
+    text: &str,
+    zone_offset: i32,
+) -> Result<Value, SqlError> {
+    crate::text::parse_value(Type::of(data_type), text, zone_offset)
+}

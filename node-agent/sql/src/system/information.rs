@@ -1,0 +1,173 @@
+//! `information_schema`: tables, columns and keys, as the standard names them.
+
+use super::{Columns, View, catalog, text};
+use crate::{
+    error::SqlError,
+    eval::Env,
+    types::{
+        self, Type,
+        Type::{Int4, Name, Text},
+    },
+};
+use understudy_store::{DataType, Value};
+
+const TABLES: Columns = &[
+    ("table_catalog", Name),
+    ("table_schema", Name),
+    ("table_name", Name),
+    ("table_type", Text),
+    ("is_insertable_into", Text),
+];
+
+const COLUMNS: Columns = &[
+    ("table_catalog", Name),
+    ("table_schema", Name),
+    ("table_name", Name),
+    ("column_name", Name),
+    ("ordinal_position", Int4),
+    ("column_default", Text),
+    ("is_nullable", Text),
+    ("data_type", Text),
+    ("character_maximum_length", Int4),
+    ("numeric_precision", Int4),
+    ("numeric_scale", Int4),
+    ("udt_name", Name),
+    ("is_identity", Text),
+    ("is_generated", Text),
+];
+
+const KEY_COLUMNS: Columns = &[
+    ("constraint_catalog", Name),
+    ("constraint_schema", Name),
+    ("constraint_name", Name),
+    ("table_catalog", Name),
+    ("table_schema", Name),
+    ("table_name", Name),
+    ("column_name", Name),
+    ("ordinal_position", Int4),
+];
+
+const CONSTRAINTS: Columns = &[
+    ("constraint_catalog", Name),
+    ("constraint_schema", Name),
+    ("constraint_name", Name),
+    ("table_catalog", Name),
+    ("table_schema", Name),
+    ("table_name", Name),
+    ("constraint_type", Text),
+];
+
+const fn view(name: &'static str, columns: Columns, rows: super::Rows) -> View {
+    View { schema: "information_schema", name, columns, rows }
+}
+
+pub(super) static VIEWS: &[View] = &[
+    view("tables", TABLES, tables),
+    view("columns", COLUMNS, columns),
+    view("key_column_usage", KEY_COLUMNS, key_columns),
+    view("table_constraints", CONSTRAINTS, constraints),
+    view(
+        "schemata",
+        &[("catalog_name", Name), ("schema_name", Name), ("schema_owner", Name)],
+        |env| {
+            let session = env.run.context.session;
+            let row = |name| vec![text(&session.database), text(name), text(&session.user)];
+            Ok(["pg_catalog", "public", "information_schema"].map(row).to_vec())
+        },
+    ),
+];
+
+fn tables(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
+    let database = &env.run.context.session.database;
+    let rows = catalog(env)?.tables().map(|table| {
+        vec![
+            text(database),
+            text(&table.schema),
+            text(&table.name),
+            text("BASE TABLE"),
+            text("YES"),
+        ]
+    });
+    Ok(rows.collect())
+}
+
+fn columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
+    let database = &env.run.context.session.database;
+    let mut rows = Vec::new();
+    for table in catalog(env)?.tables() {
+        for (position, column) in table.columns.iter().enumerate() {
+            let ty = Type::of(column.data_type);
+            let length = match column.data_type {
+                DataType::Varchar(length) | DataType::Char(length) => Value::Int(i64::from(length)),
+                _ => Value::Null,
+            };
+            let (precision, scale) = match column.data_type {
+                DataType::NumericOf { precision, scale } => {
+                    (Value::Int(i64::from(precision)), Value::Int(i64::from(scale)))
+                }
+                DataType::Int2 => (Value::Int(16), Value::Int(0)),
+                DataType::Int4 => (Value::Int(32), Value::Int(0)),
+                DataType::Int8 => (Value::Int(64), Value::Int(0)),
+                _ => (Value::Null, Value::Null),
+            };
+            rows.push(vec![
+                text(database),
+                text(&table.schema),
+                text(&table.name),
+                text(&column.name),
+                Value::Int(position as i64 + 1),
+                column.default.as_deref().map_or(Value::Null, text),
+                text(if column.not_null { "NO" } else { "YES" }),
+                Value::text(types::type_text(ty, -1)),
+                length,
+                precision,
+                scale,
+                text(ty.catalog_name()),
+                text("NO"),
+                text("NEVER"),
+            ]);
+        }
+    }
+    Ok(rows)
+}
+
+fn key_columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
+    let database = &env.run.context.session.database;
+    let mut rows = Vec::new();
+    for table in catalog(env)?.tables() {
+        for index in table.indexes.iter().filter(|index| index.unique) {
+            for (position, column) in index.columns.iter().enumerate() {
+                rows.push(vec![
+                    text(database),
+                    text(&table.schema),
+                    text(&index.name),
+                    text(database),
+                    text(&table.schema),
+                    text(&table.name),
+                    text(&table.columns[usize::from(*column)].name),
+                    Value::Int(position as i64 + 1),
+                ]);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn constraints(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
+    let database = &env.run.context.session.database;
+    let mut rows = Vec::new();
+    for table in catalog(env)?.tables() {
+        for index in table.indexes.iter().filter(|index| index.unique) {
+            rows.push(vec![
+                text(database),
+                text(&table.schema),
+                text(&index.name),
+                text(database),
+                text(&table.schema),
+                text(&table.name),
+                text(if index.is_primary_key { "PRIMARY KEY" } else { "UNIQUE" }),
+            ]);
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,241 @@
+//! The sessions of a member: who they are, how to cancel one, how to end all of them.
+//!
+//! A session registers once at start-up and is forgotten when its guard drops. Cancelling and ending
+//! only raise a flag and wake the session's task; the session itself answers the client.
+
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+};
+
+/// Why sessions are ended, as their clients read it (57P01).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndReason {
+    /// The message, PostgreSQL's style: lower case, no full stop.
+    pub message: String,
+    /// What to do now: normally where the new active is.
+    pub hint: Option<String>,
+}
+
+/// All slots are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("sorry, too many clients already: {limit} sessions are open")]
+pub struct TooManySessions {
+    /// The limit.
+    pub limit: usize,
+}
+
+/// What others may do to a session.
+#[derive(Debug, Default)]
+pub(super) struct SessionControl {
+    secret: i32,
+    cancelled: AtomicBool,
+    ended: OnceLock<EndReason>,
+    has_ended: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// What interrupts a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Interrupt {
+    /// The client asked to cancel the present statement.
+    Cancelled,
+    /// The session has to end.
+    Ended(EndReason),
+}
+
+impl SessionControl {
+    /// Whether something has come up; a pending answer wakes this task when it does.
+    pub(super) fn poll_interrupt(&self, context: &Context<'_>) -> Poll<Interrupt> {
+        self.waker.register(context.waker());
+        match self.interrupt() {
+            Some(interrupt) => Poll::Ready(interrupt),
+            None => Poll::Pending,
+        }
+    }
+
+    /// As [`SessionControl::poll_interrupt`], without waiting. A cancellation is taken by this call.
+    pub(super) fn interrupt(&self) -> Option<Interrupt> {
+        if let Some(reason) = self.end_reason() {
+            return Some(Interrupt::Ended(reason));
+        }
+        (self.cancelled.load(SeqCst) && self.cancelled.swap(false, SeqCst))
+            .then_some(Interrupt::Cancelled)
+    }
+
+    /// Waits for the end of the session only; a cancellation stays for the next statement to forget.
+    pub(super) fn poll_end(&self, context: &Context<'_>) -> Poll<EndReason> {
+        self.waker.register(context.waker());
+        match self.end_reason() {
+            Some(reason) => Poll::Ready(reason),
+            None => Poll::Pending,
+        }
+    }
+
+    /// A statement begins: what was asked of an earlier one is moot.
+    pub(super) fn forget_cancel(&self) {
+        if self.cancelled.load(SeqCst) {
+            self.cancelled.store(false, SeqCst);
+        }
+    }
+
+    pub(super) fn end_reason(&self) -> Option<EndReason> {
+        self.has_ended.load(SeqCst).then(|| self.ended.get().cloned()).flatten()
+    }
+
+    fn cancel(&self) {
+        self.cancelled.store(true, SeqCst);
+        self.waker.wake();
+    }
+
+    fn end(&self, reason: &EndReason) {
+        let _ = self.ended.set(reason.clone());
+        self.has_ended.store(true, SeqCst);
+        self.waker.wake();
+    }
+}
+
+/// The sessions of a member.
+#[derive(Debug)]
+pub struct SessionRegistry {
+    limit: usize,
+    next_pid: AtomicI32,
+    sessions: Mutex<HashMap<i32, Arc<SessionControl>>>,
+}
+
+impl SessionRegistry {
+    /// A registry that admits so many sessions at a time.
+    #[must_use]
+    pub fn new(limit: usize) -> SessionRegistry {
+        let next_pid = AtomicI32::new(1);
+        SessionRegistry { limit, next_pid, sessions: Mutex::new(HashMap::new()) }
+    }
+
+    /// Admits a session under a new number. `secret` is what a cancel request has to know; draw it at
+    /// random.
+    ///
+    /// # Errors
+    /// When the limit is reached (53300).
+    pub fn register(self: &Arc<Self>, secret: i32) -> Result<SessionGuard, TooManySessions> {
+        let control = Arc::new(SessionControl { secret, ..SessionControl::default() });
+        let mut sessions = self.sessions.lock();
+        if sessions.len() >= self.limit {
+            return Err(TooManySessions { limit: self.limit });
+        }
+        let pid = loop {
+            let pid = self.next_pid.fetch_add(1, SeqCst) & i32::MAX;
+            if pid != 0 && !sessions.contains_key(&pid) {
+                break pid;
+            }
+        };
+        sessions.insert(pid, Arc::clone(&control));
+        Ok(SessionGuard { pid, control, registry: Arc::clone(self) })
+    }
+
+    /// Cancels the present statement of a session. A wrong number or secret does nothing and is not
+    /// answered, as in PostgreSQL.
+    pub fn cancel(&self, pid: i32, secret: i32) {
+        let control = self.sessions.lock().get(&pid).cloned();
+        if let Some(control) = control.filter(|control| control.secret == secret) {
+            control.cancel();
+        }
+    }
+
+    /// Ends every session that is open now with 57P01. Returns how many there were. Sessions that
+    /// come later are judged by the member's standing, not by this.
+    pub fn end_all(&self, reason: &EndReason) -> usize {
+        let controls: Vec<_> = self.sessions.lock().values().cloned().collect();
+        for control in &controls {
+            control.end(reason);
+        }
+        controls.len()
+    }
+
+    /// Sessions open now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// Sessions admitted at most.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+/// One admitted session; dropping it gives the place back.
+#[derive(Debug)]
+pub struct SessionGuard {
+    pid: i32,
+    control: Arc<SessionControl>,
+    registry: Arc<SessionRegistry>,
+}
+
+impl SessionGuard {
+    /// The number that a cancel request names.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The secret that a cancel request has to show.
+    #[must_use]
+    pub fn secret(&self) -> i32 {
+        self.control.secret
+    }
+
+    pub(super) fn control(&self) -> &Arc<SessionControl> {
+        &self.control
+    }
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        self.registry.sessions.lock().remove(&self.pid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_given_back_when_the_session_ends() {
+        let registry = Arc::new(SessionRegistry::new(1));
+        let first = registry.register(7).unwrap();
+        assert_eq!(registry.register(8).unwrap_err(), TooManySessions { limit: 1 });
+        drop(first);
+        assert_eq!(registry.count(), 0);
+        assert!(registry.register(8).is_ok());
+    }
+
+    #[test]
+    fn only_the_right_secret_cancels() {
+        let registry = Arc::new(SessionRegistry::new(2));
+        let session = registry.register(7).unwrap();
+        registry.cancel(session.pid(), 8);
+        assert_eq!(session.control().interrupt(), None);
+        registry.cancel(session.pid(), 7);
+        assert_eq!(session.control().interrupt(), Some(Interrupt::Cancelled));
+        assert_eq!(session.control().interrupt(), None, "a cancellation is taken once");
+    }
+
+    #[test]
+    fn ending_all_reaches_every_open_session_and_no_later_one() {
+        let registry = Arc::new(SessionRegistry::new(3));
+        let reason = EndReason { message: "demoted".to_owned(), hint: None };
+        let (a, b) = (registry.register(1).unwrap(), registry.register(2).unwrap());
+        assert_eq!(registry.end_all(&reason), 2);
+        let later = registry.register(3).unwrap();
+        assert_eq!(a.control().end_reason(), Some(reason.clone()));
+        assert_eq!(b.control().end_reason(), Some(reason));
+        assert_eq!(later.control().end_reason(), None);
+    }
+}

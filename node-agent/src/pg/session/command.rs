@@ -1,0 +1,228 @@
+//! Statements that the session runs itself: settings, prepared statements, users, CALL.
+
+use super::{
+    Failure, Report, Session,
+    execute::{Rows, is_planned},
+    portal::PreparedStatement,
+    reply,
+    simple::Ran,
+    sqlstate,
+};
+use crate::pg::{
+    frame::Formats,
+    auth::{Verifier, make_verifier},
+};
+use std::sync::Arc;
+use understudy_sql::{
+    CallArgument, DiscardTarget, ExecContext, SqlError, Statement, StatementKind, UserAction, UserStatement,
+    constant_arguments, declared_types,
+};
+use understudy_store::{DataType, UserDef, Value, WriteError};
+use understudy_types::Role;
+
+impl Session {
+    /// Runs a statement that has no plan.
+    pub(super) async fn run_command(
+        &mut self,
+        statement: &Statement,
+        parameters: &[Value],
+    ) -> Result<Ran, Failure> {
+        if statement.kind() == StatementKind::Transaction {
+            self.control_transaction(statement)?;
+            return Ok(Ran::Answered);
+        }
+        match statement {
+            Statement::Set { scope, name, value } => self.set(*scope, name, value.as_deref())?,
+            Statement::Reset(name) => self.reset(name.as_deref())?,
+            Statement::Discard(target) => self.discard(*target)?,
+            Statement::Prepare { name, types, statement } => {
+                self.prepare_by_name(name, declared_types(types)?, statement)?;
+            }
+            Statement::Execute { .. } => return self.execute_by_name(statement).await,
+            Statement::Deallocate(Some(name)) => {
+                if self.statements.remove(name).is_none() {
+                    let message = format!("prepared statement \"{name}\" does not exist");
+                    return Err(Report::error(sqlstate::UNKNOWN_STATEMENT, message).into());
+                }
+            }
+            Statement::Deallocate(None) => self.statements.clear(),
+            Statement::Unlisten => {}
+            Statement::Call { name, arguments } => return self.call(name, arguments, parameters),
+            Statement::Copy(copy) => return self.copy(copy).await,
+            Statement::User(user) => self.change_user(user).await?,
+            other => {
+                let message = format!("{} has no plan", other.command());
+                return Err(Report::error(sqlstate::INTERNAL, message).into());
+            }
+        }
+        Ok(Ran::Tag(statement.command().to_owned()))
+    }
+
+    fn discard(&mut self, target: DiscardTarget) -> Result<(), Failure> {
+        match target {
+            DiscardTarget::All => {
+                if self.transaction.block == super::transaction::Block::Explicit {
+                    let message = "DISCARD ALL cannot run inside a transaction block";
+                    return Err(Report::error(sqlstate::ACTIVE_TRANSACTION, message).into());
+                }
+                self.statements.clear();
+                self.reset(None)
+            }
+            DiscardTarget::Plans | DiscardTarget::Sequences | DiscardTarget::Temp => Ok(()),
+        }
+    }
+
+    fn prepare_by_name(
+        &mut self,
+        name: &str,
+        hints: Vec<Option<DataType>>,
+        statement: &Statement,
+    ) -> Result<(), Failure> {
+        if self.statements.contains_key(name) {
+            let message = format!("prepared statement \"{name}\" already exists");
+            return Err(Report::error(sqlstate::DUPLICATE_STATEMENT, message).into());
+        }
+        if !is_planned(statement) {
+            let message = format!("{} cannot be prepared", statement.command());
+            return Err(Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
+        }
+        let prepared = self.prepare_statement(Some(statement.clone()), hints)?;
+        self.statements.insert(name.to_owned(), Arc::new(prepared));
+        Ok(())
+    }
+
+    /// EXECUTE.
+    async fn execute_by_name(&mut self, statement: &Statement) -> Result<Ran, Failure> {
+        let Statement::Execute { name, arguments } = statement else {
+            return Err(SqlError::internal("not an EXECUTE").into());
+        };
+        let prepared: Arc<PreparedStatement> = Arc::clone(self.statement(name)?);
+        let Some(plan) = prepared.plan.as_deref() else {
+            return Err(SqlError::internal("a named statement has no plan").into());
+        };
+        self.refresh_info();
+        let context = ExecContext {
+            store: &self.store,
+            params: &[],
+            transaction_micros: self.transaction.started_micros,
+            statement_micros: self.statement_micros,
+            seed: 0,
+            session: &self.info,
+        };
+        let catalog = self.store.catalog();
+        let parameters = constant_arguments(plan, arguments, &context, &catalog)?;
+        if !prepared.columns().is_empty() {
+            self.output.bytes.extend_from_slice(&prepared.description);
+        }
+        let tag = self.execute(&prepared, &parameters, Rows::Reply(Formats::default())).await?;
+        Ok(Ran::Tag(tag.to_string()))
+    }
+
+    /// CREATE, ALTER and DROP USER. Passwords become verifiers here and go no further in clear.
+    async fn change_user(&mut self, wanted: &UserStatement) -> Result<(), Failure> {
+        self.check_may_write(wanted.tag)?;
+        let is_own_password = wanted.action == UserAction::Alter
+            && wanted.name == self.info.user
+            && wanted.admin.is_none();
+        if !self.info.admin && !is_own_password {
+            let message = format!("permission denied for {}", wanted.tag);
+            return Err(Report::error(sqlstate::PRIVILEGE, message)
+                .hint("Only an administrator may change users.")
+                .into());
+        }
+        self.see_own_commits().await?;
+        let has_snapshot = self.begin_txn();
+        loop {
+            let txn = self.transaction.txn.as_mut().expect("begun above");
+            let mark = if has_snapshot {
+                self.store.savepoint(txn)
+            } else {
+                self.store.statement(txn)
+            };
+            let known = txn.catalog().user(&wanted.name).map(|user| (**user).clone());
+            let result = match (wanted.action, known) {
+                (UserAction::Create, Some(_)) | (UserAction::Alter | UserAction::Drop, None)
+                    if wanted.lenient =>
+                {
+                    return Ok(());
+                }
+                (UserAction::Create, _) => self.store.create_user(txn, user_of(wanted, None)),
+                (UserAction::Alter, known) => self.store.alter_user(txn, user_of(wanted, known)),
+                (UserAction::Drop, _) => self.store.drop_user(txn, &wanted.name),
+            };
+            match result {
+                Ok(()) => return Ok(()),
+                Err(WriteError::Blocked { on }) => {
+                    self.store.rollback_to(txn, &mark);
+                    self.wait_for(on).await?;
+                }
+                Err(error) => {
+                    self.store.rollback_to(txn, &mark);
+                    return Err(user_error(&error, &wanted.name));
+                }
+            }
+        }
+    }
+
+    /// CALL of a built-in procedure.
+    fn call(
+        &mut self,
+        name: &str,
+        arguments: &[CallArgument],
+        _parameters: &[Value],
+    ) -> Result<Ran, Failure> {
+        if name != "ttrepstateget" {
+            let message = format!("procedure {name} does not exist");
+            return Err(Report::error(sqlstate::UNKNOWN_FUNCTION, message)
+                .hint("Known procedures: ttRepStateGet().")
+                .into());
+        }
+        if !arguments.is_empty() {
+            let message = format!("ttRepStateGet takes no arguments, but {} were given", arguments.len());
+            return Err(Report::error(sqlstate::UNKNOWN_FUNCTION, message)
+                .hint("Write CALL ttRepStateGet();")
+                .into());
+        }
+        let state = match self.database.role() {
+            Role::Active => "ACTIVE",
+            Role::Standby => "STANDBY",
+            Role::Subscriber => "SUBSCRIBER",
+            Role::Idle => "IDLE",
+            Role::Recovering => "RECOVERING",
+            Role::Failed => "FAILED",
+        };
+        reply::text_row(&mut self.output.bytes, "state", state);
+        Ok(Ran::Tag("CALL".to_owned()))
+    }
+}
+
+/// The user as the statement wants it.
+fn user_of(wanted: &UserStatement, known: Option<UserDef>) -> UserDef {
+    let (scram, admin) = known.map_or((None, false), |user| (user.scram, user.admin));
+    let scram = match &wanted.password {
+        Some(text) if Verifier::parse(text).is_ok() => Some(text.clone()),
+        Some(password) => Some(make_verifier(password)),
+        None if wanted.password_removed => None,
+        None => scram,
+    };
+    UserDef { name: wanted.name.clone(), scram, admin: wanted.admin.unwrap_or(admin) }
+}
+
+fn user_error(error: &WriteError, name: &str) -> Failure {
+    let report = match error {
+        WriteError::AlreadyExists { .. } => {
+            Report::error("42710", format!("role \"{name}\" already exists"))
+        }
+        WriteError::Missing { .. } => {
+            Report::error(sqlstate::UNKNOWN_OBJECT, format!("role \"{name}\" does not exist"))
+        }
+        WriteError::Serialization => Report::error(sqlstate::SERIALIZATION, error.to_string()),
+        WriteError::OutOfMemory { .. } => Report::error("53200", error.to_string()),
+        WriteError::Blocked { .. }
+        | WriteError::UniqueViolation { .. }
+        | WriteError::NotNull { .. }
+        | WriteError::RowGone { .. }
+        | WriteError::InvalidDefinition { .. } => Report::error(sqlstate::INTERNAL, error.to_string()),
+    };
+    report.into()
+}

@@ -1,0 +1,210 @@
+//! COPY FROM STDIN and COPY TO STDOUT.
+//!
+//! Lines are read, inserted and written by the SQL crate; here are the messages, the waits for locks and
+//! the end. Data that arrives after an error is passed over.
+
+use super::{
+    Failure, Frame, Report, Session, SessionEnd,
+    execute::Rows,
+    reply,
+    simple::Ran,
+    sqlstate,
+};
+use crate::pg::frame::only_text;
+use std::{collections::VecDeque, sync::Arc};
+use understudy_sql::{
+    CopyDecoder, CopyDirection, CopyFields, CopyIn, CopyStatement, ExecContext, ExecError, SqlError,
+    Statement, append_copy_line, append_text, copy_out_query,
+};
+use understudy_store::{DataType, Value};
+use understudy_types::Lsn;
+
+/// A COPY FROM STDIN under way.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    statement: CopyStatement,
+    target: CopyIn,
+    decoder: CopyDecoder,
+    rows: u64,
+    /// The statements after it; None when it came by the extended protocol.
+    pub(super) rest: Option<VecDeque<Statement>>,
+}
+
+impl Session {
+    /// Begins a COPY IN, or does a whole COPY OUT.
+    pub(super) async fn copy(&mut self, copy: &CopyStatement) -> Result<Ran, Failure> {
+        self.enter_block();
+        match copy.direction {
+            CopyDirection::Out => self.copy_out(copy).await,
+            CopyDirection::In => {
+                self.check_may_write("COPY FROM")?;
+                self.see_own_commits().await?;
+                self.begin_copy_in(copy)
+            }
+        }
+    }
+
+    fn begin_copy_in(&mut self, copy: &CopyStatement) -> Result<Ran, Failure> {
+        self.begin_txn();
+        let txn = self.transaction.txn.as_ref().expect("begun above");
+        let target = CopyIn::new(txn.catalog(), copy)?;
+        reply::copy_response(&mut self.output.bytes, b'G', target.width());
+        let (statement, decoder) = (copy.clone(), CopyDecoder::new(copy.options.clone()));
+        self.copy_in = Some(Incoming { statement, target, decoder, rows: 0, rest: None });
+        self.output.is_asked_for = true;
+        Ok(Ran::Copying)
+    }
+
+    /// A message while COPY IN is under way.
+    pub(super) async fn copy_message(&mut self, frame: Frame<'_>) -> Result<(), SessionEnd> {
+        let Some(mut copy) = self.copy_in.take() else { return Ok(()) };
+        let is_simple = copy.rest.is_some();
+        let result = match frame.tag {
+            b'd' => {
+                copy.decoder.feed(frame.body);
+                let result = self.copy_lines(&mut copy).await;
+                if result.is_ok() {
+                    self.copy_in = Some(copy);
+                }
+                result
+            }
+            b'c' => self.finish_copy_in(copy).await,
+            b'f' => {
+                let reason = only_text(frame.body).unwrap_or("no reason was given");
+                let message = format!("COPY from stdin failed: {reason}");
+                Err(Report::error(sqlstate::CANCELED, message).into())
+            }
+            // A client may have sent Sync or Flush right behind the Execute.
+            b'S' | b'H' => {
+                self.copy_in = Some(copy);
+                Ok(())
+            }
+            tag => {
+                let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
+                Err(Report::error(sqlstate::PROTOCOL_VIOLATION, message).into())
+            }
+        };
+        let Err(failure) = result else { return Ok(()) };
+        self.fail(failure)?;
+        if is_simple {
+            self.ready();
+        } else {
+            self.is_skipping = true;
+        }
+        Ok(())
+    }
+
+    async fn finish_copy_in(&mut self, mut copy: Incoming) -> Result<(), Failure> {
+        self.copy_lines(&mut copy).await?;
+        if let Some(fields) = copy.decoder.finish()? {
+            self.copy_row(&mut copy, fields).await?;
+        }
+        let tag = format!("COPY {}", copy.rows);
+        let Some(rest) = copy.rest else {
+            reply::command_complete(&mut self.output.bytes, &tag);
+            return Ok(());
+        };
+        if rest.is_empty() {
+            self.end_implicit()?;
+        }
+        reply::command_complete(&mut self.output.bytes, &tag);
+        self.run_list(rest).await?;
+        if self.copy_in.is_none() {
+            self.ready();
+        }
+        Ok(())
+    }
+
+    async fn copy_lines(&mut self, copy: &mut Incoming) -> Result<(), Failure> {
+        while let Some(fields) = copy.decoder.next_line()? {
+            self.copy_row(copy, fields).await?;
+        }
+        Ok(())
+    }
+
+    /// Inserts one line, waiting for locks as often as it takes.
+    async fn copy_row(&mut self, copy: &mut Incoming, fields: CopyFields) -> Result<(), Failure> {
+        loop {
+            let seed = self.next_seed();
+            let txn = self.transaction.txn.as_mut().expect("COPY IN is inside a block");
+            if copy.target.catalog_version != txn.catalog().version {
+                copy.target = CopyIn::new(txn.catalog(), &copy.statement)?;
+            }
+            let mark = self.store.savepoint(txn);
+            let context = ExecContext {
+                store: &self.store,
+                params: &[],
+                transaction_micros: self.transaction.started_micros,
+                statement_micros: self.statement_micros,
+                seed,
+                session: &self.info,
+            };
+            let error = match copy.target.insert(&fields, &context, txn) {
+                Ok(()) => {
+                    copy.rows += 1;
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            self.store.rollback_to(txn, &mark);
+            match error {
+                ExecError::Blocked { on } => {
+                    self.wait_for(on).await?;
+                    if let Some(txn) = self.transaction.txn.as_mut() {
+                        self.store.statement(txn);
+                    }
+                }
+                ExecError::Sql(error) => {
+                    let depends = error.depends_lsn.unwrap_or(Lsn::ZERO);
+                    self.hold(depends, self.output.bytes.len());
+                    let mut report = Report::from(error);
+                    report.context = Some(copy.target.place(copy.decoder.line()));
+                    return Err(report.into());
+                }
+            }
+        }
+    }
+
+    async fn copy_out(&mut self, copy: &CopyStatement) -> Result<Ran, Failure> {
+        let select = copy_out_query(copy)?;
+        let prepared = Arc::new(self.prepare_statement(Some(select), Vec::new())?);
+        let mut rows = Vec::new();
+        self.execute(&prepared, &[], Rows::Kept(&mut rows)).await?;
+        let columns = prepared.columns();
+        reply::copy_response(&mut self.output.bytes, b'H', columns.len());
+        let zone = self.info.settings.zone_offset();
+        let out = &mut self.output.bytes;
+        if copy.options.header {
+            let names = columns.iter().map(|column| Some(column.name.as_str()));
+            reply::message(out, b'd', |out| append_copy_line(out, names, &copy.options));
+        }
+        let mut text = Vec::new();
+        for row in &rows {
+            let mut fields = Vec::with_capacity(row.len());
+            for (value, column) in row.iter().zip(columns) {
+                fields.push(field_text(value, column.data_type, zone, &mut text)?);
+            }
+            let fields = fields.iter().map(Option::as_deref);
+            reply::message(out, b'd', |out| append_copy_line(out, fields, &copy.options));
+        }
+        reply::copy_done(out);
+        Ok(Ran::Tag(format!("COPY {}", rows.len())))
+    }
+}
+
+/// The text of one field; None is null. `scratch` saves an allocation.
+fn field_text(
+    value: &Value,
+    data_type: DataType,
+    zone: i32,
+    scratch: &mut Vec<u8>,
+) -> Result<Option<String>, Failure> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    scratch.clear();
+    append_text(scratch, value.as_ref(), data_type, zone);
+    let text = std::str::from_utf8(scratch);
+    text.map(|text| Some(text.to_owned()))
+        .map_err(|_| SqlError::internal("a text form is not UTF-8").into())
+}

@@ -1,0 +1,306 @@
+//! Running one planned statement: snapshot, execution, waiting for locks, and what its result depends on.
+//!
+//! An execution that meets a lock is undone, waits without blocking the loop, and is done again; rows
+//! that it had put into the reply are taken back.
+
+use super::{
+    Failure, Report, Session, binary, portal::PreparedStatement, reply, sqlstate, waiting,
+};
+use crate::pg::frame::Formats;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::time::Instant;
+use understudy_sql::{
+    CommandTag, ExecContext, ExecError, Prepared, ResultColumn, RowSink, SqlError, Statement,
+    StatementKind, execute_into, prepare,
+};
+use understudy_store::{DataType, TxnId, Value};
+use understudy_types::Lsn;
+
+/// Seconds from 1970 to 2000, the epoch of SQL's timestamps.
+const SECONDS_TO_2000: u64 = 946_684_800;
+
+/// Microseconds since 2000-01-01 UTC.
+pub(super) fn now_micros() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_2000 = since_1970.saturating_sub(Duration::from_secs(SECONDS_TO_2000));
+    i64::try_from(since_2000.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Where the rows of an execution go.
+pub(super) enum Rows<'a> {
+    /// Into the reply, in these formats.
+    Reply(Formats<'a>),
+    /// Kept, for a portal that is read in pieces.
+    Kept(&'a mut Vec<Vec<Value>>),
+}
+
+/// How one attempt at an execution ended.
+enum Attempt {
+    Done(CommandTag),
+    /// The definitions have changed since the plan was made.
+    Stale,
+    Blocked(TxnId),
+    Failed(SqlError),
+    /// A row could not be shown.
+    Unshown(Report),
+}
+
+/// Puts rows where they belong while the executor yields them.
+pub(super) struct RowReceiver<'a, 'b> {
+    pub(super) output: &'a mut Vec<u8>,
+    pub(super) columns: &'a [ResultColumn],
+    pub(super) zone_offset: i32,
+    pub(super) rows: &'a mut Rows<'b>,
+    /// The first row that could not be shown.
+    pub(super) failed: Option<Report>,
+    pub(super) notices: Vec<String>,
+}
+
+impl RowSink for RowReceiver<'_, '_> {
+    fn row(&mut self, values: &[Value]) {
+        match self.rows {
+            Rows::Kept(kept) => kept.push(values.to_vec()),
+            Rows::Reply(formats) => {
+                let shown =
+                    append_row(self.output, values, self.columns, *formats, self.zone_offset);
+                if let Err(report) = shown {
+                    self.failed.get_or_insert(report);
+                }
+            }
+        }
+    }
+
+    fn notice(&mut self, message: String) {
+        self.notices.push(message);
+    }
+}
+
+/// Appends a DataRow.
+pub(super) fn append_row(
+    out: &mut Vec<u8>,
+    values: &[Value],
+    columns: &[ResultColumn],
+    formats: Formats<'_>,
+    zone_offset: i32,
+) -> Result<(), Report> {
+    let mut result = Ok(());
+    reply::message(out, b'D', |out| {
+        out.extend_from_slice(&(values.len() as u16).to_be_bytes());
+        for (position, (value, column)) in values.iter().zip(columns).enumerate() {
+            let format = formats.of(position);
+            let shown = binary::append_column(out, value.as_ref(), column, format, zone_offset);
+            if let Err(report) = shown {
+                result = Err(report);
+            }
+        }
+    });
+    result
+}
+
+impl Session {
+    /// A statement begins: earlier cancel requests are moot, clocks start.
+    pub(super) fn begin_statement(&mut self) {
+        self.control.forget_cancel();
+        self.statement_micros = now_micros();
+        self.statement_started = Instant::now();
+    }
+
+    /// Makes the plan of a statement on the definitions that its transaction sees.
+    pub(super) fn plan(
+        &self,
+        statement: &Statement,
+        hints: &[Option<DataType>],
+    ) -> Result<Prepared, SqlError> {
+        match &self.transaction.txn {
+            Some(txn) => prepare(txn.catalog(), statement, hints),
+            None => prepare(&self.store.catalog(), statement, hints),
+        }
+    }
+
+    /// Runs a planned statement to its end, waiting for locks as often as it takes.
+    pub(super) async fn execute(
+        &mut self,
+        statement: &Arc<PreparedStatement>,
+        parameters: &[Value],
+        mut rows: Rows<'_>,
+    ) -> Result<CommandTag, Failure> {
+        self.check_kind(statement)?;
+        self.see_own_commits().await?;
+        let mut has_snapshot = self.begin_txn();
+        let mut statement = Arc::clone(statement);
+        let start = self.output.bytes.len();
+        loop {
+            let txn = self.transaction.txn.as_mut().expect("begun above, kept by this loop");
+            let mark = if has_snapshot {
+                self.store.savepoint(txn)
+            } else {
+                self.store.statement(txn)
+            };
+            has_snapshot = false;
+            let attempt = self.attempt(&statement, parameters, &mut rows);
+            if let Attempt::Done(tag) = attempt {
+                return self.finish_statement(&statement, start).map(|()| tag);
+            }
+            self.output.bytes.truncate(start);
+            if let Rows::Kept(kept) = &mut rows {
+                kept.clear();
+            }
+            if let Some(txn) = self.transaction.txn.as_mut() {
+                self.store.rollback_to(txn, &mark);
+            }
+            match attempt {
+                Attempt::Done(_) => {}
+                Attempt::Stale => statement = self.replan(&statement)?,
+                Attempt::Blocked(on) => self.wait_for(on).await?,
+                Attempt::Failed(error) => {
+                    self.hold(error.depends_lsn.unwrap_or(Lsn::ZERO), start);
+                    return Err(error.into());
+                }
+                Attempt::Unshown(report) => return Err(report.into()),
+            }
+        }
+    }
+
+    /// One attempt on the transaction's present snapshot.
+    fn attempt(
+        &mut self,
+        statement: &PreparedStatement,
+        parameters: &[Value],
+        rows: &mut Rows<'_>,
+    ) -> Attempt {
+        let Some(plan) = statement.plan.as_deref() else {
+            return Attempt::Failed(SqlError::internal("a statement of the session has no plan"));
+        };
+        let seed = self.next_seed();
+        let txn = self.transaction.txn.as_mut().expect("the caller has begun it");
+        if !plan.is_current(txn.catalog()) {
+            return Attempt::Stale;
+        }
+        let context = ExecContext {
+            store: &self.store,
+            params: parameters,
+            transaction_micros: self.transaction.started_micros,
+            statement_micros: self.statement_micros,
+            seed,
+            session: &self.info,
+        };
+        let mut receiver = RowReceiver {
+            output: &mut self.output.bytes,
+            columns: &plan.columns,
+            zone_offset: self.info.settings.zone_offset(),
+            rows,
+            failed: None,
+            notices: Vec::new(),
+        };
+        let result = execute_into(plan, &context, txn, &mut receiver);
+        let RowReceiver { failed, notices, .. } = receiver;
+        match (result, failed) {
+            (Ok(_), Some(report)) => Attempt::Unshown(report),
+            (Ok(tag), None) => {
+                self.pending_notices = notices;
+                Attempt::Done(tag)
+            }
+            (Err(ExecError::Blocked { on }), _) => Attempt::Blocked(on),
+            (Err(ExecError::Sql(error)), _) => Attempt::Failed(error),
+        }
+    }
+
+    /// What has to hold before the rows of a finished statement may leave (R6a, A2.9).
+    fn finish_statement(
+        &mut self,
+        statement: &PreparedStatement,
+        start: usize,
+    ) -> Result<(), Failure> {
+        if !statement.columns().is_empty() {
+            if let Err(refused) = self.database.confirms_reads() {
+                self.output.bytes.truncate(start);
+                return Err(Report::error(sqlstate::CANNOT_CONNECT_NOW, refused.to_string())
+                    .hint("Try again, or reconnect with target_session_attrs=read-write.")
+                    .into());
+            }
+            let depends = self.transaction.txn.as_ref().map_or(Lsn::ZERO, |txn| txn.depends_lsn());
+            self.hold(depends, start);
+        }
+        for message in std::mem::take(&mut self.pending_notices) {
+            self.tell(&Report::new(super::Severity::Notice, sqlstate::SUCCESS, message));
+        }
+        Ok(())
+    }
+
+    /// 25006 when the statement writes and may not.
+    pub(super) fn check_kind(&self, prepared: &PreparedStatement) -> Result<(), Failure> {
+        match &prepared.statement {
+            Some(statement) if !statement.is_allowed_read_only() => {
+                self.check_may_write(statement.command())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Makes an old plan anew. Its columns must stay the same, for the client may have been told them.
+    fn replan(&self, old: &PreparedStatement) -> Result<Arc<PreparedStatement>, Failure> {
+        let Some(statement) = &old.statement else {
+            return Err(SqlError::internal("an empty statement has no plan").into());
+        };
+        let plan = self.plan(statement, &old.hints)?;
+        let new =
+            PreparedStatement::new(Some(statement.clone()), old.hints.clone(), Some(plan));
+        if new.description != old.description {
+            let message = "cached plan must not change result type";
+            return Err(Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
+        }
+        Ok(Arc::new(new))
+    }
+
+    /// Waits until the transaction that holds what is needed has ended.
+    pub(super) async fn wait_for(&mut self, on: TxnId) -> Result<(), Failure> {
+        let txn = self.transaction.txn.as_ref().expect("blocked inside a transaction");
+        let wait = self.store.wait(txn, on).map_err(|deadlock| {
+            Report::error(sqlstate::DEADLOCK, "deadlock detected")
+                .detail(deadlock.to_string())
+                .hint("Repeat the transaction.")
+        })?;
+        let statement = self.limits.statement.map(|limit| self.statement_started + limit);
+        let lock = self.limits.lock.map(|limit| Instant::now() + limit);
+        let (deadline, is_lock) = match (statement, lock) {
+            (Some(statement), Some(lock)) => (Some(statement.min(lock)), lock < statement),
+            (statement, lock) => (statement.or(lock), lock.is_some()),
+        };
+        match waiting::until(&self.control, deadline, wait).await {
+            Ok(Some(())) => Ok(()),
+            Ok(None) if is_lock => {
+                let message = "canceling statement due to lock timeout";
+                Err(Report::error(sqlstate::LOCK_NOT_AVAILABLE, message).into())
+            }
+            Ok(None) => {
+                let message = "canceling statement due to statement timeout";
+                Err(Report::error(sqlstate::CANCELED, message).into())
+            }
+            Err(interrupt) => Err(self.interrupted(interrupt)),
+        }
+    }
+
+    /// A fresh start for the random functions of one execution (SplitMix64).
+    pub(super) fn next_seed(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.seed;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// Whether a statement is planned by the SQL crate, or run by the session itself.
+pub(super) fn is_planned(statement: &Statement) -> bool {
+    match statement.kind() {
+        StatementKind::Query | StatementKind::LockingQuery | StatementKind::Write => {
+            !matches!(statement, Statement::Copy(_))
+        }
+        StatementKind::Definition => !matches!(statement, Statement::User(_)),
+        StatementKind::Maintenance => true,
+        StatementKind::Transaction | StatementKind::Session | StatementKind::Call => false,
+    }
+}

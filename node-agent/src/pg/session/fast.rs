@@ -1,0 +1,224 @@
+//! The hot loop: a whole Bind, [Describe,] Execute, Sync batch of a known statement, answered from the
+//! read buffer into the output buffer without a step in between.
+//!
+//! Only the plain case is answered here: the unnamed portal, all rows, a plan that is current, no lock in
+//! the way. Everything else, errors included, leaves no trace and is answered message by message.
+
+use super::{
+    Session,
+    execute::{RowReceiver, Rows, now_micros},
+    extended::read_parameters,
+    portal::{PreparedStatement, append_description},
+    reply,
+    transaction::Block,
+};
+use crate::pg::frame::{BindView, ExecuteView, Frame, Target, first_frame};
+use std::sync::Arc;
+use understudy_sql::{CommandTag, ExecContext, Prepared, StatementKind, execute_into};
+use understudy_store::{Isolation, Mark, Txn};
+use understudy_types::{Lsn, Role};
+
+/// A batch that may be answered here.
+struct Batch<'a> {
+    bind: BindView<'a>,
+    has_describe: bool,
+    bytes: usize,
+}
+
+impl<'a> Batch<'a> {
+    /// The batch at the head of the buffer, when a whole one is there.
+    fn read(input: &'a [u8], limit: usize) -> Option<Batch<'a>> {
+        if input.first() != Some(&b'B') {
+            return None;
+        }
+        let mut at = 0;
+        let mut next = || {
+            let frame: Frame<'a> = first_frame(&input[at..], limit).ok().flatten()?;
+            at += frame.total();
+            Some(frame)
+        };
+        let bind = BindView::read(next()?.body).ok()?;
+        let mut frame = next()?;
+        let has_describe = frame.tag == b'D';
+        if has_describe {
+            if Target::read(frame.body).ok()? != Target::Portal("") {
+                return None;
+            }
+            frame = next()?;
+        }
+        let is_execute = frame.tag == b'E' && bind.portal.is_empty();
+        let wants_all = ExecuteView { portal: "", rows_max: 0 };
+        if !is_execute || ExecuteView::read(frame.body).ok()? != wants_all {
+            return None;
+        }
+        (next()?.tag == b'S').then_some(Batch { bind, has_describe, bytes: at })
+    }
+}
+
+impl Session {
+    /// Answers the batch at the head of the buffer, if it is one for here. Returns its length.
+    pub(super) fn fast(&mut self, input: &[u8]) -> Option<usize> {
+        let batch = Batch::read(input, self.message_bytes_max)?;
+        let is_open = match self.transaction.block {
+            Block::None => false,
+            Block::Explicit => true,
+            Block::Implicit | Block::Failed => return None,
+        };
+        let is_plain = !self.is_skipping && self.copy_in.is_none();
+        if !is_plain || self.last_commit > self.store.visible() {
+            return None;
+        }
+        let prepared = Arc::clone(self.statements.get(batch.bind.statement)?);
+        let plan = prepared.plan.as_deref()?;
+        self.may_run_fast(&prepared)?;
+        if plan.params.len() != batch.bind.parameter_count {
+            return None;
+        }
+        let formats = batch.bind.result_formats.count();
+        if formats > 1 && formats != plan.columns.len() {
+            return None;
+        }
+        self.control.forget_cancel();
+        let start = self.output.bytes.len();
+        let answered = if is_open {
+            self.answer_in_block(&batch, &prepared, plan)
+        } else {
+            self.answer_alone(&batch, &prepared, plan)
+        };
+        match answered {
+            Some(()) => {
+                self.ready();
+                Some(batch.bytes)
+            }
+            None => {
+                self.output.bytes.truncate(start);
+                None
+            }
+        }
+    }
+
+    /// None unless the member and the transaction let the statement run.
+    fn may_run_fast(&self, prepared: &PreparedStatement) -> Option<()> {
+        match prepared.kind? {
+            StatementKind::Query => Some(()),
+            StatementKind::Write | StatementKind::LockingQuery => {
+                (self.database.role() == Role::Active && !self.is_read_only()).then_some(())
+            }
+            StatementKind::Transaction
+            | StatementKind::Session
+            | StatementKind::Definition
+            | StatementKind::Call
+            | StatementKind::Maintenance => None,
+        }
+    }
+
+    /// A statement that is a transaction of its own.
+    fn answer_alone(
+        &mut self,
+        batch: &Batch<'_>,
+        prepared: &PreparedStatement,
+        plan: &Prepared,
+    ) -> Option<()> {
+        let start = self.output.bytes.len();
+        self.statement_micros = now_micros();
+        self.transaction.started_micros = self.statement_micros;
+        let isolation = match self.isolation() {
+            understudy_sql::IsolationLevel::ReadCommitted => Isolation::ReadCommitted,
+            understudy_sql::IsolationLevel::RepeatableRead => Isolation::RepeatableRead,
+            understudy_sql::IsolationLevel::Serializable => Isolation::Serializable,
+        };
+        let mut txn = self.store.begin(isolation);
+        let tag = self.run_fast(batch, prepared, plan, &mut txn)?;
+        let depends = self.confirmed(plan, &txn)?;
+        if txn.is_read_only() {
+            self.store.rollback(txn);
+            self.hold(depends, start);
+        } else {
+            // A refusal leaves nothing behind; the long way meets it again and reports it.
+            let lsn = self.database.commit(txn).ok()?;
+            self.last_commit = lsn;
+            self.hold(lsn, start);
+        }
+        self.complete(&tag);
+        Some(())
+    }
+
+    /// A statement inside a block.
+    fn answer_in_block(
+        &mut self,
+        batch: &Batch<'_>,
+        prepared: &PreparedStatement,
+        plan: &Prepared,
+    ) -> Option<()> {
+        let start = self.output.bytes.len();
+        // The first statement of a block begins its transaction the long way.
+        let mut txn = self.transaction.txn.take()?;
+        self.statement_micros = now_micros();
+        let mark: Mark = self.store.statement(&mut txn);
+        let result = self
+            .run_fast(batch, prepared, plan, &mut txn)
+            .and_then(|tag| self.confirmed(plan, &txn).map(|depends| (tag, depends)));
+        if result.is_none() {
+            self.store.rollback_to(&mut txn, &mark);
+        }
+        self.transaction.txn = Some(txn);
+        let (tag, depends) = result?;
+        self.hold(depends, start);
+        self.complete(&tag);
+        Some(())
+    }
+
+    /// Executes the batch; everything up to its rows is appended.
+    fn run_fast(
+        &mut self,
+        batch: &Batch<'_>,
+        prepared: &PreparedStatement,
+        plan: &Prepared,
+        txn: &mut Txn,
+    ) -> Option<CommandTag> {
+        if !plan.is_current(txn.catalog()) {
+            return None;
+        }
+        let zone_offset = self.info.settings.zone_offset();
+        self.parameters.clear();
+        read_parameters(&batch.bind, &plan.params, zone_offset, &mut self.parameters).ok()?;
+        reply::bind_complete(&mut self.output.bytes);
+        let formats = batch.bind.result_formats;
+        if batch.has_describe {
+            if formats.are_text() {
+                self.output.bytes.extend_from_slice(&prepared.description);
+            } else {
+                append_description(&mut self.output.bytes, &plan.columns, formats);
+            }
+        }
+        let seed = self.next_seed();
+        let context = ExecContext {
+            store: &self.store,
+            params: &self.parameters,
+            transaction_micros: self.transaction.started_micros,
+            statement_micros: self.statement_micros,
+            seed,
+            session: &self.info,
+        };
+        let mut rows = Rows::Reply(formats);
+        let mut receiver = RowReceiver {
+            output: &mut self.output.bytes,
+            columns: &plan.columns,
+            zone_offset,
+            rows: &mut rows,
+            failed: None,
+            notices: Vec::new(),
+        };
+        let tag = execute_into(plan, &context, txn, &mut receiver).ok()?;
+        (receiver.failed.is_none() && receiver.notices.is_empty()).then_some(tag)
+    }
+
+    /// R6a and A2.9: what the rows depend on; None when the member cannot say that they are current.
+    fn confirmed(&self, plan: &Prepared, txn: &Txn) -> Option<Lsn> {
+        if plan.columns.is_empty() {
+            return Some(Lsn::ZERO);
+        }
+        self.database.confirms_reads().ok()?;
+        Some(txn.depends_lsn())
+    }
+}

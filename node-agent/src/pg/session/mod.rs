@@ -1,0 +1,456 @@
+//! One session: from the greeting to the last byte.
+//!
+//! ```text
+//!  read ──► input buffer ──► fast: a whole Bind/Describe/Execute/Sync batch, answered in place
+//!    ▲            │
+//!    │            └────────► message by message: simple, extended, copying
+//!    │                                  │
+//!    └───── write ◄── output buffer ◄───┘      held back until `acknowledged_lsn` covers `hold`
+//! ```
+//!
+//! Invariants:
+//! 1. `output[held_from..]` is not written before `hold` is acknowledged (law 3). Several commits of one
+//!    pipeline share one wait.
+//! 2. A new snapshot is taken only when the session's own last commit is visible to it.
+//! 3. After an error in the extended protocol everything up to the next Sync is skipped.
+//! 4. Both buffers give memory back after an unusually large message.
+//!
+//! Deliberately absent: any judgement about authority, which is [`Database`]'s.
+
+mod command;
+mod copying;
+mod execute;
+mod extended;
+mod fast;
+mod notice;
+mod portal;
+mod setting;
+mod simple;
+mod transaction;
+mod waiting;
+
+use super::{
+    binary,
+    database::{Database, OutcomeUnknown},
+    frame::{self, Frame, first_frame},
+    listener::{Front, end_report},
+    registry::{Interrupt, SessionControl, SessionGuard},
+    reply::{self, Report, Severity},
+    sqlstate,
+    startup::Started,
+    stream::Stream,
+};
+use bytes::{Buf, BytesMut};
+use copying::Incoming;
+use portal::{Portal, PreparedStatement};
+use std::{collections::HashMap, io, sync::Arc};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
+use transaction::Transaction;
+use understudy_sql::SessionInfo;
+use understudy_store::{Store, Value};
+use understudy_types::{Lsn, Role};
+
+/// Replies gather up to here before they are written without being asked for.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// Buffers larger than this are given back once they are empty.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// Room asked for at each read.
+const READ_BYTES: usize = 8 << 10;
+
+/// Why a session is over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionEnd {
+    /// The client said so, or closed the connection.
+    #[error("the client left")]
+    Left,
+    /// The last words are in the output buffer.
+    #[error("the session was ended with an error")]
+    Told,
+    /// The connection broke.
+    #[error("the connection broke")]
+    Broken(#[from] io::Error),
+}
+
+/// Why a statement has no result.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The client is told, and the session goes on unless it is fatal.
+    Report(Box<Report>),
+    /// There is no session any more.
+    End(SessionEnd),
+}
+
+impl From<Report> for Failure {
+    fn from(report: Report) -> Failure {
+        Failure::Report(Box::new(report))
+    }
+}
+
+impl From<understudy_sql::SqlError> for Failure {
+    fn from(error: understudy_sql::SqlError) -> Failure {
+        Report::from(error).into()
+    }
+}
+
+impl From<frame::FrameError> for Failure {
+    fn from(error: frame::FrameError) -> Failure {
+        let code = match error {
+            frame::FrameError::Utf8 => sqlstate::BAD_ENCODING,
+            frame::FrameError::Length
+            | frame::FrameError::TooLong { .. }
+            | frame::FrameError::Body => sqlstate::PROTOCOL_VIOLATION,
+        };
+        Report::error(code, error.to_string()).into()
+    }
+}
+
+impl From<SessionEnd> for Failure {
+    fn from(end: SessionEnd) -> Failure {
+        Failure::End(end)
+    }
+}
+
+/// What waits to be written, and what it waits for.
+#[derive(Debug)]
+struct Output {
+    bytes: Vec<u8>,
+    /// `bytes[held_from..]` waits for this LSN; zero when nothing waits.
+    hold: Lsn,
+    held_from: usize,
+    /// ReadyForQuery messages among the held bytes: so many answers a client expects.
+    held_ready: usize,
+    /// The client expects an answer now.
+    is_asked_for: bool,
+}
+
+/// One session and all its state.
+pub(super) struct Session {
+    database: Arc<dyn Database>,
+    store: Arc<Store>,
+    control: Arc<SessionControl>,
+    guard: SessionGuard,
+    stream: Stream,
+    output: Output,
+    info: SessionInfo,
+    limits: setting::Limits,
+    transaction: Transaction,
+    statements: HashMap<String, Arc<PreparedStatement>>,
+    portals: HashMap<String, Portal>,
+    copy_in: Option<Incoming>,
+    /// The session's newest commit; later snapshots have to see it.
+    last_commit: Lsn,
+    /// An error was answered: skip to the next Sync.
+    is_skipping: bool,
+    /// The role that the client was last told of by `in_hot_standby`.
+    told_role: Role,
+    /// Parameters of the statement in hand; kept to save an allocation.
+    parameters: Vec<Value>,
+    /// NOTICEs of the statement in hand, sent once its rows may leave.
+    pending_notices: Vec<String>,
+    /// When the statement in hand began: microseconds since 2000, and for time limits.
+    statement_micros: i64,
+    statement_started: Instant,
+    /// State of the seeds of random functions.
+    seed: u64,
+    message_bytes_max: usize,
+}
+
+/// Runs a session to its end.
+pub(super) async fn run(started: Started, front: &Arc<Front>) -> Result<(), SessionEnd> {
+    let mut session = Session::new(started, front);
+    let end = session.serve().await;
+    session.rollback_all();
+    match end {
+        SessionEnd::Left => Ok(()),
+        SessionEnd::Told => {
+            session.stream.write_all(&session.output.bytes).await?;
+            session.stream.shutdown().await?;
+            Ok(())
+        }
+        SessionEnd::Broken(error) => Err(SessionEnd::Broken(error)),
+    }
+}
+
+impl Session {
+    fn new(started: Started, front: &Arc<Front>) -> Session {
+        let database = Arc::clone(&front.database);
+        let role = database.role();
+        let info = setting::session_info(&started.user, &started.guard, &*database);
+        let mut session = Session {
+            store: database.store(),
+            control: Arc::clone(started.guard.control()),
+            guard: started.guard,
+            stream: started.stream,
+            output: Output {
+                bytes: started.greeting,
+                hold: Lsn::ZERO,
+                held_from: 0,
+                held_ready: 0,
+                is_asked_for: true,
+            },
+            info,
+            limits: setting::Limits::default(),
+            transaction: Transaction::default(),
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            copy_in: None,
+            last_commit: Lsn::ZERO,
+            is_skipping: false,
+            told_role: role,
+            parameters: Vec::new(),
+            pending_notices: Vec::new(),
+            statement_micros: execute::now_micros(),
+            statement_started: Instant::now(),
+            seed: rand::random(),
+            message_bytes_max: front.options.message_bytes_max,
+            database,
+        };
+        session.greet(started.settings);
+        session
+    }
+
+    /// Applies the start-up packet's settings and tells the client where it is.
+    fn greet(&mut self, asked: Vec<(String, String)>) {
+        for (name, value) in asked {
+            if let Err(error) = self.start_with(&name, &value) {
+                let mut report = Report::from(error);
+                report.severity = Severity::Warning;
+                reply::report(&mut self.output.bytes, &report);
+            }
+        }
+        self.report_all_settings();
+        reply::backend_key(&mut self.output.bytes, self.guard.pid(), self.guard.secret());
+        self.ready();
+    }
+
+    /// Answers the client until the session is over.
+    async fn serve(&mut self) -> SessionEnd {
+        // Not a field: a message is read in place while the session changes.
+        let mut input = BytesMut::with_capacity(READ_BYTES);
+        loop {
+            if let Err(end) = self.answer_all(&mut input).await {
+                return end;
+            }
+            if self.output.is_asked_for
+                && let Err(end) = self.write().await
+            {
+                return end;
+            }
+            if let Err(end) = self.read(&mut input).await {
+                return end;
+            }
+        }
+    }
+
+    /// Answers every whole message in the buffer.
+    async fn answer_all(&mut self, input: &mut BytesMut) -> Result<(), SessionEnd> {
+        loop {
+            let used = match self.fast(input) {
+                Some(used) => used,
+                None => match first_frame(input, self.message_bytes_max) {
+                    Ok(Some(frame)) => {
+                        self.answer(frame).await?;
+                        frame.total()
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        let code = sqlstate::PROTOCOL_VIOLATION;
+                        return Err(self.last_words(&Report::fatal(code, error.to_string())));
+                    }
+                },
+            };
+            input.advance(used);
+            if self.output.bytes.len() >= WRITE_BYTES {
+                self.write().await?;
+            }
+        }
+        if input.is_empty() && input.capacity() > KEPT_BYTES {
+            *input = BytesMut::with_capacity(READ_BYTES);
+        }
+        Ok(())
+    }
+
+    /// Answers one message.
+    async fn answer(&mut self, frame: Frame<'_>) -> Result<(), SessionEnd> {
+        let answered = match frame.tag {
+            b'X' => return Err(SessionEnd::Left),
+            _ if self.copy_in.is_some() => return self.copy_message(frame).await,
+            b'S' => self.sync().await,
+            _ if self.is_skipping => Ok(()),
+            b'Q' => return self.simple_query(frame.body).await,
+            b'P' => self.parse(frame.body),
+            b'B' => self.bind(frame.body),
+            b'D' => self.describe(frame.body),
+            b'E' => self.execute_portal(frame.body).await,
+            b'C' => self.close(frame.body),
+            b'H' => {
+                self.output.is_asked_for = true;
+                Ok(())
+            }
+            // After an error COPY's data go on coming until the client hears of it.
+            b'd' | b'c' | b'f' => Ok(()),
+            b'F' => {
+                let message = "the function call protocol is not supported";
+                Err(Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message).into())
+            }
+            tag => {
+                let message = format!("invalid frontend message type {tag}");
+                return Err(self.last_words(&Report::fatal(sqlstate::PROTOCOL_VIOLATION, message)));
+            }
+        };
+        match answered {
+            Ok(()) => Ok(()),
+            Err(failure) => {
+                self.fail(failure)?;
+                self.is_skipping = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Answers a failure: the error goes to the client, the transaction is failed or gone.
+    fn fail(&mut self, failure: Failure) -> Result<(), SessionEnd> {
+        let report = match failure {
+            Failure::Report(report) => report,
+            Failure::End(end) => return Err(end),
+        };
+        if report.severity == Severity::Fatal {
+            return Err(self.last_words(&report));
+        }
+        reply::report(&mut self.output.bytes, &report);
+        self.copy_in = None;
+        self.fail_transaction();
+        Ok(())
+    }
+
+    /// Puts a FATAL error at the end of what may be written; the session is over then.
+    fn last_words(&mut self, report: &Report) -> SessionEnd {
+        if self.output.hold > self.database.acknowledged_lsn() {
+            self.drop_held();
+        }
+        reply::report(&mut self.output.bytes, report);
+        SessionEnd::Told
+    }
+
+    /// Takes back the replies of commits that were not acknowledged, and says so. Returns how many
+    /// ReadyForQuery went with them.
+    fn drop_held(&mut self) -> usize {
+        self.output.bytes.truncate(self.output.held_from);
+        self.output.hold = Lsn::ZERO;
+        std::mem::take(&mut self.output.held_ready)
+    }
+
+    /// From here on replies wait for this LSN, `from` being where those that depend on it begin.
+    fn hold(&mut self, lsn: Lsn, from: usize) {
+        if lsn > self.output.hold {
+            let is_first = self.output.hold == Lsn::ZERO;
+            self.output.hold = lsn;
+            self.output.held_from =
+                if is_first { from } else { self.output.held_from.min(from) };
+        }
+    }
+
+    /// ReadyForQuery, and a new `in_hot_standby` when the member's role has changed.
+    fn ready(&mut self) {
+        let role = self.database.role();
+        if role != self.told_role {
+            self.told_role = role;
+            let value = if role == Role::Active { "off" } else { "on" };
+            reply::parameter_status(&mut self.output.bytes, "in_hot_standby", value);
+        }
+        reply::ready(&mut self.output.bytes, self.transaction.status());
+        if self.output.hold != Lsn::ZERO {
+            self.output.held_ready += 1;
+        }
+        self.output.is_asked_for = true;
+    }
+
+    /// Writes what has gathered, once everything it depends on is acknowledged.
+    async fn write(&mut self) -> Result<(), SessionEnd> {
+        self.settle().await?;
+        self.output.is_asked_for = false;
+        self.stream.write_all(&self.output.bytes).await?;
+        self.stream.flush().await?;
+        if self.output.bytes.capacity() > KEPT_BYTES {
+            self.output.bytes = Vec::with_capacity(READ_BYTES);
+        }
+        self.output.bytes.clear();
+        self.transaction.output_was_written();
+        Ok(())
+    }
+
+    /// Waits until the held replies may go.
+    async fn settle(&mut self) -> Result<(), SessionEnd> {
+        if self.output.hold > self.database.acknowledged_lsn() {
+            let wait = self.database.acknowledged(self.output.hold);
+            match waiting::interruptible(&self.control, wait).await {
+                Ok(Ok(())) => {}
+                Ok(Err(unknown)) => return Err(self.end_unknown(&unknown)),
+                Err(Interrupt::Ended(reason)) => {
+                    let unknown = OutcomeUnknown { reason: reason.message.clone() };
+                    return Err(self.end_unknown(&unknown));
+                }
+                Err(Interrupt::Cancelled) => self.leave_in_doubt(),
+            }
+        }
+        self.output.hold = Lsn::ZERO;
+        self.output.held_ready = 0;
+        Ok(())
+    }
+
+    /// The member cannot say any more what became of the commit: 40003, then 57P01.
+    fn end_unknown(&mut self, unknown: &OutcomeUnknown) -> SessionEnd {
+        self.drop_held();
+        reply::report(&mut self.output.bytes, &in_doubt(&unknown.reason));
+        let reason = self.control.end_reason().unwrap_or_else(|| super::EndReason {
+            message: unknown.reason.clone(),
+            hint: Some(super::database::active_hint(self.database.standing().active.as_ref())),
+        });
+        self.last_words(&end_report(&reason))
+    }
+
+    /// The client no longer wants to wait for an acknowledgement. The commit stays in doubt, and every
+    /// answer that depended on it says so.
+    fn leave_in_doubt(&mut self) {
+        let report = in_doubt("the wait for its acknowledgement was cancelled by the client");
+        let answers = self.drop_held();
+        for _ in 0..answers {
+            reply::report(&mut self.output.bytes, &report);
+            reply::ready(&mut self.output.bytes, self.transaction.status());
+        }
+        if answers == 0 {
+            // In the middle of an answer, whose own end is still to come.
+            reply::report(&mut self.output.bytes, &report);
+        }
+    }
+
+    /// Waits for bytes, or for what ends a session that is silent.
+    async fn read(&mut self, input: &mut BytesMut) -> Result<(), SessionEnd> {
+        input.reserve(READ_BYTES);
+        let limit = self.idle_limit();
+        let read = self.stream.read_buf(input);
+        match waiting::ended_or(&self.control, limit.map(|(limit, _)| limit), read).await {
+            waiting::Waited::Done(Ok(0)) => Err(SessionEnd::Left),
+            waiting::Waited::Done(Ok(_)) => Ok(()),
+            waiting::Waited::Done(Err(error)) => Err(SessionEnd::Broken(error)),
+            waiting::Waited::Ended(reason) => Err(self.last_words(&end_report(&reason))),
+            waiting::Waited::TimedOut => {
+                let (code, message) = limit.map_or((sqlstate::INTERNAL, "idle"), |(_, why)| why);
+                Err(self.last_words(&Report::fatal(code, message)))
+            }
+        }
+    }
+}
+
+/// 40003 in the words of the promise.
+fn in_doubt(reason: &str) -> Report {
+    let message = format!("the outcome of the commit is unknown: {reason}");
+    Report::error(sqlstate::OUTCOME_UNKNOWN, message).hint(
+        "It may or may not survive. Reconnect to the active and look before you repeat it.",
+    )
+}

@@ -1,0 +1,124 @@
+//! The simple protocol: one text, any number of statements, one implicit transaction around those that
+//! are in no block.
+
+use super::{
+    Failure, Report, Session, SessionEnd,
+    execute::{Rows, is_planned},
+    portal::PreparedStatement,
+    reply,
+    transaction::Block,
+};
+use crate::pg::frame::{Formats, only_text};
+use std::{collections::VecDeque, fmt, sync::Arc};
+use understudy_sql::{Statement, StatementKind, parse};
+
+/// How a statement of the session ended.
+pub(super) enum Ran {
+    /// CommandComplete with this tag is still to be sent.
+    Tag(String),
+    /// Everything has been appended.
+    Answered,
+    /// COPY IN has begun; the answer comes after the data.
+    Copying,
+}
+
+impl Session {
+    /// Query.
+    pub(super) async fn simple_query(&mut self, body: &[u8]) -> Result<(), SessionEnd> {
+        self.begin_statement();
+        let result = match self.parse_simple(body) {
+            Ok(statements) => self.run_list(statements).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = result {
+            self.fail(failure)?;
+        }
+        if self.copy_in.is_none() {
+            self.ready();
+        }
+        self.output.is_asked_for = true;
+        Ok(())
+    }
+
+    fn parse_simple(&mut self, body: &[u8]) -> Result<VecDeque<Statement>, Failure> {
+        self.statements.remove("");
+        self.portals.remove("");
+        let statements = parse(only_text(body)?)?;
+        if statements.is_empty() {
+            reply::empty_query(&mut self.output.bytes);
+        }
+        Ok(statements.into())
+    }
+
+    /// Runs the statements in order; stops early when COPY IN begins and leaves it the others.
+    pub(super) async fn run_list(
+        &mut self,
+        mut statements: VecDeque<Statement>,
+    ) -> Result<(), Failure> {
+        while let Some(statement) = statements.pop_front() {
+            match self.run_one(&statement, statements.is_empty()).await? {
+                Ran::Tag(tag) => reply::command_complete(&mut self.output.bytes, &tag),
+                Ran::Answered => {}
+                Ran::Copying => {
+                    if let Some(copy) = &mut self.copy_in {
+                        copy.rest = Some(statements);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        self.end_implicit()
+    }
+
+    async fn run_one(&mut self, statement: &Statement, is_last: bool) -> Result<Ran, Failure> {
+        self.check_not_failed(statement)?;
+        if statement.kind() != StatementKind::Transaction {
+            self.enter_block();
+        }
+        let ran = if is_planned(statement) {
+            self.run_planned(statement).await?
+        } else {
+            self.run_command(statement, &[]).await?
+        };
+        // The last word on an implicit block is its commit, so that comes before the tag.
+        if is_last && matches!(ran, Ran::Tag(_)) && self.transaction.block == Block::Implicit {
+            self.end_implicit()?;
+        }
+        Ok(ran)
+    }
+
+    /// Plans and runs a statement without parameters, rows in text.
+    async fn run_planned(&mut self, statement: &Statement) -> Result<Ran, Failure> {
+        let plan = self.plan(statement, &[])?;
+        let prepared = PreparedStatement::new(Some(statement.clone()), Vec::new(), Some(plan));
+        if !prepared.parameter_types().is_empty() {
+            let message = "there is no parameter $1";
+            return Err(Report::error("42P02", message).into());
+        }
+        let prepared = Arc::new(prepared);
+        let start = self.output.bytes.len();
+        if !prepared.columns().is_empty() {
+            self.output.bytes.extend_from_slice(&prepared.description);
+        }
+        self.refresh_info();
+        let result = self.execute(&prepared, &[], Rows::Reply(Formats::default())).await;
+        match result {
+            Ok(tag) => Ok(Ran::Tag(tag.to_string())),
+            Err(failure) => {
+                // No description without rows or a tag after it.
+                self.output.bytes.truncate(start.min(self.output.bytes.len()));
+                Err(failure)
+            }
+        }
+    }
+
+    /// CommandComplete.
+    pub(super) fn complete(&mut self, tag: &impl fmt::Display) {
+        use std::io::Write as _;
+        reply::message(&mut self.output.bytes, b'C', |out| {
+            // Writing into a vector does not fail.
+            let _ = write!(out, "{tag}");
+            out.push(0);
+        });
+    }
+}

@@ -1,0 +1,418 @@
+//! Transaction blocks: implicit ones around what a client sends between two points of rest, explicit
+//! ones, failed ones, savepoints.
+//!
+//! Invariants: a `Txn` exists only while a block is open; after an error without savepoints it is rolled
+//! back at once, so that a failed block holds no locks; the reply of a commit is held from the place where
+//! its statements' replies begin.
+
+use super::{
+    Failure, Report, Session, SessionEnd,
+    notice::{NO_TRANSACTION, TRANSACTION_OPEN},
+    setting::HasCommitted,
+};
+use crate::pg::{
+    database::active_hint,
+    reply::{self, TransactionStatus},
+    sqlstate,
+};
+use understudy_sql::{IsolationLevel, SetScope, Statement, TransactionModes};
+use understudy_store::{Isolation, Mark, Txn};
+use understudy_types::Role;
+
+/// Where a session is between BEGIN and COMMIT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Block {
+    /// Nothing is open.
+    #[default]
+    None,
+    /// Opened by a statement, ends at the next point of rest.
+    Implicit,
+    /// Opened by BEGIN.
+    Explicit,
+    /// An explicit one after an error.
+    Failed,
+}
+
+/// The transaction of a session.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    pub(super) block: Block,
+    pub(super) txn: Option<Txn>,
+    /// What BEGIN or SET TRANSACTION said of this one.
+    pub(super) modes: TransactionModes,
+    savepoints: Vec<(String, Option<Mark>)>,
+    /// Where in the output the replies of this block begin.
+    output_start: usize,
+    /// When the block began, microseconds since 2000: `now()`.
+    pub(super) started_micros: i64,
+    /// How many blocks have ended; tells whether a statement ended its own.
+    pub(super) blocks: u64,
+    /// A setting was changed in this block.
+    pub(super) has_settings: bool,
+}
+
+impl Transaction {
+    pub(super) fn status(&self) -> TransactionStatus {
+        match self.block {
+            Block::None | Block::Implicit => TransactionStatus::Idle,
+            Block::Explicit => TransactionStatus::Open,
+            Block::Failed => TransactionStatus::Failed,
+        }
+    }
+
+    pub(super) fn output_was_written(&mut self) {
+        self.output_start = 0;
+    }
+}
+
+impl Session {
+    /// Opens an implicit block when none is open; what follows belongs to it.
+    pub(super) fn enter_block(&mut self) {
+        if self.transaction.block == Block::None {
+            self.transaction.block = Block::Implicit;
+            self.transaction.output_start = self.output.bytes.len();
+            self.transaction.started_micros = self.statement_micros;
+        }
+    }
+
+    /// Whether the present transaction may not write, and why.
+    pub(super) fn check_may_write(&self, command: &str) -> Result<(), Failure> {
+        if self.database.role() != Role::Active {
+            let standing = self.database.standing();
+            let message = format!("cannot execute {command} in a read-only transaction");
+            return Err(Report::error(sqlstate::READ_ONLY, message)
+                .detail(format!(
+                    "This member, {}, is {}.",
+                    self.database.identity().member,
+                    with_article(standing.role)
+                ))
+                .hint(active_hint(standing.active.as_ref()))
+                .into());
+        }
+        if self.is_read_only() {
+            let message = format!("cannot execute {command} in a read-only transaction");
+            return Err(Report::error(sqlstate::READ_ONLY, message).into());
+        }
+        Ok(())
+    }
+
+    /// `transaction_read_only`, the member's role aside.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.transaction.modes.read_only.unwrap_or_else(|| self.is_read_only_by_default())
+    }
+
+    /// The isolation of the present transaction, or of the next.
+    pub(super) fn isolation(&self) -> IsolationLevel {
+        self.transaction.modes.isolation.unwrap_or_else(|| self.info.settings.default_isolation())
+    }
+
+    /// Begins the store's transaction of the open block, unless it has begun. True when it has just
+    /// begun, its first statement with it.
+    pub(super) fn begin_txn(&mut self) -> bool {
+        self.enter_block();
+        if self.transaction.txn.is_some() {
+            return false;
+        }
+        let isolation = match self.isolation() {
+            IsolationLevel::ReadCommitted => Isolation::ReadCommitted,
+            IsolationLevel::RepeatableRead => Isolation::RepeatableRead,
+            IsolationLevel::Serializable => Isolation::Serializable,
+        };
+        self.transaction.txn = Some(self.store.begin(isolation));
+        true
+    }
+
+    /// Ends an implicit block, if one is open, by committing it.
+    pub(super) fn end_implicit(&mut self) -> Result<(), Failure> {
+        match self.transaction.block {
+            Block::Implicit => {
+                let start = self.transaction.output_start;
+                self.commit(start)
+            }
+            Block::None | Block::Explicit | Block::Failed => Ok(()),
+        }
+    }
+
+    /// Commits the open block. `start` is where the replies begin that tell of it.
+    fn commit(&mut self, start: usize) -> Result<(), Failure> {
+        let txn = self.transaction.txn.take();
+        self.close_block();
+        let Some(txn) = txn else {
+            self.end_settings(HasCommitted::Yes);
+            return Ok(());
+        };
+        if txn.is_read_only() {
+            let depends = txn.depends_lsn();
+            self.store.rollback(txn);
+            self.end_settings(HasCommitted::Yes);
+            self.hold(depends, start);
+            return Ok(());
+        }
+        match self.database.commit(txn) {
+            Ok(lsn) => {
+                self.end_settings(HasCommitted::Yes);
+                self.last_commit = lsn;
+                self.hold(lsn, start);
+                Ok(())
+            }
+            Err(refused) => {
+                self.end_settings(HasCommitted::No);
+                Err(Report::error(refused.sqlstate(), refused.to_string())
+                    .hint(refused.hint())
+                    .into())
+            }
+        }
+    }
+
+    /// Forgets the block; portals end with it.
+    fn close_block(&mut self) {
+        self.portals.clear();
+        self.transaction.block = Block::None;
+        self.transaction.blocks += 1;
+        self.transaction.modes = TransactionModes::default();
+        self.transaction.savepoints.clear();
+    }
+
+    /// Undoes the open block, whatever state it is in.
+    pub(super) fn rollback_all(&mut self) {
+        if let Some(txn) = self.transaction.txn.take() {
+            self.store.rollback(txn);
+        }
+        self.end_settings(HasCommitted::No);
+        self.close_block();
+    }
+
+    /// After an error: an implicit block is gone, an explicit one has failed.
+    pub(super) fn fail_transaction(&mut self) {
+        match self.transaction.block {
+            Block::None | Block::Failed => {}
+            Block::Implicit => self.rollback_all(),
+            Block::Explicit => {
+                self.transaction.block = Block::Failed;
+                self.portals.clear();
+                // With a savepoint the client may go on from there; otherwise nothing is left to keep.
+                if self.transaction.savepoints.is_empty()
+                    && let Some(txn) = self.transaction.txn.take()
+                {
+                    self.store.rollback(txn);
+                }
+            }
+        }
+    }
+
+    /// 25P02, unless the statement is one that a failed block takes.
+    pub(super) fn check_not_failed(&self, statement: &Statement) -> Result<(), Failure> {
+        if self.transaction.block == Block::Failed && !statement.is_allowed_after_failure() {
+            return Err(failed_block().into());
+        }
+        Ok(())
+    }
+
+    /// Runs a statement of the kind `Transaction`; the tag is appended.
+    pub(super) fn control_transaction(&mut self, statement: &Statement) -> Result<(), Failure> {
+        let start = self.output.bytes.len();
+        let mut tag = statement.command();
+        match statement {
+            Statement::Begin(modes) => self.begin_block(*modes)?,
+            Statement::Commit { chain } => {
+                if self.transaction.block == Block::Failed {
+                    tag = "ROLLBACK";
+                }
+                self.end_block(start, Ending { commits: true, chain: *chain })?;
+            }
+            Statement::Rollback { chain } => {
+                self.end_block(start, Ending { commits: false, chain: *chain })?;
+            }
+            Statement::Savepoint(name) => self.set_savepoint(name)?,
+            Statement::ReleaseSavepoint(name) => {
+                let position = self.savepoint_position(name)?;
+                self.transaction.savepoints.truncate(position);
+            }
+            Statement::RollbackTo(name) => self.rollback_to_savepoint(name)?,
+            Statement::SetTransaction { scope, modes } => self.set_transaction(*scope, *modes)?,
+            other => {
+                let message = format!("{} is no transaction statement", other.command());
+                return Err(Report::error(sqlstate::INTERNAL, message).into());
+            }
+        }
+        reply::command_complete(&mut self.output.bytes, tag);
+        Ok(())
+    }
+
+    fn begin_block(&mut self, modes: TransactionModes) -> Result<(), Failure> {
+        match self.transaction.block {
+            Block::Explicit => self.notice(&TRANSACTION_OPEN),
+            Block::Failed => return Err(failed_block().into()),
+            Block::None | Block::Implicit => {
+                self.enter_block();
+                self.transaction.block = Block::Explicit;
+            }
+        }
+        self.set_modes(modes)
+    }
+
+    fn end_block(&mut self, start: usize, ending: Ending) -> Result<(), Failure> {
+        let modes = self.transaction.modes;
+        let block = self.transaction.block;
+        match block {
+            Block::None | Block::Implicit => {
+                if ending.chain {
+                    let message = format!("{} AND CHAIN can only be used in transaction blocks", ending.word());
+                    return Err(Report::error(sqlstate::NO_TRANSACTION, message).into());
+                }
+                self.notice(&NO_TRANSACTION);
+                // Statements of the same message before this one are ended by it, too.
+                if ending.commits { self.end_implicit()? } else { self.rollback_all() }
+            }
+            Block::Explicit if ending.commits => self.commit(start)?,
+            Block::Explicit | Block::Failed => self.rollback_all(),
+        }
+        if ending.chain {
+            self.enter_block();
+            self.transaction.block = Block::Explicit;
+            self.transaction.modes = modes;
+        }
+        Ok(())
+    }
+
+    fn set_savepoint(&mut self, name: &str) -> Result<(), Failure> {
+        if self.transaction.block != Block::Explicit {
+            let message = "SAVEPOINT can only be used in transaction blocks";
+            return Err(Report::error(sqlstate::NO_TRANSACTION, message).into());
+        }
+        let mark = self.transaction.txn.as_ref().map(|txn| self.store.savepoint(txn));
+        self.transaction.savepoints.push((name.to_owned(), mark));
+        Ok(())
+    }
+
+    fn savepoint_position(&self, name: &str) -> Result<usize, Failure> {
+        if matches!(self.transaction.block, Block::None | Block::Implicit) {
+            let message = "savepoints can only be used in transaction blocks";
+            return Err(Report::error(sqlstate::NO_TRANSACTION, message).into());
+        }
+        let mut newest_first = self.transaction.savepoints.iter().rev();
+        match newest_first.position(|(known, _)| known == name) {
+            Some(back) => Ok(self.transaction.savepoints.len() - 1 - back),
+            None => {
+                let message = format!("savepoint \"{name}\" does not exist");
+                Err(Report::error(sqlstate::UNKNOWN_SAVEPOINT, message).into())
+            }
+        }
+    }
+
+    fn rollback_to_savepoint(&mut self, name: &str) -> Result<(), Failure> {
+        let position = self.savepoint_position(name)?;
+        self.transaction.savepoints.truncate(position + 1);
+        let mark = self.transaction.savepoints[position].1.clone();
+        match (mark, self.transaction.txn.as_mut()) {
+            (Some(mark), Some(txn)) => self.store.rollback_to(txn, &mark),
+            // The savepoint is older than the first statement.
+            (None, Some(_)) => {
+                if let Some(txn) = self.transaction.txn.take() {
+                    self.store.rollback(txn);
+                }
+            }
+            (_, None) => {}
+        }
+        self.transaction.block = Block::Explicit;
+        Ok(())
+    }
+
+    fn set_transaction(&mut self, scope: SetScope, modes: TransactionModes) -> Result<(), Failure> {
+        match scope {
+            SetScope::Session => self.set_characteristics(modes),
+            SetScope::Local => {
+                if matches!(self.transaction.block, Block::None | Block::Implicit) {
+                    self.notice(&super::notice::SET_TRANSACTION_OUTSIDE);
+                    return Ok(());
+                }
+                self.set_modes(modes)
+            }
+        }
+    }
+
+    /// Takes the modes of BEGIN and SET TRANSACTION, as far as the transaction still allows.
+    pub(super) fn set_modes(&mut self, modes: TransactionModes) -> Result<(), Failure> {
+        if let Some(isolation) = modes.isolation {
+            if self.transaction.txn.is_some() && isolation != self.isolation() {
+                let message = "SET TRANSACTION ISOLATION LEVEL must be called before any query";
+                return Err(Report::error(sqlstate::ACTIVE_TRANSACTION, message).into());
+            }
+            self.transaction.modes.isolation = Some(isolation);
+        }
+        if let Some(read_only) = modes.read_only {
+            if !read_only && self.database.role() != Role::Active {
+                let standing = self.database.standing();
+                let message = "cannot set transaction read-write mode during recovery";
+                return Err(Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message)
+                    .hint(active_hint(standing.active.as_ref()))
+                    .into());
+            }
+            self.transaction.modes.read_only = Some(read_only);
+        }
+        Ok(())
+    }
+
+    /// Waits until the session's own last commit is visible, so that the next snapshot shows it.
+    pub(super) async fn see_own_commits(&mut self) -> Result<(), Failure> {
+        if self.last_commit <= self.store.visible() {
+            return Ok(());
+        }
+        self.settle().await?;
+        if self.last_commit <= self.store.visible() {
+            return Ok(());
+        }
+        // Its replies have gone, or were given up: wait for the commit itself.
+        let wait = self.database.acknowledged(self.last_commit);
+        match super::waiting::interruptible(&self.control, wait).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(unknown)) => Err(self.end_unknown(&unknown).into()),
+            Err(interrupt) => Err(self.interrupted(interrupt)),
+        }
+    }
+
+    /// The failure of a statement that was interrupted.
+    pub(super) fn interrupted(&mut self, interrupt: super::Interrupt) -> Failure {
+        match interrupt {
+            super::Interrupt::Cancelled => {
+                let message = "canceling statement due to user request";
+                Report::error(sqlstate::CANCELED, message).into()
+            }
+            super::Interrupt::Ended(reason) => {
+                let end: SessionEnd = self.last_words(&super::end_report(&reason));
+                end.into()
+            }
+        }
+    }
+}
+
+/// How an explicit block ends.
+#[derive(Debug, Clone, Copy)]
+struct Ending {
+    commits: bool,
+    chain: bool,
+}
+
+impl Ending {
+    fn word(self) -> &'static str {
+        if self.commits { "COMMIT" } else { "ROLLBACK" }
+    }
+}
+
+fn failed_block() -> Report {
+    let message =
+        "current transaction is aborted, commands ignored until end of transaction block";
+    Report::error(sqlstate::FAILED_TRANSACTION, message)
+}
+
+/// A role as it stands in a sentence.
+fn with_article(role: Role) -> &'static str {
+    match role {
+        Role::Active => "the active",
+        Role::Standby => "the standby",
+        Role::Subscriber => "a subscriber",
+        Role::Idle => "idle",
+        Role::Recovering => "recovering",
+        Role::Failed => "failed",
+    }
+}

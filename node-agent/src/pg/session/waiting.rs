@@ -1,0 +1,68 @@
+//! Waiting without blocking the loop, and what cuts a wait short.
+
+use super::super::registry::{EndReason, Interrupt, SessionControl};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+use tokio::time::{Instant, sleep_until};
+
+/// How a wait for input went.
+pub(super) enum Waited<T> {
+    /// As hoped.
+    Done(T),
+    /// The session has to end.
+    Ended(EndReason),
+    /// It took too long.
+    TimedOut,
+}
+
+/// Waits until done, cancelled or ended. Being done wins.
+pub(super) async fn interruptible<F: Future>(
+    control: &SessionControl,
+    future: F,
+) -> Result<F::Output, Interrupt> {
+    let mut future = pin!(future);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => control.poll_interrupt(context).map(Err),
+    })
+    .await
+}
+
+/// Waits until done, ended or too late; a cancel request changes nothing, for nothing runs.
+pub(super) async fn ended_or<F: Future>(
+    control: &SessionControl,
+    limit: Option<Duration>,
+    future: F,
+) -> Waited<F::Output> {
+    let mut future = pin!(future);
+    let watched = poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Waited::Done(output)),
+        Poll::Pending => control.poll_end(context).map(Waited::Ended),
+    });
+    match limit {
+        None => watched.await,
+        Some(limit) => tokio::time::timeout(limit, watched).await.unwrap_or(Waited::TimedOut),
+    }
+}
+
+/// As [`interruptible`], with a moment after which it is too late (None).
+pub(super) async fn until<F: Future>(
+    control: &SessionControl,
+    deadline: Option<Instant>,
+    future: F,
+) -> Result<Option<F::Output>, Interrupt> {
+    let Some(deadline) = deadline else {
+        return interruptible(control, future).await.map(Some);
+    };
+    let mut timer = pin!(sleep_until(deadline));
+    let mut future = pin!(future);
+    let either = poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => timer.as_mut().poll(context).map(|()| None),
+    });
+    interruptible(control, either).await
+}

@@ -1,0 +1,173 @@
+//! A member for tests: a store without log and peers, whose acknowledgements, role and authority the
+//! test decides. Its commit section gives LSNs as the engine's does.
+
+use super::{
+    AckWait, ClientTls, CommitRefused, Database, EndReason, Listener, ListenerOptions,
+    OutcomeUnknown, ReadRefused, ServerIdentity, SessionRegistry, Standing, auth,
+};
+use parking_lot::Mutex;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+};
+use tokio::sync::oneshot;
+use understudy_store::{Isolation, MemoryLimits, Store, Txn, UserDef};
+use understudy_types::{Epoch, Lsn, MemberName, Role};
+
+type Waiter = (Lsn, oneshot::Sender<Result<(), OutcomeUnknown>>);
+
+/// See the module.
+pub(super) struct MemoryDatabase {
+    store: Arc<Store>,
+    sessions: Arc<SessionRegistry>,
+    /// The newest LSN; its lock is the commit section.
+    end: Mutex<u64>,
+    acknowledged: AtomicU64,
+    holds_back: AtomicBool,
+    has_authority: AtomicBool,
+    standing: Mutex<Standing>,
+    waiters: Mutex<Vec<Waiter>>,
+}
+
+/// The administrator that every test database has.
+pub(super) const USER: &str = "admin";
+/// Its password.
+pub(super) const PASSWORD: &str = "correct horse";
+
+fn name(text: &str) -> MemberName {
+    MemberName::new(text).expect("a DNS label")
+}
+
+impl MemoryDatabase {
+    /// An active with one user.
+    pub(super) fn active() -> Arc<MemoryDatabase> {
+        MemoryDatabase::with_sessions(100)
+    }
+
+    /// As [`MemoryDatabase::active`], admitting so many sessions.
+    pub(super) fn with_sessions(limit: usize) -> Arc<MemoryDatabase> {
+        let limits = MemoryLimits { permanent_bytes: 1 << 30, temporary_bytes: 1 << 30 };
+        let (role, epoch, active) = (Role::Active, Epoch(1), Some(name("orders-1")));
+        let database = MemoryDatabase {
+            store: Arc::new(Store::new(limits)),
+            sessions: Arc::new(SessionRegistry::new(limit)),
+            end: Mutex::new(0),
+            acknowledged: AtomicU64::new(0),
+            holds_back: AtomicBool::new(false),
+            has_authority: AtomicBool::new(true),
+            standing: Mutex::new(Standing { role, epoch, active }),
+            waiters: Mutex::new(Vec::new()),
+        };
+        let mut txn = database.store.begin(Isolation::ReadCommitted);
+        let scram = Some(auth::derive_verifier(PASSWORD, b"0123456789abcdef", 4096));
+        let user = UserDef { name: USER.to_owned(), scram, admin: true };
+        database.store.create_user(&mut txn, user).expect("the store is empty");
+        database.commit(txn).expect("an active takes commits");
+        Arc::new(database)
+    }
+
+    /// From now on commits are acknowledged by [`MemoryDatabase::acknowledge`] only.
+    pub(super) fn hold_back(&self) {
+        self.holds_back.store(true, SeqCst);
+    }
+
+    /// Acknowledges everything committed so far.
+    pub(super) fn acknowledge(&self) {
+        let end = *self.end.lock();
+        self.store.set_visible(Lsn(end));
+        self.acknowledged.fetch_max(end, SeqCst);
+        let mut waiters = self.waiters.lock();
+        for (_, waiter) in waiters.extract_if(.., |(lsn, _)| lsn.0 <= end) {
+            // The session may have given up.
+            let _ = waiter.send(Ok(()));
+        }
+    }
+
+    /// How many sessions wait for an acknowledgement.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiters.lock().len()
+    }
+
+    /// This member becomes the standby of `active`; waiting commits have an unknown outcome.
+    pub(super) fn demote(&self, active: &str) {
+        *self.standing.lock() =
+            Standing { role: Role::Standby, epoch: Epoch(2), active: Some(name(active)) };
+        let hint = format!("The active is {active}.");
+        let reason =
+            EndReason { message: "this member was demoted".to_owned(), hint: Some(hint) };
+        self.sessions.end_all(&reason);
+        for (_, waiter) in self.waiters.lock().drain(..) {
+            let _ = waiter.send(Err(OutcomeUnknown { reason: "demoted".to_owned() }));
+        }
+    }
+
+    /// Authority to answer and to commit.
+    pub(super) fn set_authority(&self, has_authority: bool) {
+        self.has_authority.store(has_authority, SeqCst);
+    }
+
+    /// A listener on a free port of loopback.
+    pub(super) fn listen(self: &Arc<Self>, tls: ClientTls) -> Listener {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let options = ListenerOptions::new(address, tls);
+        Listener::start(Arc::clone(self) as Arc<dyn Database>, options).expect("loopback is there")
+    }
+}
+
+impl Database for MemoryDatabase {
+    fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
+    }
+
+    fn identity(&self) -> ServerIdentity {
+        ServerIdentity { member: name("orders-1"), pair: "orders".to_owned(), version: "0.0.0" }
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing.lock().clone()
+    }
+
+    fn commit(&self, txn: Txn) -> Result<Lsn, CommitRefused> {
+        let standing = self.standing();
+        if standing.role != Role::Active {
+            return Err(CommitRefused::ReadOnly { active: standing.active });
+        }
+        if !self.has_authority.load(SeqCst) {
+            return Err(CommitRefused::NoAuthority);
+        }
+        let mut end = self.end.lock();
+        self.store.validate(&txn).map_err(|_| CommitRefused::Serialization)?;
+        *end += 1;
+        let lsn = Lsn(*end);
+        self.store.commit(txn, lsn);
+        if !self.holds_back.load(SeqCst) {
+            self.store.set_visible(lsn);
+            self.acknowledged.store(lsn.0, SeqCst);
+        }
+        Ok(lsn)
+    }
+
+    fn acknowledged_lsn(&self) -> Lsn {
+        Lsn(self.acknowledged.load(SeqCst))
+    }
+
+    fn acknowledged(&self, lsn: Lsn) -> AckWait {
+        let (sender, receiver) = oneshot::channel();
+        self.waiters.lock().push((lsn, sender));
+        if self.acknowledged_lsn() >= lsn {
+            self.acknowledge();
+        }
+        Box::pin(async move { receiver.await.expect("the test database outlives its sessions") })
+    }
+
+    fn confirms_reads(&self) -> Result<(), ReadRefused> {
+        if self.has_authority.load(SeqCst) || self.role() != Role::Active {
+            return Ok(());
+        }
+        Err(ReadRefused { reason: "no authority".to_owned() })
+    }
+
+    fn sessions(&self) -> &Arc<SessionRegistry> {
+        &self.sessions
+    }
+}

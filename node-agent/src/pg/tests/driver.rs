@@ -1,0 +1,210 @@
+//! The front end through a driver that knows nothing of it: start-up, SCRAM, types in binary, pipelines.
+
+use crate::pg::{
+    ClientTls, Listener, PlainConnections,
+    testing::{MemoryDatabase, PASSWORD, USER},
+};
+use std::{sync::Arc, time::SystemTime};
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, error::SqlState};
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn config(listener: &Listener) -> Config {
+    let mut config = Config::new();
+    config.host("127.0.0.1").port(listener.address().port());
+    config.user(USER).password(PASSWORD).dbname("orders");
+    config
+}
+
+async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn code(error: &tokio_postgres::Error) -> &str {
+    error.code().map_or("none", SqlState::code)
+}
+
+#[test]
+fn the_right_password_opens_a_session_and_no_other_does() {
+    runtime().block_on(async {
+        let listener = MemoryDatabase::active().listen(ClientTls::none());
+        let client = connect(&config(&listener)).await.unwrap();
+        assert_eq!(client.query_one("select 1", &[]).await.unwrap().get::<_, i32>(0), 1);
+        let wrong = connect(config(&listener).password("battery staple")).await.unwrap_err();
+        assert_eq!(code(&wrong), "28P01");
+        let unknown = connect(config(&listener).user("nobody")).await.unwrap_err();
+        assert_eq!(code(&unknown), "28P01", "an unknown user is told the same");
+    });
+}
+
+#[test]
+fn a_plain_connection_is_refused_where_encryption_is_required() {
+    runtime().block_on(async {
+        let tls = ClientTls { source: Arc::new(|| None), plain: PlainConnections::Refuse };
+        let listener = MemoryDatabase::active().listen(tls);
+        let refused = connect(&config(&listener)).await.unwrap_err();
+        assert_eq!(code(&refused), "28000");
+        let hint = refused.as_db_error().and_then(|error| error.hint()).unwrap();
+        assert!(hint.contains("sslmode=require"), "{hint}");
+    });
+}
+
+#[test]
+fn the_session_after_the_last_place_is_refused() {
+    runtime().block_on(async {
+        let listener = MemoryDatabase::with_sessions(1).listen(ClientTls::none());
+        let first = connect(&config(&listener)).await.unwrap();
+        assert_eq!(code(&connect(&config(&listener)).await.unwrap_err()), "53300");
+        drop(first);
+    });
+}
+
+#[test]
+fn values_of_every_type_travel_in_binary_both_ways() {
+    runtime().block_on(async {
+        let listener = MemoryDatabase::active().listen(ClientTls::none());
+        let client = connect(&config(&listener)).await.unwrap();
+        client
+            .batch_execute(
+                "create table v (k int primary key, b bool, i2 smallint, i4 int, i8 bigint,
+                 f4 real, f8 double precision, t text, c varchar(10), y bytea, w timestamptz)",
+            )
+            .await
+            .unwrap();
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(1_700_000_000_123_456);
+        client
+            .execute(
+                "insert into v values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                &[
+                    &1_i32, &true, &-2_i16, &3_i32, &i64::MIN, &1.5_f32, &-0.1_f64, &"täxt",
+                    &"short", &&b"\x00\xff"[..], &at,
+                ],
+            )
+            .await
+            .unwrap();
+        let row = client.query_one("select * from v where k = $1", &[&1_i32]).await.unwrap();
+        assert!(row.get::<_, bool>("b"));
+        assert_eq!(row.get::<_, i16>("i2"), -2);
+        assert_eq!(row.get::<_, i32>("i4"), 3);
+        assert_eq!(row.get::<_, i64>("i8"), i64::MIN);
+        assert_eq!(row.get::<_, f32>("f4"), 1.5);
+        assert_eq!(row.get::<_, f64>("f8"), -0.1);
+        assert_eq!(row.get::<_, &str>("t"), "täxt");
+        assert_eq!(row.get::<_, &str>("c"), "short");
+        assert_eq!(row.get::<_, &[u8]>("y"), b"\x00\xff");
+        assert_eq!(row.get::<_, SystemTime>("w"), at);
+        let none = client.query_one("select $1::text", &[&Option::<&str>::None]).await.unwrap();
+        assert_eq!(none.get::<_, Option<&str>>(0), None);
+    });
+}
+
+#[test]
+fn a_prepared_statement_outlives_a_change_of_its_table() {
+    runtime().block_on(async {
+        let listener = MemoryDatabase::active().listen(ClientTls::none());
+        let client = connect(&config(&listener)).await.unwrap();
+        client.batch_execute("create table p (k int primary key, v int)").await.unwrap();
+        let insert = client.prepare("insert into p values ($1, $2)").await.unwrap();
+        client.execute(&insert, &[&1_i32, &10_i32]).await.unwrap();
+        client.batch_execute("create index on p (v)").await.unwrap();
+        client.execute(&insert, &[&2_i32, &20_i32]).await.unwrap();
+        let rows = client.query("select v from p order by k", &[]).await.unwrap();
+        let values: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(values, [10, 20]);
+    });
+}
+
+#[test]
+fn a_transaction_of_a_driver_commits_and_rolls_back() {
+    runtime().block_on(async {
+        let listener = MemoryDatabase::active().listen(ClientTls::none());
+        let mut client = connect(&config(&listener)).await.unwrap();
+        client.batch_execute("create table x (k int primary key)").await.unwrap();
+        let transaction = client.transaction().await.unwrap();
+        transaction.execute("insert into x values (1)", &[]).await.unwrap();
+        transaction.commit().await.unwrap();
+        let transaction = client.transaction().await.unwrap();
+        transaction.execute("insert into x values (2)", &[]).await.unwrap();
+        transaction.rollback().await.unwrap();
+        let count = client.query_one("select count(*) from x", &[]).await.unwrap();
+        assert_eq!(count.get::<_, i64>(0), 1);
+    });
+}
+
+#[test]
+fn a_standby_reads_and_names_the_active_to_writers() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let listener = database.listen(ClientTls::none());
+        let client = connect(&config(&listener)).await.unwrap();
+        client.batch_execute("create table s (k int); insert into s values (1)").await.unwrap();
+        database.demote("orders-2");
+        let client = connect(&config(&listener)).await.unwrap();
+        let read = client.query_one("select k from s", &[]).await.unwrap();
+        assert_eq!(read.get::<_, i32>(0), 1);
+        let refused = client.execute("insert into s values (2)", &[]).await.unwrap_err();
+        assert_eq!(code(&refused), "25006");
+        let hint = refused.as_db_error().and_then(|error| error.hint()).unwrap();
+        assert!(hint.contains("orders-2"), "{hint}");
+        let shown = client.simple_query("show transaction_read_only").await.unwrap();
+        let value = shown.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        assert_eq!(value, Some("on"));
+        let wants_writes = config(&listener)
+            .target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite)
+            .clone();
+        assert!(connect(&wants_writes).await.is_err(), "a driver that wants to write goes on");
+    });
+}
+
+#[test]
+fn a_user_changes_the_password_and_only_an_administrator_makes_users() {
+    runtime().block_on(async {
+        let listener = MemoryDatabase::active().listen(ClientTls::none());
+        let admin = connect(&config(&listener)).await.unwrap();
+        admin.batch_execute("create user app password 'one'").await.unwrap();
+        let mut as_app = config(&listener);
+        let app = connect(as_app.user("app").password("one")).await.unwrap();
+        let refused = app.batch_execute("create user other password 'x'").await.unwrap_err();
+        assert_eq!(code(&refused), "42501");
+        app.batch_execute("alter user app password 'two'").await.unwrap();
+        assert_eq!(code(&connect(&as_app).await.unwrap_err()), "28P01");
+        connect(as_app.password("two")).await.unwrap();
+    });
+}
+
+#[test]
+fn a_driver_cancels_a_statement_that_waits() {
+    runtime().block_on(async {
+        let listener = MemoryDatabase::active().listen(ClientTls::none());
+        let holder = connect(&config(&listener)).await.unwrap();
+        let waiter = connect(&config(&listener)).await.unwrap();
+        holder
+            .batch_execute("create table c (k int); insert into c values (1); begin; update c set k = 2")
+            .await
+            .unwrap();
+        let token = waiter.cancel_token();
+        let (result, ()) = tokio::join!(waiter.batch_execute("update c set k = 3"), async {
+            // The request may come before the statement; only one that comes in time counts.
+            loop {
+                token.cancel_query(NoTls).await.unwrap();
+                if waiter.is_closed() || listener_is_idle(&holder).await {
+                    break;
+                }
+            }
+        });
+        assert_eq!(code(&result.unwrap_err()), "57014");
+    });
+}
+
+/// One round trip, which lets everything that was sent before take effect.
+async fn listener_is_idle(client: &Client) -> bool {
+    client.simple_query("select 1").await.is_ok()
+}

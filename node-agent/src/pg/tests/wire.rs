@@ -1,0 +1,515 @@
+//! Sessions, byte by byte, over a pair of sockets: what is sent, in which order, and when.
+
+use crate::pg::{
+    Database,
+    listener::{Front, ListenerOptions},
+    session,
+    startup::Started,
+    stream::Stream,
+    testing::{MemoryDatabase, USER},
+    ClientTls,
+};
+use proptest::prelude::*;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    runtime::{Builder, Runtime},
+    task::JoinHandle,
+};
+
+/// Longest wait of a test for what has to come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// One message of the server: its tag and body.
+type Reply = (char, Vec<u8>);
+
+/// A client that writes bytes and reads messages.
+struct Wire {
+    stream: UnixStream,
+    pid: i32,
+    secret: i32,
+    session: JoinHandle<()>,
+}
+
+impl Wire {
+    /// A session past its start-up; the greeting has been read.
+    async fn open(database: &Arc<MemoryDatabase>) -> Wire {
+        let (near, far) = UnixStream::pair().unwrap();
+        let address = "127.0.0.1:0".parse().unwrap();
+        let options = ListenerOptions::new(address, ClientTls::none());
+        let front =
+            Arc::new(Front::for_tests(Arc::clone(database) as Arc<dyn Database>, options));
+        let guard = database.sessions().register(42).unwrap();
+        let (pid, secret) = (guard.pid(), guard.secret());
+        let started = Started {
+            stream: Stream::Unix(far),
+            guard,
+            user: USER.to_owned(),
+            settings: Vec::new(),
+            greeting: Vec::new(),
+        };
+        let session = tokio::spawn(async move {
+            // A broken connection is an end like any other here.
+            let _ = session::run(started, &front).await;
+        });
+        let mut wire = Wire { stream: near, pid, secret, session };
+        wire.until_ready().await;
+        wire
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// The next message; None when the server has closed the connection.
+    async fn next(&mut self) -> Option<Reply> {
+        let read = async {
+            let mut head = [0; 5];
+            self.stream.read_exact(&mut head).await.ok()?;
+            let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+            let mut body = vec![0; length - 4];
+            self.stream.read_exact(&mut body).await.ok()?;
+            Some((head[0] as char, body))
+        };
+        tokio::time::timeout(PATIENCE, read).await.expect("an answer in time")
+    }
+
+    /// Everything up to ReadyForQuery or the end.
+    async fn until_ready(&mut self) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        while let Some(reply) = self.next().await {
+            let is_ready = reply.0 == 'Z';
+            replies.push(reply);
+            if is_ready {
+                break;
+            }
+        }
+        replies
+    }
+
+    /// Sends a Query and reads its answer.
+    async fn query(&mut self, text: &str) -> Vec<Reply> {
+        self.send(&query(text)).await;
+        self.until_ready().await
+    }
+
+    /// Whether nothing arrives although the server had every chance to send it.
+    async fn is_silent(&mut self) -> bool {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let mut byte = [0];
+        match self.stream.try_read(&mut byte) {
+            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+            Ok(_) => false,
+        }
+    }
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    out.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+    out.extend_from_slice(body);
+    out
+}
+
+fn query(text: &str) -> Vec<u8> {
+    message(b'Q', &[text.as_bytes(), b"\0"].concat())
+}
+
+fn parse(name: &str, text: &str) -> Vec<u8> {
+    message(b'P', &[name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat())
+}
+
+/// A Bind of text parameters to the unnamed portal.
+fn bind(statement: &str, parameters: &[&str]) -> Vec<u8> {
+    let mut body = [b"\0", statement.as_bytes(), b"\0\0\0"].concat();
+    body.extend_from_slice(&(parameters.len() as u16).to_be_bytes());
+    for parameter in parameters {
+        body.extend_from_slice(&(parameter.len() as u32).to_be_bytes());
+        body.extend_from_slice(parameter.as_bytes());
+    }
+    body.extend_from_slice(&[0, 0]);
+    message(b'B', &body)
+}
+
+fn execute(rows_max: i32) -> Vec<u8> {
+    message(b'E', &[b"\0", &rows_max.to_be_bytes()[..]].concat())
+}
+
+fn sync() -> Vec<u8> {
+    message(b'S', b"")
+}
+
+fn describe() -> Vec<u8> {
+    message(b'D', b"P\0")
+}
+
+/// Bind, Describe, Execute, Sync.
+fn batch(statement: &str, parameters: &[&str]) -> Vec<u8> {
+    [bind(statement, parameters), describe(), execute(0), sync()].concat()
+}
+
+fn tags(replies: &[Reply]) -> String {
+    replies.iter().map(|(tag, _)| *tag).collect()
+}
+
+/// A field of the first error or notice.
+fn field(replies: &[Reply], code: char) -> Option<String> {
+    let (_, body) = replies.iter().find(|(tag, _)| matches!(tag, 'E' | 'N'))?;
+    let mut fields = body.split(|byte| *byte == 0);
+    let text = fields.find(|text| text.first() == Some(&(code as u8)))?;
+    Some(String::from_utf8(text[1..].to_vec()).unwrap())
+}
+
+/// The text of the first column of every row.
+fn rows(replies: &[Reply]) -> Vec<String> {
+    let data = replies.iter().filter(|(tag, _)| *tag == 'D');
+    data.map(|(_, body)| {
+        let length = u32::from_be_bytes(body[2..6].try_into().unwrap()) as usize;
+        String::from_utf8(body[6..6 + length].to_vec()).unwrap()
+    })
+    .collect()
+}
+
+/// The letter of the last ReadyForQuery.
+fn status(replies: &[Reply]) -> Option<char> {
+    replies.iter().rev().find(|(tag, _)| *tag == 'Z').map(|(_, body)| body[0] as char)
+}
+
+async fn with_table(database: &Arc<MemoryDatabase>) -> Wire {
+    let mut wire = Wire::open(database).await;
+    let made = wire
+        .query("create table t (id int primary key, v int not null); insert into t values (1, 10), (2, 20)")
+        .await;
+    assert_eq!(tags(&made), "CCZ", "{made:?}");
+    wire
+}
+
+#[test]
+fn a_known_batch_and_the_same_messages_one_by_one_give_the_same_answer() {
+    runtime().block_on(async {
+        let mut wire = with_table(&MemoryDatabase::active()).await;
+        wire.send(&[parse("s", "select v from t where id = $1"), sync()].concat()).await;
+        assert_eq!(tags(&wire.until_ready().await), "1Z");
+        wire.send(&batch("s", &["2"])).await;
+        let at_once = wire.until_ready().await;
+        for part in [bind("s", &["2"]), describe(), execute(0)] {
+            wire.send(&part).await;
+            assert!(wire.is_silent().await, "nothing is sent before Sync");
+        }
+        wire.send(&sync()).await;
+        assert_eq!(wire.until_ready().await, at_once);
+        assert_eq!(tags(&at_once), "2TDCZ");
+        assert_eq!(rows(&at_once), ["20"]);
+    });
+}
+
+#[test]
+fn pipelined_batches_are_answered_in_order() {
+    runtime().block_on(async {
+        let mut wire = with_table(&MemoryDatabase::active()).await;
+        let update = parse("u", "update t set v = v + $1 where id = 1 returning v");
+        wire.send(&[update, batch("u", &["1"]), batch("u", &["2"]), batch("u", &["3"])].concat())
+            .await;
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            seen.extend(rows(&wire.until_ready().await));
+        }
+        assert_eq!(seen, ["11", "13", "16"]);
+    });
+}
+
+#[test]
+fn after_an_error_everything_up_to_sync_is_skipped() {
+    runtime().block_on(async {
+        let mut wire = with_table(&MemoryDatabase::active()).await;
+        let broken = [
+            parse("", "insert into t values (3, 30)"),
+            bind("", &[]),
+            execute(0),
+            parse("", "select nonsense from t"),
+            bind("", &[]),
+            execute(0),
+            sync(),
+        ];
+        wire.send(&broken.concat()).await;
+        let replies = wire.until_ready().await;
+        assert_eq!(tags(&replies), "12CEZ");
+        assert_eq!(field(&replies, 'C').as_deref(), Some("42703"));
+        let left = wire.query("select id from t where id = 3").await;
+        assert_eq!(rows(&left), [""; 0], "the implicit transaction was rolled back");
+    });
+}
+
+#[test]
+fn a_commit_is_answered_only_when_it_is_acknowledged() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = with_table(&database).await;
+        let mut other = Wire::open(&database).await;
+        wire.send(&parse("u", "update t set v = v + 1 where id = $1")).await;
+        database.hold_back();
+        wire.send(&batch("u", &["1"])).await;
+        while database.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(wire.is_silent().await, "the reply has left before the acknowledgement");
+        let seen = other.query("select v from t where id = 1").await;
+        assert_eq!(rows(&seen), ["10"], "others see only what is acknowledged");
+        database.acknowledge();
+        assert_eq!(tags(&wire.until_ready().await), "12nCZ");
+        assert_eq!(rows(&other.query("select v from t where id = 1").await), ["11"]);
+    });
+}
+
+#[test]
+fn a_demoted_member_reports_an_unknown_outcome_and_ends_the_session() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = with_table(&database).await;
+        database.hold_back();
+        wire.send(&query("update t set v = 0 where id = 1")).await;
+        while database.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        database.demote("orders-2");
+        let replies = wire.until_ready().await;
+        assert_eq!(tags(&replies), "EE", "two errors and no word of success");
+        assert_eq!(field(&replies[..1], 'C').as_deref(), Some("40003"));
+        assert_eq!(field(&replies[1..], 'C').as_deref(), Some("57P01"));
+        assert_eq!(field(&replies[1..], 'H').as_deref(), Some("The active is orders-2."));
+        assert_eq!(wire.next().await, None);
+        wire.session.await.unwrap();
+    });
+}
+
+#[test]
+fn a_silent_session_of_a_demoted_member_is_told_and_ended() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = Wire::open(&database).await;
+        database.demote("orders-2");
+        let replies = wire.until_ready().await;
+        assert_eq!(field(&replies, 'C').as_deref(), Some("57P01"));
+        assert_eq!(field(&replies, 'S').as_deref(), Some("FATAL"));
+    });
+}
+
+#[test]
+fn a_cancelled_wait_for_an_acknowledgement_leaves_the_commit_in_doubt() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = with_table(&database).await;
+        database.hold_back();
+        wire.send(&query("update t set v = 0 where id = 1")).await;
+        while database.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        database.sessions().cancel(wire.pid, wire.secret);
+        let replies = wire.until_ready().await;
+        assert_eq!(tags(&replies), "EZ");
+        assert_eq!(field(&replies, 'C').as_deref(), Some("40003"));
+        database.acknowledge();
+        assert_eq!(rows(&wire.query("select v from t where id = 1").await), ["0"]);
+    });
+}
+
+#[test]
+fn a_read_without_authority_is_refused_in_an_open_session() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = with_table(&database).await;
+        wire.send(&[parse("s", "select v from t where id = $1"), sync()].concat()).await;
+        wire.until_ready().await;
+        database.set_authority(false);
+        wire.send(&batch("s", &["1"])).await;
+        let replies = wire.until_ready().await;
+        assert_eq!(rows(&replies), [""; 0], "rows left without authority");
+        assert_eq!(field(&replies, 'C').as_deref(), Some("57P03"));
+        let refused = wire.query("update t set v = 5 where id = 1").await;
+        assert_eq!(field(&refused, 'C').as_deref(), Some("57P03"));
+        database.set_authority(true);
+        assert_eq!(rows(&wire.query("select v from t where id = 1").await), ["10"]);
+    });
+}
+
+#[test]
+fn a_portal_is_read_in_pieces() {
+    runtime().block_on(async {
+        let mut wire = with_table(&MemoryDatabase::active()).await;
+        wire.query("insert into t values (3, 30)").await;
+        let all = parse("", "select id from t order by id");
+        wire.send(&[all, bind("", &[]), execute(2), execute(2), sync()].concat()).await;
+        let replies = wire.until_ready().await;
+        assert_eq!(tags(&replies), "12DDsDCZ");
+        assert_eq!(rows(&replies), ["1", "2", "3"]);
+    });
+}
+
+#[test]
+fn statements_of_one_text_are_one_transaction() {
+    runtime().block_on(async {
+        let mut wire = with_table(&MemoryDatabase::active()).await;
+        let replies = wire.query("insert into t values (5, 1); insert into t values (1, 1)").await;
+        assert_eq!(tags(&replies), "CEZ");
+        assert_eq!(field(&replies, 'C').as_deref(), Some("23505"));
+        assert_eq!(rows(&wire.query("select id from t where id = 5").await), [""; 0]);
+        let kept = wire.query("begin; insert into t values (5, 1); commit; select 1/0").await;
+        assert_eq!(status(&kept), Some('I'));
+        assert_eq!(rows(&wire.query("select id from t where id = 5").await), ["5"]);
+    });
+}
+
+#[test]
+fn the_status_letter_follows_the_block() {
+    runtime().block_on(async {
+        let mut wire = with_table(&MemoryDatabase::active()).await;
+        assert_eq!(status(&wire.query("begin").await), Some('T'));
+        assert_eq!(status(&wire.query("select 1/0").await), Some('E'));
+        let refused = wire.query("select 1").await;
+        assert_eq!(field(&refused, 'C').as_deref(), Some("25P02"));
+        let ended = wire.query("commit").await;
+        assert_eq!((tags(&ended), status(&ended)), ("CZ".to_owned(), Some('I')));
+        assert_eq!(ended[0].1, b"ROLLBACK\0");
+        let warned = wire.query("rollback").await;
+        assert_eq!((tags(&warned), field(&warned, 'C').as_deref()), ("NCZ".to_owned(), Some("25P01")));
+    });
+}
+
+#[test]
+fn a_savepoint_takes_back_an_error() {
+    runtime().block_on(async {
+        let mut wire = with_table(&MemoryDatabase::active()).await;
+        wire.query("begin; insert into t values (7, 7); savepoint a; insert into t values (8, 8)").await;
+        assert_eq!(status(&wire.query("insert into t values (1, 1)").await), Some('E'));
+        assert_eq!(status(&wire.query("rollback to a").await), Some('T'));
+        assert_eq!(status(&wire.query("commit").await), Some('I'));
+        assert_eq!(rows(&wire.query("select id from t where id > 2").await), ["7"]);
+    });
+}
+
+#[test]
+fn copy_puts_lines_in_and_gets_them_out() {
+    runtime().block_on(async {
+        let mut wire = with_table(&MemoryDatabase::active()).await;
+        wire.send(&query("copy t from stdin")).await;
+        assert_eq!(wire.next().await.unwrap().0, 'G');
+        // The line is cut in the middle, as networks do.
+        let data = [message(b'd', b"3\t30\n4\t"), message(b'd', b"40\n"), message(b'c', b"")];
+        wire.send(&data.concat()).await;
+        let replies = wire.until_ready().await;
+        assert_eq!(replies[0], ('C', b"COPY 2\0".to_vec()));
+        let out = wire.query("copy t to stdout").await;
+        assert_eq!(tags(&out), "HddddcCZ");
+        assert_eq!(out[4].1, b"4\t40\n");
+        wire.send(&query("copy t from stdin")).await;
+        wire.next().await;
+        wire.send(&[message(b'd', b"5\tx\n"), message(b'd', b"6\t6\n"), message(b'c', b"")].concat())
+            .await;
+        let failed = wire.until_ready().await;
+        assert_eq!(field(&failed, 'C').as_deref(), Some("22P02"));
+        assert_eq!(field(&failed, 'W').as_deref(), Some("COPY t, line 1"));
+        assert_eq!(rows(&wire.query("select 1").await), ["1"], "stray data is passed over");
+    });
+}
+
+#[test]
+fn a_lock_wait_ends_with_the_holder() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut holder = with_table(&database).await;
+        let mut waiter = Wire::open(&database).await;
+        holder.query("begin; update t set v = 11 where id = 1").await;
+        waiter.send(&query("update t set v = v + 1 where id = 1 returning v")).await;
+        assert!(waiter.is_silent().await);
+        holder.query("commit").await;
+        assert_eq!(rows(&waiter.until_ready().await), ["12"]);
+    });
+}
+
+#[test]
+fn lock_waits_end_by_timeout_cancel_and_deadlock() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut holder = with_table(&database).await;
+        let mut waiter = Wire::open(&database).await;
+        holder.query("begin; update t set v = 11 where id = 1").await;
+        waiter.query("set lock_timeout = '20ms'").await;
+        let late = waiter.query("update t set v = 0 where id = 1").await;
+        assert_eq!(field(&late, 'C').as_deref(), Some("55P03"));
+        waiter.query("set lock_timeout = 0; set statement_timeout = '20ms'").await;
+        let late = waiter.query("update t set v = 0 where id = 1").await;
+        assert_eq!(field(&late, 'C').as_deref(), Some("57014"));
+        waiter.query("reset statement_timeout").await;
+        waiter.send(&query("update t set v = 0 where id = 1")).await;
+        assert!(waiter.is_silent().await);
+        database.sessions().cancel(waiter.pid, waiter.secret);
+        assert_eq!(field(&waiter.until_ready().await, 'C').as_deref(), Some("57014"));
+        waiter.query("begin; update t set v = 0 where id = 2").await;
+        waiter.send(&query("update t set v = 0 where id = 1")).await;
+        assert!(waiter.is_silent().await);
+        let victim = holder.query("update t set v = 0 where id = 2").await;
+        assert_eq!(field(&victim, 'C').as_deref(), Some("40P01"));
+        assert_eq!(tags(&waiter.until_ready().await), "CZ", "the other goes on");
+    });
+}
+
+#[test]
+fn a_broken_message_ends_the_session_with_a_word() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let endings: [&[u8]; 4] =
+            [b"Q\0\0\0\x01", b"Q\x7f\xff\xff\xff", b"\x01\0\0\0\x04", b"GET / HTTP/1.1\r\n\r\n"];
+        for bytes in endings {
+            let mut wire = Wire::open(&database).await;
+            wire.send(bytes).await;
+            let replies = wire.until_ready().await;
+            assert_eq!(field(&replies, 'C').as_deref(), Some("08P01"), "{bytes:?}");
+            assert_eq!(field(&replies, 'S').as_deref(), Some("FATAL"));
+            wire.session.await.unwrap();
+        }
+        let mut wire = Wire::open(&database).await;
+        wire.send(&[message(b'B', b"\0\0\xff\xff"), sync()].concat()).await;
+        let replies = wire.until_ready().await;
+        assert_eq!(tags(&replies), "EZ", "a broken body leaves the stream in order");
+        assert_eq!(rows(&wire.query("select 1").await), ["1"]);
+        assert_eq!(database.sessions().count(), 1, "ended sessions are forgotten");
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Well-formed frames with any tag and body, and bare garbage: the session answers or ends, and the
+    /// member serves the next client.
+    #[test]
+    fn garbage_never_harms_the_member(
+        frames in proptest::collection::vec(
+            (prop::sample::select(&b"QPBDECHSFdcfXp\0Zz"[..]), proptest::collection::vec(any::<u8>(), 0..30)),
+            0..6,
+        ),
+        tail in proptest::collection::vec(any::<u8>(), 0..20),
+    ) {
+        runtime().block_on(async {
+            let database = MemoryDatabase::active();
+            let mut wire = Wire::open(&database).await;
+            let mut bytes = Vec::new();
+            for (tag, body) in &frames {
+                bytes.extend(message(*tag, body));
+            }
+            bytes.extend_from_slice(&tail);
+            // The session may have ended before it read everything.
+            let _ = wire.stream.write_all(&bytes).await;
+            let _ = wire.stream.shutdown().await;
+            tokio::time::timeout(PATIENCE, &mut wire.session).await.unwrap().unwrap();
+            let mut next = Wire::open(&database).await;
+            assert_eq!(rows(&next.query("select 1").await), ["1"]);
+        });
+    }
+}
