@@ -1,4 +1,5 @@
-//! How long the store's small operations take in one process: `cargo run --example point_operations`.
+//! How long the store's small operations take in one process:
+//! `cargo run -p understudy-store --example point_operations [rows]`, by default with a million rows.
 //! Prints nanoseconds per operation, once on one thread and once on two: time on the processor (which
 //! other load on the machine hardly changes), then elapsed time.
 
@@ -13,7 +14,6 @@ use understudy_store::{
 };
 use understudy_types::Lsn;
 
-const ROWS: i64 = 1_000_000;
 const ROUNDS: u64 = 1_000_000;
 
 struct Bench {
@@ -21,9 +21,11 @@ struct Bench {
     table: TableId,
     key: IndexId,
     lsn: parking_lot::Mutex<u64>,
+    rows: u64,
 }
 
 fn main() {
+    let rows = std::env::args().nth(1).and_then(|rows| rows.parse().ok()).unwrap_or(1_000_000);
     let limits = MemoryLimits { permanent_bytes: 8 << 30, temporary_bytes: 1 << 30 };
     let store = Store::new(limits);
     let columns = vec![
@@ -38,18 +40,18 @@ fn main() {
     let key = txn.catalog().table_by_id(table).expect("just made").indexes[0].id;
     store.commit(txn, Lsn(1));
     store.set_visible(Lsn(1));
-    let bench = Bench { store, table, key, lsn: parking_lot::Mutex::new(1) };
+    let bench = Bench { store, table, key, lsn: parking_lot::Mutex::new(1), rows };
     let start = Stopwatch::start();
     bench.load();
-    report("insert in batches of 1000", start, ROWS as u64);
-    let used = bench.store.memory().permanent_used / ROWS as u64;
-    println!("bytes per row: {used} accounted, {} resident", resident() / ROWS as u64);
+    report("insert in batches of 1000", start, rows);
+    let used = bench.store.memory().permanent_used / rows;
+    println!("bytes per row: {used} accounted, {} resident", resident() / rows);
     for threads in [1, 2] {
         println!("-- {threads} thread(s)");
         bench.run(threads, "begin and end", Bench::begin_and_end);
         bench.run(threads, "point read in one transaction", Bench::read_only);
         bench.run(threads, "point read, own transaction", Bench::read);
-        bench.run(threads, "one-row update, own transaction", Bench::update);
+        bench.run(threads, "one-row update, own transaction, reclaimed", Bench::update);
     }
     let start = Stopwatch::start();
     let mut freed = 0;
@@ -63,8 +65,8 @@ fn main() {
     report("reclaim a version", start, freed.max(1));
     let start = Stopwatch::start();
     let txn = bench.store.begin(Isolation::ReadCommitted);
-    let rows = bench.store.scan(&txn, View::Committed, table).count();
-    report("scan a row", start, rows as u64);
+    let scanned = bench.store.scan(&txn, View::Committed, table).count();
+    report("scan a row", start, scanned as u64);
 }
 
 fn report(what: &str, start: Stopwatch, count: u64) {
@@ -107,7 +109,7 @@ fn account(aid: i64, balance: i64) -> Row {
 
 impl Bench {
     fn load(&self) {
-        for batch in 0..ROWS / 1000 {
+        for batch in 0..self.rows as i64 / 1000 {
             let mut txn = self.store.begin(Isolation::ReadCommitted);
             for aid in batch * 1000..(batch + 1) * 1000 {
                 let row = account(aid, 0);
@@ -153,14 +155,14 @@ impl Bench {
 
     fn read_only(&self, seed: u64) {
         let txn = self.store.begin(Isolation::ReadCommitted);
-        for aid in keys(seed) {
+        for aid in self.keys(seed) {
             let found = self.store.lookup_one(&txn, View::Committed, self.key, &[Value::Int(aid)]);
             std::hint::black_box(found.expect("all keys exist"));
         }
     }
 
     fn read(&self, seed: u64) {
-        for aid in keys(seed) {
+        for aid in self.keys(seed) {
             let txn = self.store.begin(Isolation::ReadCommitted);
             let found = self.store.lookup_one(&txn, View::Committed, self.key, &[Value::Int(aid)]);
             std::hint::black_box(found.expect("all keys exist"));
@@ -169,7 +171,7 @@ impl Bench {
 
     fn update(&self, seed: u64) {
         let def = self.store.catalog().table_by_id(self.table).expect("it exists").clone();
-        for (i, aid) in keys(seed).enumerate() {
+        for (i, aid) in self.keys(seed).enumerate() {
             loop {
                 let mut txn = self.store.begin(Isolation::ReadCommitted);
                 let key = [Value::Int(aid)];
@@ -181,16 +183,21 @@ impl Bench {
                     break;
                 }
             }
+            // As the agent does in the background, so that memory stands still.
+            if i % 256 == 0 {
+                self.store.reclaim(256);
+            }
         }
     }
-}
 
-fn keys(seed: u64) -> impl Iterator<Item = i64> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (0..ROUNDS).map(move |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state % ROWS as u64) as i64
-    })
+    fn keys(&self, seed: u64) -> impl Iterator<Item = i64> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let rows = self.rows;
+        (0..ROUNDS).map(move |_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % rows) as i64
+        })
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
     table::TableId,
     version::RowCell,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::VecDeque,
     sync::{
@@ -75,6 +75,11 @@ impl Reclamation {
         if !garbage.is_empty() {
             self.queue.lock().extend(garbage);
         }
+    }
+
+    /// The queue itself, for a commit to leave its notes; held until its rows are stamped.
+    pub(crate) fn queue(&self) -> MutexGuard<'_, VecDeque<Garbage>> {
+        self.queue.lock()
     }
 
     pub(crate) fn waiting(&self) -> u64 {

@@ -72,7 +72,7 @@ pub(crate) fn encode(txn: &Txn) -> Vec<u8> {
                     continue;
                 }
                 begin(&mut out);
-                let table = txn.tables[*table as usize].0;
+                let table = txn.tables[*table as usize].heap.id;
                 match &newest.row {
                     Some(row) => {
                         let tag = if inserted { INSERT } else { UPDATE };
@@ -100,6 +100,8 @@ pub(crate) fn encode(txn: &Txn) -> Vec<u8> {
 
 fn begin(out: &mut Vec<u8>) {
     if out.is_empty() {
+        // Room for a row or two, so that the common record is one allocation.
+        out.reserve(256);
         out.push(FORMAT);
     }
 }

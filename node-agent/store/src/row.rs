@@ -208,7 +208,7 @@ pub struct RowBuilder {
     pushed: usize,
     /// The row as it will be if it is narrow; a wide one is laid out anew at the end.
     bytes: Vec<u8>,
-    /// End of each column, from the beginning of the values.
+    /// End of each column, from the beginning of the values; empty while two bytes hold them all.
     ends: Vec<u32>,
 }
 
@@ -248,11 +248,18 @@ impl RowBuilder {
         let column = self.pushed;
         assert!(column < shape.columns, "as many columns are pushed as were announced");
         self.bytes[shape.bitmap + column / 8] |= u8::from(null) << (column % 8);
-        let end = (self.bytes.len() - shape.body) as u32;
-        // Cut when it does not fit; then the row is laid out anew from `ends`.
-        let at = shape.offsets + column * 2;
-        self.bytes[at..at + 2].copy_from_slice(&(end as u16).to_le_bytes());
-        self.ends.push(end);
+        let end = self.bytes.len() - shape.body;
+        if let Ok(end) = u16::try_from(end) {
+            let at = shape.offsets + column * 2;
+            self.bytes[at..at + 2].copy_from_slice(&end.to_le_bytes());
+        } else {
+            if self.ends.is_empty() {
+                let narrow = 0..column;
+                let ends = narrow.map(|c| (shape.end(&self.bytes, c) - shape.body) as u32);
+                self.ends.extend(ends);
+            }
+            self.ends.push(end as u32);
+        }
         self.pushed += 1;
     }
 
@@ -261,7 +268,7 @@ impl RowBuilder {
     pub fn finish(&mut self) -> Row {
         let shape = Shape::of(&self.bytes);
         assert_eq!(self.pushed, shape.columns, "as many columns are pushed as were announced");
-        if self.bytes.len() - shape.body <= usize::from(u16::MAX) {
+        if self.ends.is_empty() {
             return Row(Arc::from(&*self.bytes));
         }
         let mut wide = Vec::with_capacity(self.bytes.len() + shape.columns * 2);
@@ -395,6 +402,21 @@ mod tests {
         let def = table(&[DataType::Text, DataType::Int4]);
         let values = vec![Value::text("x".repeat(70_000)), Value::Int(3)];
         assert_eq!(Row::encode(&values).values(&def), values);
+    }
+
+    #[test]
+    fn a_builder_is_used_for_wide_and_narrow_rows_in_turn() {
+        let def = table(&[DataType::Int4, DataType::Text, DataType::Text, DataType::Int4]);
+        let mut builder = RowBuilder::new(4);
+        for length in [10, 65_531, 65_536, 3, 100_000, 0] {
+            let long = Value::text("y".repeat(length));
+            let values = [Value::Int(300), long, Value::Null, Value::Int(-1)];
+            builder.begin(4);
+            values.iter().for_each(|v| builder.push(v.as_ref()));
+            let row = builder.finish();
+            assert_eq!(row.values(&def), values);
+            assert_eq!(Row::from_bytes(row.as_bytes()).unwrap(), row);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
     reclaim::{Garbage, Reclamation},
     redo,
     row::Row,
-    txn::{Isolation, Kind, Mark, Operation, ReadSet, Txn},
+    txn::{Entered, Isolation, Kind, Mark, Operation, ReadSet, Txn},
     visibility::Visibility,
 };
 use arc_swap::ArcSwap;
@@ -283,7 +283,7 @@ impl Inner {
         while txn.operations.len() > keep {
             match txn.operations.pop() {
                 Some(Operation::Row { cell, table, kind, first }) => {
-                    let heap = Arc::clone(&txn.tables[table as usize].1);
+                    let heap = Arc::clone(&txn.tables[table as usize].heap);
                     self.undo_row(&heap, &cell, kind, first);
                 }
                 Some(Operation::IndexAdded(heap, index)) => {
@@ -352,14 +352,13 @@ impl Inner {
 
     /// Stamps every version of the transaction, and publishes its definitions.
     fn stamp(&self, txn: &mut Txn, lsn: Lsn) {
-        let mut garbage = Vec::new();
-        let mut written = vec![None; txn.tables.len()];
+        let mut garbage = self.reclamation.queue();
         let mut dropped: Vec<Arc<Heap>> = Vec::new();
         let operations = std::mem::take(&mut txn.operations);
         for operation in operations {
             match operation {
                 Operation::Row { cell, table, kind: _, first: true } => {
-                    let heap = &txn.tables[table as usize].1;
+                    let Entered { heap, hash_delta } = &mut txn.tables[table as usize];
                     let (stamped, old) = {
                         let mut chain = cell.chain.lock();
                         let stamped = chain.commit(lsn);
@@ -367,8 +366,7 @@ impl Inner {
                         // A row that came and went changes no content.
                         let lasting = newest.is_some_and(|v| v.row.is_some() || v.older.is_some());
                         if stamped.is_some() && lasting {
-                            let delta: &mut Option<u128> = &mut written[table as usize];
-                            let delta = delta.get_or_insert(0);
+                            let delta = hash_delta.get_or_insert(0);
                             *delta = delta.wrapping_add(chain.hash_delta(cell.id));
                         }
                         (stamped, newest.is_some_and(|v| v.older.is_some() || v.row.is_none()))
@@ -378,7 +376,7 @@ impl Inner {
                         self.release_versions(heap, merged, &rows);
                     }
                     if old || !rows.is_empty() {
-                        garbage.push(Garbage { lsn, table: heap.id, cell, rows });
+                        garbage.push_back(Garbage { lsn, table: heap.id, cell, rows });
                     }
                 }
                 // Its version was merged into the row's newest one; a lock had none.
@@ -391,12 +389,12 @@ impl Inner {
                 Operation::TableDropped(heap) => dropped.push(heap),
             }
         }
-        for ((_, heap), delta) in txn.tables.iter().zip(written) {
-            if let Some(delta) = delta {
-                heap.note_commit(lsn, delta);
+        drop(garbage);
+        for Entered { heap, hash_delta } in &txn.tables {
+            if let Some(delta) = hash_delta {
+                heap.note_commit(lsn, *delta);
             }
         }
-        self.reclamation.add(garbage);
         if txn.state_is_own {
             self.publish(txn.state.since(lsn));
         }

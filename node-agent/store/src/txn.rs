@@ -53,7 +53,7 @@ pub struct Txn {
     /// Whether `state` has changes of this transaction's own.
     pub(crate) state_is_own: bool,
     /// Tables entered; operations name them by position.
-    pub(crate) tables: Vec<(TableId, Arc<Heap>)>,
+    pub(crate) tables: Vec<Entered>,
     pub(crate) operations: Vec<Operation>,
     /// Tables whose `changer` is this transaction.
     pub(crate) changing: Vec<Arc<Heap>>,
@@ -66,6 +66,14 @@ pub struct Txn {
     pub(crate) temporary: u64,
     /// Reading of the registry's counter of releases when the statement began.
     pub(crate) releases: u64,
+}
+
+/// A table that the transaction writes.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    pub(crate) heap: Arc<Heap>,
+    /// While the transaction is stamped: what it changes in the sum of row hashes; None for nothing.
+    pub(crate) hash_delta: Option<u128>,
 }
 
 /// One thing done.

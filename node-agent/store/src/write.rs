@@ -14,7 +14,7 @@ use crate::{
     row::{Row, RowId},
     store::{Inner, Store},
     table::TableId,
-    txn::{Isolation, Kind, Operation, Txn},
+    txn::{Entered, Isolation, Kind, Operation, Txn},
     version::{Chain, RowCell, UNCOMMITTED},
 };
 use std::sync::{
@@ -122,7 +122,7 @@ impl Store {
 impl Inner {
     /// Makes the transaction a writer of the table; its position in `Txn::tables`.
     pub(crate) fn enter(&self, txn: &mut Txn, table: TableId) -> Result<u32, WriteError> {
-        if let Some(at) = txn.tables.iter().position(|(id, _)| *id == table) {
+        if let Some(at) = txn.tables.iter().position(|entered| entered.heap.id == table) {
             return Ok(at as u32);
         }
         self.make_writer(txn);
@@ -143,7 +143,7 @@ impl Inner {
             txn.slot().leave_table(table);
             return Err(WriteError::Blocked { on });
         }
-        txn.tables.push((table, heap));
+        txn.tables.push(Entered { heap, hash_delta: None });
         Ok(txn.tables.len() as u32 - 1)
     }
 
