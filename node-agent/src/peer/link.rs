@@ -33,7 +33,7 @@ use understudy_replication::{FRAME_BYTES_MAX, Message};
 use understudy_types::MemberName;
 
 /// Most bytes of frames that wait for a slow peer: two whole frames, so that one can fill while the
-/// other leaves. A single longer record is taken when the queue is empty.
+/// other leaves. A single record that is longer than a frame is taken while there is room for a frame.
 pub const QUEUE_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 
 /// How far messages without records may exceed [`QUEUE_BYTES_MAX`]: some thousands of heartbeats.
@@ -262,14 +262,25 @@ impl LinkWriter {
     /// # Errors
     /// When the queue is at its bound; the message was not taken.
     pub fn send(&mut self, message: &Message, records: &[u8]) -> Result<(), QueueFull> {
+        let queued_bytes = self.queued_bytes();
         let limit =
             if records.is_empty() { QUEUE_BYTES_MAX + RESERVE_BYTES } else { QUEUE_BYTES_MAX };
-        let queued_bytes = self.queued_bytes();
-        if queued_bytes > 0 && queued_bytes + records.len() > limit {
+        // With room for a whole frame, a single record that is longer than a frame is taken too.
+        if queued_bytes + records.len() > limit && self.room_bytes() < FRAME_BYTES_MAX {
             return Err(QueueFull { queued_bytes });
         }
+        self.forget_sent();
         framing::encode_into(&mut self.queue, FrameKind::Message, message, records);
         Ok(())
+    }
+
+    /// Gives back the part of the queue that has left, when moving the rest is cheaper than keeping it:
+    /// under load a queue may never drain whole.
+    fn forget_sent(&mut self) {
+        if self.sent >= QUEUE_BYTES_KEPT && self.sent >= self.queue.len() / 2 {
+            self.queue.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     /// Bytes that wait in the queue.
@@ -278,7 +289,8 @@ impl LinkWriter {
         self.queue.len() - self.sent
     }
 
-    /// How many bytes of records [`LinkWriter::send`] takes now; an empty queue takes any one record.
+    /// How many bytes of records [`LinkWriter::send`] takes now. While it is at least
+    /// [`FRAME_BYTES_MAX`], any one record is taken.
     #[must_use]
     pub fn room_bytes(&self) -> usize {
         QUEUE_BYTES_MAX.saturating_sub(self.queued_bytes())

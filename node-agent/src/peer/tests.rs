@@ -313,6 +313,28 @@ async fn a_peer_that_does_not_read_is_noticed_and_heartbeats_still_queue() {
 }
 
 #[tokio::test]
+async fn a_queue_that_never_drains_whole_does_not_grow() {
+    let (mut feeder, mut follower) = linked().await;
+    let records = vec![5_u8; 1 << 20];
+    let (mut sent, mut batch) = (0, Vec::new());
+    while batch.len() < 100 {
+        while feeder.writer.room_bytes() > 2 * records.len() && sent < 100 {
+            sent += 1;
+            feeder.writer.send(&frame(sent), &records).unwrap();
+        }
+        let blocked = feeder.writer.try_flush().unwrap() == Flushed::Blocked;
+        let held = feeder.writer.queue.capacity();
+        assert!(held < 4 * QUEUE_BYTES_MAX, "{held} bytes are held after {sent} frames");
+        let writable = feeder.writer.writable();
+        tokio::select! {
+            received = follower.reader.receive(&mut batch) => received.unwrap(),
+            () = writable.wait(), if blocked => {}
+        }
+        batch.iter_mut().for_each(|received| received.records = Bytes::new());
+    }
+}
+
+#[tokio::test]
 async fn one_record_longer_than_a_frame_passes_alone() {
     let (mut feeder, mut follower) = linked().await;
     let record = vec![3_u8; QUEUE_BYTES_MAX + 12_345];
