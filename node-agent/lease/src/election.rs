@@ -160,6 +160,9 @@ impl Election {
     /// Renewals and looks: five in one duration.
     fn pause(&self) -> Duration {
         match self.known {
+            Known::Foreign { ref lease, since } if is_free(lease, since, boot_time()) => {
+                Duration::ZERO
+            }
             Known::Own { .. } | Known::Foreign { .. } => self.settings.duration.scaled(1, 5).into(),
             // Something failed or changed: look again soon.
             Known::Nothing | Known::Absent => self.settings.duration.scaled(1, 20).into(),
