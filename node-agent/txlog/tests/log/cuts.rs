@@ -145,6 +145,19 @@ fn an_export_stands_for_its_own_records_only() {
     assert_eq!(recovered.log.end(), Lsn(101));
 }
 
+#[test]
+fn what_was_cut_is_not_missed_afterwards() {
+    let disk = MemDisk::new();
+    drop(filled(&disk, 200));
+    // The closed log has left evidence that its records up to 201 were durable.
+    let recovered = open(&disk).unwrap();
+    cut(&recovered.log, 100);
+    for arrived in [false, true] {
+        let after = disk.crash(&mut || arrived);
+        assert_eq!(open(&after).unwrap().end.lsn, Lsn(100));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
