@@ -13,8 +13,8 @@ use understudy_types::Lsn;
 const NOW: i64 = 768_294_489_000_000;
 
 /// A store and its sessions.
-pub struct Database {
-    pub store: Store,
+pub(crate) struct Database {
+    pub(crate) store: Store,
     sessions: BTreeMap<String, Session>,
     next_lsn: Lsn,
 }
@@ -30,19 +30,19 @@ struct Session {
 }
 
 /// How one statement ended.
-pub enum Ended {
+pub(crate) enum Ended {
     Rows(Prepared, Outcome),
     Tag(CommandTag),
 }
 
 impl Database {
-    pub fn new() -> Database {
+    pub(crate) fn new() -> Database {
         let limits = MemoryLimits { permanent_bytes: 256 << 20, temporary_bytes: 64 << 20 };
         Database { store: Store::new(limits), sessions: BTreeMap::new(), next_lsn: Lsn(1) }
     }
 
     /// Runs a line and shows what a client would see.
-    pub fn run(&mut self, name: &str, line: &str) -> String {
+    pub(crate) fn run(&mut self, name: &str, line: &str) -> String {
         let mut session = self.sessions.remove(name).unwrap_or_else(|| Session {
             info: SessionInfo {
                 user: "app".to_owned(),
@@ -214,7 +214,7 @@ impl Database {
         }
     }
 
-    pub fn begin(&self, info: &SessionInfo) -> Txn {
+    pub(crate) fn begin(&self, info: &SessionInfo) -> Txn {
         self.store.begin(match info.isolation {
             IsolationLevel::ReadCommitted => Isolation::ReadCommitted,
             IsolationLevel::RepeatableRead => Isolation::RepeatableRead,
@@ -222,7 +222,7 @@ impl Database {
         })
     }
 
-    pub fn commit(&mut self, txn: Txn) -> Result<(), ExecError> {
+    pub(crate) fn commit(&mut self, txn: Txn) -> Result<(), ExecError> {
         if self.store.validate(&txn).is_err() {
             self.store.rollback(txn);
             return Err(SqlError::new(
