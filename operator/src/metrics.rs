@@ -1,7 +1,7 @@
 //! Metrics of the operator: requests to the API server by verb and resource (the proof that nothing is
 //! written at rest, and that no verb is granted without use), reconciliations, and phases.
 
-use crate::agents::PairKey;
+use crate::{access, agents::PairKey};
 use http::Request;
 use kube::client::Body;
 use prometheus_client::{
@@ -66,6 +66,9 @@ impl Metrics {
     pub fn count_request(&self, request: &Request<Body>) {
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
         if let Some(call) = Call::of(request.method().as_str(), request.uri().path(), is_watch) {
+            if !access::is_used(&call) {
+                tracing::error!(?call, "a call is missing in the list of what the operator uses");
+            }
             let Call { verb, group, resource } = call;
             self.requests.get_or_create(&RequestLabels { verb, group, resource }).inc();
         }

@@ -86,7 +86,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let standing = tokio::spawn(standing);
     is_ready.store(true, Ordering::Relaxed);
     tracing::info!(identity = args.identity, "standing for election");
-    loop {
+    while !shutdown.is_cancelled() {
         let won = tokio::select! {
             won = elected.won() => won,
             () = shutdown.cancelled() => false,

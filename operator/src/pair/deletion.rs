@@ -56,8 +56,7 @@ async fn set_finalizer(
     let namespace = pair.namespace().unwrap_or_default();
     let api: Api<ActiveStandbyPair> = Api::namespaced(context.client.clone(), &namespace);
     let patched = api.patch(&pair.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await;
-    patched
-        .map(drop)
+    absent_is_fine(patched.map(drop))
         .map_err(|source| ReconcileError::Api { step: "set the finalizer of the pair", source })
 }
 

@@ -25,7 +25,8 @@ use understudy_lease::{CreateOutcome, Version, WriteOutcome};
 use understudy_types::MemberName;
 
 /// How long an active may hold commits back before it undoes a planned hand-over.
-const TRANSFER_DEADLINE_MS: u64 = 10_000;
+/// Less than an answer may take.
+const TRANSFER_DEADLINE_MS: u64 = 2_500;
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]

@@ -218,7 +218,13 @@ async fn secured(
     };
     let Ok(spec) = &view.spec else {
         // Members of a pair whose spec went wrong are heard all the same.
-        return (known.map(|(_, _, secured)| secured), None);
+        let Some((_, _, secured)) = known else {
+            return match secrets::recall(&context.client, identity).await {
+                Ok(recalled) => (recalled, None),
+                Err(error) => (None, Some(chain(&error))),
+            };
+        };
+        return (Some(secured), None);
     };
     if let Some((of, at, secured)) = &known
         && *of == state

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use std::collections::BTreeMap;
-use understudy_agent_api::AgentStatus;
+use understudy_agent_api::{AgentStatus, names_incarnation};
 use understudy_authority::LeaseRecord;
 use understudy_crds::ActiveStandbyPairStatus;
 use understudy_types::{Incarnation, MemberName};
@@ -59,8 +59,8 @@ pub struct ContainerDeath {
     pub exit_code: i32,
     /// Kubernetes' word for why.
     pub reason: String,
-    /// Process named in the termination message; `None` when the message names none.
-    pub incarnation: Option<Incarnation>,
+    /// Its termination message, where its supervisor names every process that it ran.
+    pub message: String,
     /// The kubelet itself wrote the pod's status at or after the end (R10: its own heartbeat).
     pub kubelet_was_alive: bool,
 }
@@ -69,7 +69,7 @@ impl ContainerDeath {
     /// Whether this proves `incarnation` dead (R10).
     #[must_use]
     pub fn proves(&self, incarnation: Incarnation) -> bool {
-        self.incarnation == Some(incarnation)
+        names_incarnation(&self.message, incarnation)
             && self.reason != "ContainerStatusUnknown"
             && self.kubelet_was_alive
     }

@@ -15,7 +15,6 @@ use kube::ResourceExt;
 use understudy_agent_api::names as shared;
 use understudy_authority::LeaseRecord;
 use understudy_crds::as_bytes;
-use understudy_types::Incarnation;
 
 /// The container that runs the agent.
 const CONTAINER: &str = "agent";
@@ -83,17 +82,8 @@ fn death(pod: &Pod, state: &ContainerState) -> Option<ContainerDeath> {
     Some(ContainerDeath {
         exit_code: ended.exit_code,
         reason: ended.reason.clone().unwrap_or_default(),
-        incarnation: ended.message.as_deref().and_then(incarnation),
+        message: ended.message.clone().unwrap_or_default(),
         kubelet_was_alive: kubelet_wrote,
-    })
-}
-
-/// The process named in a termination message: the last line of the form `start:uuid`.
-#[must_use]
-pub(super) fn incarnation(message: &str) -> Option<Incarnation> {
-    message.lines().rev().find_map(|line| {
-        let (start, id) = line.trim().split_once(':')?;
-        Some(Incarnation { start: start.parse().ok()?, id: id.parse().ok()? })
     })
 }
 
@@ -134,8 +124,10 @@ pub(super) fn lease_sight(lease: &Lease, unchanged_ms: u64) -> LeaseSight {
 mod tests {
     use super::*;
     use serde_json::json;
+    use understudy_types::Incarnation;
 
     const INCARNATION: &str = "3:00000000-0000-0000-0000-000000000009";
+    const NAMED: Incarnation = Incarnation { start: 3, id: uuid::Uuid::from_u128(9) };
 
     fn ended(reason: &str, message: &str, manager: &str, wrote: &str) -> Pod {
         serde_json::from_value(json!({
@@ -155,8 +147,7 @@ mod tests {
     }
 
     fn proves(pod: &Pod) -> bool {
-        let named = incarnation(INCARNATION).unwrap();
-        pod_sight(pod, "uid").deaths.iter().any(|death| death.proves(named))
+        pod_sight(pod, "uid").deaths.iter().any(|death| death.proves(NAMED))
     }
 
     #[test]

@@ -119,6 +119,23 @@ pub async fn secure(
     Ok(Secured { client: Arc::new(client.map_err(SecretError::Identity)?), not_after })
 }
 
+/// What was made before, for a pair whose spec cannot be carried out now; `None` when there is nothing.
+///
+/// # Errors
+/// When the Secret cannot be read or used.
+pub async fn recall(client: &Client, identity: &Identity) -> Result<Option<Secured>, SecretError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &identity.namespace);
+    let name = names::operator_tls_secret(&identity.name);
+    let found = api.get_opt(&name).await;
+    let found = found.map_err(|source| SecretError::Api { name: name.clone(), source })?;
+    let Some(secret) = found else { return Ok(None) };
+    let own = certified(&secret, &name)?;
+    let trusted = required(&secret, &name, "ca.crt")?;
+    let not_after = inspect(&own.certificate, &name)?.not_after;
+    let client = ClientIdentity::new(identity.clone(), &own, &trusted);
+    Ok(Some(Secured { client: Arc::new(client.map_err(SecretError::Identity)?), not_after }))
+}
+
 struct Secrets<'a> {
     api: Api<Secret>,
     identity: &'a Identity,

@@ -277,7 +277,7 @@ impl World {
             pod.deaths.push(ContainerDeath {
                 exit_code,
                 reason: "Error".to_owned(),
-                incarnation: Some(incarnation),
+                message: format!("{incarnation}\n"),
                 kubelet_was_alive: proven,
             });
         }

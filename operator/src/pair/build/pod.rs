@@ -8,10 +8,11 @@ use crate::pair::{
     validate::{ContainerResources, PairView, ValidatedSpec},
 };
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
-    KeyToPath, PersistentVolumeClaimVolumeSource, Pod, PodAffinityTerm, PodAntiAffinity,
-    PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource,
-    SecurityContext, Volume, VolumeMount, WeightedPodAffinityTerm,
+    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    HTTPGetAction, KeyToPath, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod,
+    PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, Probe, ResourceRequirements,
+    SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::{
     api::resource::Quantity, apis::meta::v1::LabelSelector, util::intstr::IntOrString,
@@ -194,6 +195,17 @@ fn environment(
     vec![
         value(shared::ENV_PAIR, identity.name.clone()),
         value(shared::ENV_PAIR_UID, identity.uid.clone()),
+        EnvVar {
+            name: shared::ENV_POD_UID.to_owned(),
+            value: None,
+            value_from: Some(EnvVarSource {
+                field_ref: Some(ObjectFieldSelector {
+                    api_version: None,
+                    field_path: "metadata.uid".to_owned(),
+                }),
+                ..EnvVarSource::default()
+            }),
+        },
         value(shared::ENV_NAMESPACE, identity.namespace.clone()),
         value(shared::ENV_MEMBER, member.to_string()),
         value(shared::ENV_KIND, kind.to_owned()),
@@ -243,7 +255,7 @@ fn spread(pair: &str, spec: &ValidatedSpec, kind: Kind) -> Affinity {
         Kind::Voter => names::KIND_VOTER,
         Kind::Subscriber => names::KIND_SUBSCRIBER,
     };
-    let term = PodAffinityTerm {
+    let apart = PodAffinityTerm {
         topology_key: spec.placement.topology_key.clone(),
         label_selector: Some(LabelSelector {
             match_labels: Some(BTreeMap::from([
@@ -257,13 +269,13 @@ fn spread(pair: &str, spec: &ValidatedSpec, kind: Kind) -> Affinity {
     let is_required = kind == Kind::Voter && spec.placement.spread == Spread::Required;
     let anti = if is_required {
         PodAntiAffinity {
-            required_during_scheduling_ignored_during_execution: Some(vec![term]),
+            required_during_scheduling_ignored_during_execution: Some(vec![apart]),
             ..PodAntiAffinity::default()
         }
     } else {
         PodAntiAffinity {
             preferred_during_scheduling_ignored_during_execution: Some(vec![
-                WeightedPodAffinityTerm { pod_affinity_term: term, weight: 100 },
+                WeightedPodAffinityTerm { pod_affinity_term: apart, weight: 100 },
             ]),
             ..PodAntiAffinity::default()
         }

@@ -14,14 +14,7 @@ use understudy_types::MemberName;
 
 /// Reasons that no waiting cures.
 pub(super) fn is_persistent(reason: &str) -> bool {
-    matches!(
-        reason,
-        "ImageUnavailable"
-            | "Unschedulable"
-            | "ContainerNotCreated"
-            | "StandbyFailed"
-            | "CrashLoop"
-    )
+    matches!(reason, "ImageUnavailable" | "Unschedulable" | "ContainerNotCreated" | "StandbyFailed")
 }
 
 /// The voter that would be made next, and its number.

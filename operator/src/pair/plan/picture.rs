@@ -270,10 +270,8 @@ impl<'a> Picture<'a> {
             // The active takes it off the Lease before it acknowledges alone, so the Lease is right.
             return StandbySight::InSync;
         }
-        if silent < START_SECONDS && pod.deaths.is_empty() && !pod.is_ready {
-            return StandbySight::Starting;
-        }
-        if pod.is_ready && silent < PATIENCE_SECONDS {
+        let is_new = pod.deaths.is_empty() && !pod.is_ready;
+        if silent < PATIENCE_SECONDS || (is_new && silent < START_SECONDS) {
             return StandbySight::Starting;
         }
         let message = format!("{name} has not answered for {}", rounded(silent));
@@ -305,24 +303,38 @@ pub fn pod_problem(pod: &PodSight) -> Option<(&'static str, String)> {
         return Some(("Unschedulable", message.clone()));
     }
     match &pod.container {
-        ContainerSight::Waiting { reason, message } => match reason.as_str() {
-            "ErrImagePull"
-            | "ImagePullBackOff"
-            | "ErrImageNeverPull"
-            | "InvalidImageName"
-            | "ImageInspectError"
-            | "RegistryUnavailable" => Some(("ImageUnavailable", first_line(reason, message))),
-            "CrashLoopBackOff" => Some(("CrashLoop", first_line(reason, message))),
-            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-                Some(("ContainerNotCreated", first_line(reason, message)))
-            }
-            _ => None,
-        },
+        ContainerSight::Waiting { reason, message } => waiting_problem(pod, reason, message),
         ContainerSight::Terminated => {
             let exit = pod.deaths.first().map_or(0, |death| death.exit_code);
             Some(("Terminated", format!("its container ended with exit code {exit}")))
         }
         ContainerSight::Absent | ContainerSight::Running => None,
+    }
+}
+
+/// The kubelet's words change with every attempt; these do not.
+fn waiting_problem(pod: &PodSight, reason: &str, message: &str) -> Option<(&'static str, String)> {
+    match reason {
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "ErrImageNeverPull"
+        | "InvalidImageName"
+        | "ImageInspectError"
+        | "RegistryUnavailable" => {
+            let text = "its image cannot be had; `kubectl describe pod` has the registry's words";
+            Some(("ImageUnavailable", text.to_owned()))
+        }
+        "CrashLoopBackOff" => {
+            let exit = pod.deaths.first().map_or(0, |death| death.exit_code);
+            let text = format!(
+                "its container ends again and again, last with exit code {exit}; `kubectl logs` has its last words"
+            );
+            Some(("CrashLoop", text))
+        }
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+            Some(("ContainerNotCreated", first_line(reason, message)))
+        }
+        _ => None,
     }
 }
 

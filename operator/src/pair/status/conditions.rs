@@ -7,6 +7,7 @@ use crate::pair::{
 };
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use understudy_agent_api::MemberState;
 use understudy_crds::{ActiveStandbyPairStatus, Phase, SyncWord, conditions as types};
 
 /// Certificates are warned about when less than this is left: renewal should have come long before.
@@ -45,7 +46,7 @@ pub(super) fn conditions(
     let available = available(picture, plan, next);
     let redundant = redundant(picture, plan, next);
     let stalled = stalled(picture, plan, outcome);
-    let ready = ready(&available, &redundant, &stalled);
+    let ready = ready(picture, &available, &redundant, &stalled);
     let reconciling = reconciling(plan, &stalled);
     let findings = [
         (types::AVAILABLE, available),
@@ -135,7 +136,15 @@ fn redundant(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus)
     }
 }
 
-fn ready(available: &Finding, redundant: &Finding, stalled: &Finding) -> Finding {
+fn ready(
+    picture: &Picture<'_>,
+    available: &Finding,
+    redundant: &Finding,
+    stalled: &Finding,
+) -> Finding {
+    if picture.pair.spec.is_err() {
+        return fails(&stalled.reason, stalled.message.clone());
+    }
     if available.status != "True" {
         return fails(&available.reason, available.message.clone());
     }
@@ -207,7 +216,8 @@ fn storage(picture: &Picture<'_>, outcome: &Outcome) -> Finding {
         return fails("VolumeLost", format!("a volume of {} is gone", voter.member));
     }
     let problems = picture.voters.iter().filter_map(|voter| {
-        let problem = voter.agent?.problem.clone()?;
+        let agent = voter.agent.filter(|agent| agent.state == MemberState::Failed)?;
+        let problem = agent.problem.clone()?;
         Some(format!("{}: {problem}", voter.member))
     });
     match problems.reduce(|all, next| format!("{all}; {next}")) {

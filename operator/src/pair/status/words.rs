@@ -10,9 +10,12 @@ use understudy_agent_api::names as shared;
 use understudy_crds::{EffectiveStatus, SyncWord, from_bytes};
 use understudy_types::{Durability, ReturnService};
 
-/// What an acknowledged commit survives now; `None` without a valid spec.
+/// What an acknowledged commit survives now; `None` without a valid spec or a database.
 pub(super) fn promise(picture: &Picture<'_>) -> Option<String> {
     let spec = picture.spec()?;
+    if picture.active() == ActiveSight::NeverHeld {
+        return None;
+    }
     if picture.active() != ActiveSight::Serving {
         return Some(
             "no commit is acknowledged now; those acknowledged before keep their promise".into(),
