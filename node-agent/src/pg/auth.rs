@@ -6,8 +6,8 @@
 //! not offered).
 
 use base64_text::{decode, encode};
-use pgwire::api::auth::sasl::scram::{ScramSecret, ScramServerAuth, gen_salted_password};
 pub(super) use pgwire::api::auth::sasl::scram::ScramServerAuthWaitingForClientFinal as Waiting;
+use pgwire::api::auth::sasl::scram::{ScramSecret, ScramServerAuth, gen_salted_password};
 
 /// The only mechanism offered.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
@@ -61,13 +61,9 @@ pub fn derive_verifier(password: &str, salt: &[u8], iterations: u32) -> String {
     let rounds = iterations as usize;
     let salted = gen_salted_password(password, salt, rounds);
     match ScramSecret::verifier_from_salted_password(salt.to_vec(), salted, rounds) {
-        ScramSecret::Verifier { stored_key, server_key, .. } => Verifier {
-            iterations,
-            salt: salt.to_vec(),
-            stored_key,
-            server_key,
+        ScramSecret::Verifier { stored_key, server_key, .. } => {
+            Verifier { iterations, salt: salt.to_vec(), stored_key, server_key }.to_text()
         }
-        .to_text(),
         // The constructor above makes nothing else; a verifier nobody can satisfy is the safe answer.
         ScramSecret::SaltedPassword { .. } => String::new(),
     }
@@ -135,7 +131,10 @@ impl Verifier {
 }
 
 /// Answers the client's first message: what to send, and what to check the last message with.
-pub(super) fn begin(verifier: Verifier, message: &[u8]) -> Result<(String, Waiting), ExchangeError> {
+pub(super) fn begin(
+    verifier: Verifier,
+    message: &[u8],
+) -> Result<(String, Waiting), ExchangeError> {
     let secret = ScramSecret::Verifier {
         salt: verifier.salt,
         iterations: verifier.iterations as usize,
@@ -171,7 +170,7 @@ mod base64_text {
 
     pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
         let bytes = text.as_bytes();
-        if bytes.len() % 4 != 0 {
+        if !bytes.len().is_multiple_of(4) {
             return None;
         }
         let digits = bytes.len() - bytes.iter().rev().take(2).take_while(|b| **b == b'=').count();
@@ -193,7 +192,10 @@ mod base64_text {
 
 #[cfg(test)]
 mod tests {
-    use super::{base64_text::{decode, encode}, *};
+    use super::{
+        base64_text::{decode, encode},
+        *,
+    };
     use proptest::prelude::*;
 
     #[test]
@@ -220,7 +222,9 @@ mod tests {
     #[test]
     fn other_texts_are_no_verifiers() {
         let good = derive_verifier("x", b"salt", 10);
-        for bad in ["", "md5abc", "SCRAM-SHA-256$", &good[..good.len() - 4], &good.replace(':', ";")] {
+        for bad in
+            ["", "md5abc", "SCRAM-SHA-256$", &good[..good.len() - 4], &good.replace(':', ";")]
+        {
             assert_eq!(Verifier::parse(bad), Err(NotAVerifier), "{bad} was taken");
         }
     }

@@ -65,12 +65,9 @@ fn binary(bytes: &[u8], ty: Type) -> Result<Value, Report> {
         Type::Float4 => array(bytes).map(|b| Value::Float(f32::from_be_bytes(b).into())),
         Type::Float8 => array(bytes).map(|b| Value::Float(f64::from_be_bytes(b))),
         Type::Numeric => numeric(bytes).map(Value::Numeric),
-        Type::Text
-        | Type::Varchar
-        | Type::Bpchar
-        | Type::Name
-        | Type::CharByte
-        | Type::Unknown => Some(Value::text(utf8(bytes)?)),
+        Type::Text | Type::Varchar | Type::Bpchar | Type::Name | Type::CharByte | Type::Unknown => {
+            Some(Value::text(utf8(bytes)?))
+        }
         Type::Bytea => Some(Value::Bytes(bytes.into())),
         Type::Date => array(bytes).map(|b| Value::Date(i32::from_be_bytes(b))),
         Type::Timestamp => array(bytes).map(|b| Value::Timestamp(i64::from_be_bytes(b))),
@@ -227,9 +224,10 @@ mod tests {
         // numeric_send of PostgreSQL 15: ndigits, weight, sign, dscale, digits.
         assert_eq!(numeric_bytes("0"), [0; 8]);
         assert_eq!(numeric_bytes("1"), [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
-        assert_eq!(numeric_bytes("-12345.678"), [
-            0, 3, 0, 1, 0x40, 0, 0, 3, 0, 1, 0x09, 0x29, 0x1a, 0x7c
-        ]);
+        assert_eq!(
+            numeric_bytes("-12345.678"),
+            [0, 3, 0, 1, 0x40, 0, 0, 3, 0, 1, 0x09, 0x29, 0x1a, 0x7c]
+        );
         assert_eq!(numeric_bytes("10000"), [0, 1, 0, 1, 0, 0, 0, 0, 0, 1]);
         assert_eq!(numeric_bytes("0.0001"), [0, 1, 0xff, 0xff, 0, 0, 0, 4, 0, 1]);
     }

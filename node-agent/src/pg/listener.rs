@@ -277,9 +277,8 @@ async fn accept(
     mut stopped: watch::Receiver<bool>,
 ) {
     let tcp = TcpListener::from_std(sockets.tcp).expect("inside a runtime with I/O");
-    let unix = sockets
-        .unix
-        .map(|unix| UnixListener::from_std(unix).expect("inside a runtime with I/O"));
+    let unix =
+        sockets.unix.map(|unix| UnixListener::from_std(unix).expect("inside a runtime with I/O"));
     let loops = Arc::new(loops);
     loop {
         tokio::select! {

@@ -3,6 +3,7 @@
 //! Nothing here does I/O: a session appends messages and writes the buffer once. Lengths are filled in
 //! when a message ends. Absent on purpose: any judgement of what may be sent when.
 
+use std::ops::Deref;
 use understudy_sql::SqlError;
 
 /// The letter in ReadyForQuery.
@@ -29,9 +30,13 @@ pub(super) enum Severity {
     Notice,
 }
 
-/// One error, warning or notice as a client shows it.
+/// One error, warning or notice as a client shows it. Boxed, for it is the error of half the front end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Report {
+pub(super) struct Report(Box<Fields>);
+
+/// The fields of a [`Report`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fields {
     pub(super) severity: Severity,
     pub(super) sqlstate: &'static str,
     pub(super) message: String,
@@ -44,9 +49,14 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(severity: Severity, sqlstate: &'static str, message: impl Into<String>) -> Report {
+    pub(super) fn new(
+        severity: Severity,
+        sqlstate: &'static str,
+        message: impl Into<String>,
+    ) -> Report {
         let (detail, hint, position, context) = (None, None, None, None);
-        Report { severity, sqlstate, message: message.into(), detail, hint, position, context }
+        let message = message.into();
+        Report(Box::new(Fields { severity, sqlstate, message, detail, hint, position, context }))
     }
 
     pub(super) fn error(sqlstate: &'static str, message: impl Into<String>) -> Report {
@@ -58,19 +68,37 @@ impl Report {
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Report {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     pub(super) fn detail(mut self, detail: impl Into<String>) -> Report {
-        self.detail = Some(detail.into());
+        self.0.detail = Some(detail.into());
         self
+    }
+
+    pub(super) fn context(mut self, context: impl Into<String>) -> Report {
+        self.0.context = Some(context.into());
+        self
+    }
+
+    pub(super) fn severity(mut self, severity: Severity) -> Report {
+        self.0.severity = severity;
+        self
+    }
+}
+
+impl Deref for Report {
+    type Target = Fields;
+
+    fn deref(&self) -> &Fields {
+        &self.0
     }
 }
 
 impl From<SqlError> for Report {
     fn from(error: SqlError) -> Report {
-        Report {
+        Report(Box::new(Fields {
             severity: Severity::Error,
             sqlstate: error.sqlstate,
             message: error.message,
@@ -78,7 +106,7 @@ impl From<SqlError> for Report {
             hint: error.hint,
             position: error.position,
             context: None,
-        }
+        }))
     }
 }
 

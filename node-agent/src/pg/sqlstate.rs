@@ -9,8 +9,6 @@ pub(super) const FEATURE_NOT_SUPPORTED: &str = "0A000";
 pub(super) const INVALID_PARAMETER: &str = "22023";
 /// invalid_binary_representation
 pub(super) const INVALID_BINARY: &str = "22P03";
-/// bad_copy_file_format
-pub(super) const BAD_COPY: &str = "22P04";
 /// character_not_in_repertoire
 pub(super) const BAD_ENCODING: &str = "22021";
 /// active_sql_transaction
@@ -53,6 +51,8 @@ pub(super) const DUPLICATE_STATEMENT: &str = "42P05";
 pub(super) const DISK_FULL: &str = "53100";
 /// too_many_connections
 pub(super) const TOO_MANY_CONNECTIONS: &str = "53300";
+/// program_limit_exceeded
+pub(super) const LIMIT_EXCEEDED: &str = "54000";
 /// object_not_in_prerequisite_state
 pub(super) const NOT_IN_STATE: &str = "55000";
 /// lock_not_available

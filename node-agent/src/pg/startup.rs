@@ -7,12 +7,12 @@
 //! this is the listener's.
 
 use super::{
+    auth::{self, Verifier},
     database::Database,
     frame::{self, FrameError, Reader},
     listener::{Front, PlainConnections},
     registry::SessionGuard,
     reply::{self, Report},
-    auth::{self, Verifier},
     sqlstate,
     stream::Stream,
 };
@@ -267,7 +267,9 @@ fn split_options(text: &str) -> Result<Vec<(String, String)>, Refused> {
     let mut settings = Vec::new();
     while let Some(word) = words.next() {
         let assignment = match word.strip_prefix("--") {
-            Some(rest) => Some(rest.replacen('-', "_", rest.find('=').unwrap_or(rest.len()))),
+            Some(rest) => rest
+                .split_once('=')
+                .map(|(name, value)| format!("{}={value}", name.replace('-', "_"))),
             None if word == "-c" => words.next(),
             None => word.strip_prefix("-c").map(str::to_owned),
         };

@@ -93,8 +93,7 @@ impl MemoryDatabase {
         *self.standing.lock() =
             Standing { role: Role::Standby, epoch: Epoch(2), active: Some(name(active)) };
         let hint = format!("The active is {active}.");
-        let reason =
-            EndReason { message: "this member was demoted".to_owned(), hint: Some(hint) };
+        let reason = EndReason { message: "this member was demoted".to_owned(), hint: Some(hint) };
         self.sessions.end_all(&reason);
         for (_, waiter) in self.waiters.lock().drain(..) {
             let _ = waiter.send(Err(OutcomeUnknown { reason: "demoted".to_owned() }));

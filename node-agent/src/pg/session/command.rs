@@ -9,13 +9,13 @@ use super::{
     sqlstate,
 };
 use crate::pg::{
-    frame::Formats,
     auth::{Verifier, make_verifier},
+    frame::Formats,
 };
 use std::sync::Arc;
 use understudy_sql::{
-    CallArgument, DiscardTarget, ExecContext, SqlError, Statement, StatementKind, UserAction, UserStatement,
-    constant_arguments, declared_types,
+    CallArgument, DiscardTarget, ExecContext, SqlError, Statement, StatementKind, UserAction,
+    UserStatement, constant_arguments, declared_types,
 };
 use understudy_store::{DataType, UserDef, Value, WriteError};
 use understudy_types::Role;
@@ -100,7 +100,6 @@ impl Session {
         let Some(plan) = prepared.plan.as_deref() else {
             return Err(SqlError::internal("a named statement has no plan").into());
         };
-        self.refresh_info();
         let context = ExecContext {
             store: &self.store,
             params: &[],
@@ -134,11 +133,8 @@ impl Session {
         let has_snapshot = self.begin_txn();
         loop {
             let txn = self.transaction.txn.as_mut().expect("begun above");
-            let mark = if has_snapshot {
-                self.store.savepoint(txn)
-            } else {
-                self.store.statement(txn)
-            };
+            let mark =
+                if has_snapshot { self.store.savepoint(txn) } else { self.store.statement(txn) };
             let known = txn.catalog().user(&wanted.name).map(|user| (**user).clone());
             let result = match (wanted.action, known) {
                 (UserAction::Create, Some(_)) | (UserAction::Alter | UserAction::Drop, None)
@@ -178,7 +174,8 @@ impl Session {
                 .into());
         }
         if !arguments.is_empty() {
-            let message = format!("ttRepStateGet takes no arguments, but {} were given", arguments.len());
+            let message =
+                format!("ttRepStateGet takes no arguments, but {} were given", arguments.len());
             return Err(Report::error(sqlstate::UNKNOWN_FUNCTION, message)
                 .hint("Write CALL ttRepStateGet();")
                 .into());
@@ -222,7 +219,9 @@ fn user_error(error: &WriteError, name: &str) -> Failure {
         | WriteError::UniqueViolation { .. }
         | WriteError::NotNull { .. }
         | WriteError::RowGone { .. }
-        | WriteError::InvalidDefinition { .. } => Report::error(sqlstate::INTERNAL, error.to_string()),
+        | WriteError::InvalidDefinition { .. } => {
+            Report::error(sqlstate::INTERNAL, error.to_string())
+        }
     };
     report.into()
 }

@@ -4,17 +4,13 @@
 //! the end. Data that arrives after an error is passed over.
 
 use super::{
-    Failure, Frame, Report, Session, SessionEnd,
-    execute::Rows,
-    reply,
-    simple::Ran,
-    sqlstate,
+    Failure, Frame, Report, Session, SessionEnd, execute::Rows, reply, simple::Ran, sqlstate,
 };
 use crate::pg::frame::only_text;
 use std::{collections::VecDeque, sync::Arc};
 use understudy_sql::{
-    CopyDecoder, CopyDirection, CopyFields, CopyIn, CopyStatement, ExecContext, ExecError, SqlError,
-    Statement, append_copy_line, append_text, copy_out_query,
+    CopyDecoder, CopyDirection, CopyFields, CopyIn, CopyStatement, ExecContext, ExecError,
+    SqlError, Statement, append_copy_line, append_text, copy_out_query,
 };
 use understudy_store::{DataType, Value};
 use understudy_types::Lsn;
@@ -26,6 +22,8 @@ pub(super) struct Incoming {
     target: CopyIn,
     decoder: CopyDecoder,
     rows: u64,
+    /// Bytes taken since the last whole line.
+    unfinished_bytes: usize,
     /// The statements after it; None when it came by the extended protocol.
     pub(super) rest: Option<VecDeque<Statement>>,
 }
@@ -50,7 +48,8 @@ impl Session {
         let target = CopyIn::new(txn.catalog(), copy)?;
         reply::copy_response(&mut self.output.bytes, b'G', target.width());
         let (statement, decoder) = (copy.clone(), CopyDecoder::new(copy.options.clone()));
-        self.copy_in = Some(Incoming { statement, target, decoder, rows: 0, rest: None });
+        let (rows, unfinished_bytes, rest) = (0, 0, None);
+        self.copy_in = Some(Incoming { statement, target, decoder, rows, unfinished_bytes, rest });
         self.output.is_asked_for = true;
         Ok(Ran::Copying)
     }
@@ -61,8 +60,7 @@ impl Session {
         let is_simple = copy.rest.is_some();
         let result = match frame.tag {
             b'd' => {
-                copy.decoder.feed(frame.body);
-                let result = self.copy_lines(&mut copy).await;
+                let result = self.copy_data(&mut copy, frame.body).await;
                 if result.is_ok() {
                     self.copy_in = Some(copy);
                 }
@@ -115,6 +113,22 @@ impl Session {
         Ok(())
     }
 
+    async fn copy_data(&mut self, copy: &mut Incoming, data: &[u8]) -> Result<(), Failure> {
+        let line_before = copy.decoder.line();
+        copy.unfinished_bytes += data.len();
+        if copy.unfinished_bytes > self.message_bytes_max + data.len() {
+            let message =
+                format!("a line of COPY data is longer than {} bytes", self.message_bytes_max);
+            return Err(Report::error(sqlstate::LIMIT_EXCEEDED, message).into());
+        }
+        copy.decoder.feed(data);
+        self.copy_lines(copy).await?;
+        if copy.decoder.line() != line_before {
+            copy.unfinished_bytes = 0;
+        }
+        Ok(())
+    }
+
     async fn copy_lines(&mut self, copy: &mut Incoming) -> Result<(), Failure> {
         while let Some(fields) = copy.decoder.next_line()? {
             self.copy_row(copy, fields).await?;
@@ -157,9 +171,8 @@ impl Session {
                 ExecError::Sql(error) => {
                     let depends = error.depends_lsn.unwrap_or(Lsn::ZERO);
                     self.hold(depends, self.output.bytes.len());
-                    let mut report = Report::from(error);
-                    report.context = Some(copy.target.place(copy.decoder.line()));
-                    return Err(report.into());
+                    let place = copy.target.place(copy.decoder.line());
+                    return Err(Report::from(error).context(place).into());
                 }
             }
         }

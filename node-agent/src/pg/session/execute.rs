@@ -113,11 +113,12 @@ impl Session {
         &self,
         statement: &Statement,
         hints: &[Option<DataType>],
-    ) -> Result<Prepared, SqlError> {
-        match &self.transaction.txn {
+    ) -> Result<Prepared, Failure> {
+        let prepared = match &self.transaction.txn {
             Some(txn) => prepare(txn.catalog(), statement, hints),
             None => prepare(&self.store.catalog(), statement, hints),
-        }
+        };
+        Ok(prepared?)
     }
 
     /// Runs a planned statement to its end, waiting for locks as often as it takes.
@@ -134,11 +135,8 @@ impl Session {
         let start = self.output.bytes.len();
         loop {
             let txn = self.transaction.txn.as_mut().expect("begun above, kept by this loop");
-            let mark = if has_snapshot {
-                self.store.savepoint(txn)
-            } else {
-                self.store.statement(txn)
-            };
+            let mark =
+                if has_snapshot { self.store.savepoint(txn) } else { self.store.statement(txn) };
             has_snapshot = false;
             let attempt = self.attempt(&statement, parameters, &mut rows);
             if let Attempt::Done(tag) = attempt {
@@ -246,8 +244,7 @@ impl Session {
             return Err(SqlError::internal("an empty statement has no plan").into());
         };
         let plan = self.plan(statement, &old.hints)?;
-        let new =
-            PreparedStatement::new(Some(statement.clone()), old.hints.clone(), Some(plan));
+        let new = PreparedStatement::new(Some(statement.clone()), old.hints.clone(), Some(plan));
         if new.description != old.description {
             let message = "cached plan must not change result type";
             return Err(Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message).into());

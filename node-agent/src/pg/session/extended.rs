@@ -163,8 +163,7 @@ impl Session {
             if rows_max == 0 {
                 portal.progress = Progress::Done;
                 let formats = Formats::from_raw(&portal.result_formats);
-                let tag =
-                    self.execute(&prepared, &portal.parameters, Rows::Reply(formats)).await?;
+                let tag = self.execute(&prepared, &portal.parameters, Rows::Reply(formats)).await?;
                 self.complete(&tag);
                 return Ok(());
             }
@@ -254,10 +253,8 @@ pub(super) fn read_parameters(
     for (position, ty) in types.iter().enumerate() {
         let bytes = reader.value()?;
         let value = binary::parameter(bytes, view.formats.of(position), Type::of(*ty), zone_offset);
-        parameters.push(value.map_err(|mut report| {
-            report.context = Some(format!("parameter ${}", position + 1));
-            report
-        })?);
+        let place = || format!("parameter ${}", position + 1);
+        parameters.push(value.map_err(|report| report.context(place()))?);
     }
     Ok(())
 }

@@ -102,7 +102,7 @@ impl Session {
         match prepared.kind? {
             StatementKind::Query => Some(()),
             StatementKind::Write | StatementKind::LockingQuery => {
-                (self.database.role() == Role::Active && !self.is_read_only()).then_some(())
+                (self.database.role() == Role::Active && !self.info.read_only).then_some(())
             }
             StatementKind::Transaction
             | StatementKind::Session

@@ -80,14 +80,14 @@ pub(super) enum SessionEnd {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The client is told, and the session goes on unless it is fatal.
-    Report(Box<Report>),
+    Report(Report),
     /// There is no session any more.
     End(SessionEnd),
 }
 
 impl From<Report> for Failure {
     fn from(report: Report) -> Failure {
-        Failure::Report(Box::new(report))
+        Failure::Report(report)
     }
 }
 
@@ -217,12 +217,11 @@ impl Session {
     /// Applies the start-up packet's settings and tells the client where it is.
     fn greet(&mut self, asked: Vec<(String, String)>) {
         for (name, value) in asked {
-            if let Err(error) = self.start_with(&name, &value) {
-                let mut report = Report::from(error);
-                report.severity = Severity::Warning;
-                reply::report(&mut self.output.bytes, &report);
+            if let Err(report) = self.start_with(&name, &value) {
+                reply::report(&mut self.output.bytes, &report.severity(Severity::Warning));
             }
         }
+        self.refresh_info();
         self.report_all_settings();
         reply::backend_key(&mut self.output.bytes, self.guard.pid(), self.guard.secret());
         self.ready();
@@ -350,8 +349,7 @@ impl Session {
         if lsn > self.output.hold {
             let is_first = self.output.hold == Lsn::ZERO;
             self.output.hold = lsn;
-            self.output.held_from =
-                if is_first { from } else { self.output.held_from.min(from) };
+            self.output.held_from = if is_first { from } else { self.output.held_from.min(from) };
         }
     }
 
@@ -360,6 +358,7 @@ impl Session {
         let role = self.database.role();
         if role != self.told_role {
             self.told_role = role;
+            self.refresh_info();
             let value = if role == Role::Active { "off" } else { "on" };
             reply::parameter_status(&mut self.output.bytes, "in_hot_standby", value);
         }
@@ -450,7 +449,6 @@ impl Session {
 /// 40003 in the words of the promise.
 fn in_doubt(reason: &str) -> Report {
     let message = format!("the outcome of the commit is unknown: {reason}");
-    Report::error(sqlstate::OUTCOME_UNKNOWN, message).hint(
-        "It may or may not survive. Reconnect to the active and look before you repeat it.",
-    )
+    Report::error(sqlstate::OUTCOME_UNKNOWN, message)
+        .hint("It may or may not survive. Reconnect to the active and look before you repeat it.")
 }

@@ -19,10 +19,8 @@ pub(super) const TRANSACTION_OPEN: Warning = Warning {
 };
 
 /// COMMIT or ROLLBACK outside a block.
-pub(super) const NO_TRANSACTION: Warning = Warning {
-    sqlstate: sqlstate::NO_TRANSACTION,
-    message: "there is no transaction in progress",
-};
+pub(super) const NO_TRANSACTION: Warning =
+    Warning { sqlstate: sqlstate::NO_TRANSACTION, message: "there is no transaction in progress" };
 
 /// SET TRANSACTION outside a block.
 pub(super) const SET_TRANSACTION_OUTSIDE: Warning = Warning {

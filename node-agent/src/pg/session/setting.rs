@@ -13,7 +13,7 @@ use crate::pg::{
 };
 use std::time::Duration;
 use understudy_sql::{
-    IsolationLevel, SessionInfo, SetScope, Settings, SqlError, TransactionModes, reported_settings,
+    IsolationLevel, SessionInfo, SetScope, Settings, TransactionModes, reported_settings,
 };
 use understudy_types::Role;
 
@@ -47,7 +47,11 @@ impl Limits {
 }
 
 /// What an execution may know of a new session.
-pub(super) fn session_info(user: &str, guard: &SessionGuard, database: &dyn Database) -> SessionInfo {
+pub(super) fn session_info(
+    user: &str,
+    guard: &SessionGuard,
+    database: &dyn Database,
+) -> SessionInfo {
     let identity = database.identity();
     let admin = database.store().catalog().user(user).is_some_and(|user| user.admin);
     SessionInfo {
@@ -66,10 +70,11 @@ pub(super) fn session_info(user: &str, guard: &SessionGuard, database: &dyn Data
 
 impl Session {
     /// Applies one setting of the start-up packet; it becomes the session's default.
-    pub(super) fn start_with(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
+    pub(super) fn start_with(&mut self, name: &str, value: &str) -> Result<(), Report> {
         self.info.settings.set(SetScope::Session, name, Some(value))?;
         self.info.settings.commit();
         self.limits = Limits::of(&self.info.settings);
+        self.refresh_info();
         Ok(())
     }
 
@@ -180,6 +185,7 @@ impl Session {
             self.transaction.has_settings = true;
         }
         self.limits = Limits::of(&self.info.settings);
+        self.refresh_info();
     }
 
     /// The block has ended: SET LOCAL ends with it, and SET if it was undone.
@@ -190,6 +196,7 @@ impl Session {
                 HasCommitted::No => self.info.settings.rollback(),
             }
             self.limits = Limits::of(&self.info.settings);
+            self.refresh_info();
         }
     }
 
@@ -210,9 +217,10 @@ impl Session {
         }
     }
 
-    /// Brings what SHOW answers up to date with the transaction and the member.
+    /// Brings what SHOW answers up to date with the transaction and the member; called when either
+    /// changes.
     pub(super) fn refresh_info(&mut self) {
-        self.info.in_recovery = self.database.role() != Role::Active;
+        self.info.in_recovery = self.told_role != Role::Active;
         self.info.read_only = self.is_read_only();
         self.info.isolation = self.isolation();
     }

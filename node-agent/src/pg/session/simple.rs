@@ -100,7 +100,6 @@ impl Session {
         if !prepared.columns().is_empty() {
             self.output.bytes.extend_from_slice(&prepared.description);
         }
-        self.refresh_info();
         let result = self.execute(&prepared, &[], Rows::Reply(Formats::default())).await;
         match result {
             Ok(tag) => Ok(Ran::Tag(tag.to_string())),

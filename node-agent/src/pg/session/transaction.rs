@@ -89,7 +89,7 @@ impl Session {
                 .hint(active_hint(standing.active.as_ref()))
                 .into());
         }
-        if self.is_read_only() {
+        if self.info.read_only {
             let message = format!("cannot execute {command} in a read-only transaction");
             return Err(Report::error(sqlstate::READ_ONLY, message).into());
         }
@@ -169,8 +169,10 @@ impl Session {
         self.portals.clear();
         self.transaction.block = Block::None;
         self.transaction.blocks += 1;
-        self.transaction.modes = TransactionModes::default();
         self.transaction.savepoints.clear();
+        if std::mem::take(&mut self.transaction.modes) != TransactionModes::default() {
+            self.refresh_info();
+        }
     }
 
     /// Undoes the open block, whatever state it is in.
@@ -257,7 +259,10 @@ impl Session {
         match block {
             Block::None | Block::Implicit => {
                 if ending.chain {
-                    let message = format!("{} AND CHAIN can only be used in transaction blocks", ending.word());
+                    let message = format!(
+                        "{} AND CHAIN can only be used in transaction blocks",
+                        ending.word()
+                    );
                     return Err(Report::error(sqlstate::NO_TRANSACTION, message).into());
                 }
                 self.notice(&NO_TRANSACTION);
@@ -271,6 +276,7 @@ impl Session {
             self.enter_block();
             self.transaction.block = Block::Explicit;
             self.transaction.modes = modes;
+            self.refresh_info();
         }
         Ok(())
     }
@@ -350,6 +356,7 @@ impl Session {
             }
             self.transaction.modes.read_only = Some(read_only);
         }
+        self.refresh_info();
         Ok(())
     }
 
@@ -400,8 +407,7 @@ impl Ending {
 }
 
 fn failed_block() -> Report {
-    let message =
-        "current transaction is aborted, commands ignored until end of transaction block";
+    let message = "current transaction is aborted, commands ignored until end of transaction block";
     Report::error(sqlstate::FAILED_TRANSACTION, message)
 }
 

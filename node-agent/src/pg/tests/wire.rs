@@ -1,13 +1,12 @@
 //! Sessions, byte by byte, over a pair of sockets: what is sent, in which order, and when.
 
 use crate::pg::{
-    Database,
+    ClientTls, Database,
     listener::{Front, ListenerOptions},
     session,
     startup::Started,
     stream::Stream,
     testing::{MemoryDatabase, USER},
-    ClientTls,
 };
 use proptest::prelude::*;
 use std::{sync::Arc, time::Duration};
@@ -42,8 +41,7 @@ impl Wire {
         let (near, far) = UnixStream::pair().unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
         let options = ListenerOptions::new(address, ClientTls::none());
-        let front =
-            Arc::new(Front::for_tests(Arc::clone(database) as Arc<dyn Database>, options));
+        let front = Arc::new(Front::for_tests(Arc::clone(database) as Arc<dyn Database>, options));
         let guard = database.sessions().register(42).unwrap();
         let (pid, secret) = (guard.pid(), guard.secret());
         let started = Started {
@@ -378,7 +376,10 @@ fn the_status_letter_follows_the_block() {
         assert_eq!((tags(&ended), status(&ended)), ("CZ".to_owned(), Some('I')));
         assert_eq!(ended[0].1, b"ROLLBACK\0");
         let warned = wire.query("rollback").await;
-        assert_eq!((tags(&warned), field(&warned, 'C').as_deref()), ("NCZ".to_owned(), Some("25P01")));
+        assert_eq!(
+            (tags(&warned), field(&warned, 'C').as_deref()),
+            ("NCZ".to_owned(), Some("25P01"))
+        );
     });
 }
 
@@ -386,7 +387,8 @@ fn the_status_letter_follows_the_block() {
 fn a_savepoint_takes_back_an_error() {
     runtime().block_on(async {
         let mut wire = with_table(&MemoryDatabase::active()).await;
-        wire.query("begin; insert into t values (7, 7); savepoint a; insert into t values (8, 8)").await;
+        wire.query("begin; insert into t values (7, 7); savepoint a; insert into t values (8, 8)")
+            .await;
         assert_eq!(status(&wire.query("insert into t values (1, 1)").await), Some('E'));
         assert_eq!(status(&wire.query("rollback to a").await), Some('T'));
         assert_eq!(status(&wire.query("commit").await), Some('I'));
@@ -410,8 +412,10 @@ fn copy_puts_lines_in_and_gets_them_out() {
         assert_eq!(out[4].1, b"4\t40\n");
         wire.send(&query("copy t from stdin")).await;
         wire.next().await;
-        wire.send(&[message(b'd', b"5\tx\n"), message(b'd', b"6\t6\n"), message(b'c', b"")].concat())
-            .await;
+        wire.send(
+            &[message(b'd', b"5\tx\n"), message(b'd', b"6\t6\n"), message(b'c', b"")].concat(),
+        )
+        .await;
         let failed = wire.until_ready().await;
         assert_eq!(field(&failed, 'C').as_deref(), Some("22P02"));
         assert_eq!(field(&failed, 'W').as_deref(), Some("COPY t, line 1"));
