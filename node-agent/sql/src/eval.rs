@@ -4,11 +4,11 @@
 //! otherwise. Comparisons of plain columns, constants and parameters copy nothing.
 
 use crate::{
-    arithmetic, cast,
+    arithmetic, array, cast,
     error::{SqlError, state},
     execute::{Run, query},
     expr::{CompareOp, Expr, PatternKind},
-    pattern,
+    pattern, text,
     types::Type,
 };
 use std::cmp::Ordering;
@@ -193,6 +193,10 @@ pub(crate) fn truth(
             let found = in_list(expr, list, tuple, env)?;
             Ok(found.map(|found| found != *negated))
         }
+        Expr::AnyItem { pair, op, item, all } => {
+            let (value, array) = (eval(&pair.0, tuple, env)?, eval(&pair.1, tuple, env)?);
+            any_item((&value, *op, *all), &array, *item, env)
+        }
         Expr::Exists(inner) => query::exists(inner, tuple, env).map(Some),
         Expr::Quantified { expr, op, query: inner, all } => {
             let value = eval(expr, tuple, env)?;
@@ -371,6 +375,7 @@ pub(crate) fn eval(expr: &Expr, tuple: &dyn Tuple, env: &Env<'_>) -> Result<Valu
         }
         Expr::Call(function, arguments) => call(function, arguments, tuple, env),
         Expr::Scalar(inner) => query::scalar(inner, tuple, env),
+        Expr::ArrayOf(inner) => query::array(inner, tuple, env),
         Expr::Aggregate(_) => Err(SqlError::internal("an aggregate was not grouped")),
         Expr::And(_)
         | Expr::Or(_)
@@ -381,9 +386,32 @@ pub(crate) fn eval(expr: &Expr, tuple: &dyn Tuple, env: &Env<'_>) -> Result<Valu
         | Expr::Distinct { .. }
         | Expr::Pattern { .. }
         | Expr::InList { .. }
+        | Expr::AnyItem { .. }
         | Expr::Exists(_)
         | Expr::Quantified { .. } => Ok(truth(expr, tuple, env)?.map_or(Value::Null, Value::Bool)),
     }
+}
+
+fn any_item(
+    (value, op, all): (&Value, CompareOp, bool),
+    array: &Value,
+    item: Type,
+    env: &Env<'_>,
+) -> Result<Option<bool>, SqlError> {
+    let Value::Text(text) = array else { return Ok(None) };
+    let mut unknown = false;
+    for text in array::parse(text)? {
+        let candidate = match text {
+            Some(text) => text::parse_value(item, &text, env.zone())?,
+            None => Value::Null,
+        };
+        match ordering(value.as_ref(), candidate.as_ref()) {
+            None => unknown = true,
+            Some(ordering) if op.holds(ordering) != all => return Ok(Some(!all)),
+            Some(_) => {}
+        }
+    }
+    Ok(if unknown { None } else { Some(all) })
 }
 
 fn parameter(index: usize, env: &Env<'_>) -> Result<Value, SqlError> {

@@ -195,8 +195,11 @@ fn shown(expr: &Expr, table: Option<&TableDef>) -> String {
         Expr::InList { expr, list: items, .. } => {
             format!("({} IN {})", shown(expr, table), list(items, ", "))
         }
-        Expr::Exists(_) | Expr::Scalar(_) | Expr::Quantified { .. } => "(SubPlan)".to_owned(),
+        Expr::Exists(_) | Expr::Scalar(_) | Expr::ArrayOf(_) | Expr::Quantified { .. } => {
+            "(SubPlan)".to_owned()
+        }
         Expr::IsTruth { .. }
+        | Expr::AnyItem { .. }
         | Expr::Distinct { .. }
         | Expr::Negate(..)
         | Expr::Moment(..)

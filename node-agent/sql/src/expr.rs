@@ -204,6 +204,15 @@ pub(crate) enum Expr {
         query: Box<Query>,
         all: bool,
     },
+    /// `expr op ANY (array)` or ALL over an array's text, whose items are read as the type.
+    AnyItem {
+        pair: Box<(Expr, Expr)>,
+        op: CompareOp,
+        item: Type,
+        all: bool,
+    },
+    /// ARRAY(subquery): the first column as an array's text.
+    ArrayOf(Box<Query>),
     /// The n-th aggregate of the query being bound.
     Aggregate(usize),
 }
@@ -222,6 +231,7 @@ impl Expr {
             | Expr::Lateral(_)
             | Expr::Exists(_)
             | Expr::Scalar(_)
+            | Expr::ArrayOf(_)
             | Expr::Aggregate(_) => {}
             Expr::And(items)
             | Expr::Or(items)
@@ -240,6 +250,7 @@ impl Expr {
             | Expr::Moment(_, pair)
             | Expr::Concat(pair)
             | Expr::Pattern { pair, .. }
+            | Expr::AnyItem { pair, .. }
             | Expr::NullIf(pair) => {
                 visit(&pair.0);
                 visit(&pair.1);
@@ -275,6 +286,7 @@ impl Expr {
             | Expr::Lateral(_)
             | Expr::Exists(_)
             | Expr::Scalar(_)
+            | Expr::ArrayOf(_)
             | Expr::Aggregate(_) => Ok(()),
             Expr::And(items)
             | Expr::Or(items)
@@ -293,6 +305,7 @@ impl Expr {
             | Expr::Moment(_, pair)
             | Expr::Concat(pair)
             | Expr::Pattern { pair, .. }
+            | Expr::AnyItem { pair, .. }
             | Expr::NullIf(pair) => {
                 pair.0.rewrite(change)?;
                 pair.1.rewrite(change)
@@ -337,7 +350,10 @@ impl Expr {
     /// Whether it holds a subquery, whose references to the tuple at hand cannot be moved.
     pub(crate) fn has_subquery(&self) -> bool {
         self.any(&|expr| {
-            matches!(expr, Expr::Exists(_) | Expr::Scalar(_) | Expr::Quantified { .. })
+            matches!(
+                expr,
+                Expr::Exists(_) | Expr::Scalar(_) | Expr::Quantified { .. } | Expr::ArrayOf(_)
+            )
         })
     }
 

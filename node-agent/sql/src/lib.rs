@@ -28,6 +28,7 @@
 
 mod aggregate;
 mod arithmetic;
+mod array;
 mod bind;
 mod cast;
 mod copy;

@@ -265,6 +265,9 @@ pub(crate) struct LockingPlan {
     pub(crate) locks: Vec<(Arc<TableDef>, usize)>,
     pub(crate) exprs: Vec<Expr>,
     pub(crate) policy: LockWaitPolicy,
+    /// Of locked rows: rows that are skipped do not count.
+    pub(crate) limit: Option<Expr>,
+    pub(crate) offset: Option<Expr>,
 }
 
 /// The plan of one statement.

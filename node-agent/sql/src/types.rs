@@ -416,6 +416,8 @@ pub(crate) fn written_type(written: &ast::DataType) -> Result<WrittenType, SqlEr
         Ast::Interval { .. } => return Ok(WrittenType::Expression(Type::Interval)),
         Ast::Regclass => return Ok(WrittenType::Expression(Type::Oid)),
         Ast::Custom(name, arguments) => return custom(name, arguments),
+        // Lists travel as text; a column of them is refused all the same.
+        Ast::Array(_) => return Ok(WrittenType::Expression(Type::Unknown)),
         other => return Err(SqlError::unsupported(format!("the type {other}"))),
     };
     Ok(WrittenType::Column(column))

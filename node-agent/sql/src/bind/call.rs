@@ -36,9 +36,9 @@ impl Binder<'_> {
             ast::FunctionArguments::List(list) => Some(list),
             ast::FunctionArguments::Subquery(query) => {
                 if name == "array" {
-                    return Err(SqlError::unsupported("an array of a subquery").at(span));
+                    let query = Box::new(self.one_column(query, scope)?);
+                    return Ok(Bound::new(Expr::ArrayOf(query), Type::Text));
                 }
-                let _ = query;
                 return Err(SqlError::unsupported("a subquery as argument list").at(span));
             }
         };

@@ -499,13 +499,27 @@ impl TableDraft {
             }
             ast::TableConstraint::Check(check) => {
                 let name = check.name.as_ref().map(names::folded);
-                let default = format!("{}_check", self.table.name);
+                let default = match self.only_column(&check.expr.to_string()) {
+                    Some(column) => format!("{}_{column}_check", self.table.name),
+                    None => format!("{}_check", self.table.name),
+                };
                 self.check(name, &default, &check.expr);
                 Ok(())
             }
             ast::TableConstraint::ForeignKey(_) => Err(no_foreign_keys()),
             other => Err(SqlError::unsupported(format!("the constraint {other}"))),
         }
+    }
+
+    /// The column a predicate speaks of, when it is only one: it gives the check its name.
+    fn only_column(&self, predicate: &str) -> Option<&str> {
+        let mut words =
+            predicate.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter_map(|word| {
+                let position = self.table.column_position(&word.to_lowercase())?;
+                Some(self.table.columns[position].name.as_str())
+            });
+        let first = words.next()?;
+        words.all(|word| word == first).then_some(first)
     }
 
     fn key(

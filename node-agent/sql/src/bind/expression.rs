@@ -94,6 +94,9 @@ impl Binder<'_> {
             Ast::AtTimeZone { timestamp, time_zone } => {
                 self.simple_call("timezone", &[time_zone, timestamp], scope)
             }
+            Ast::CompoundFieldAccess { root, access_chain } => {
+                self.subscript(root, access_chain, scope)
+            }
             other => Err(SqlError::unsupported(format!("the expression {other}")).at(other.span())),
         }
     }
@@ -369,6 +372,20 @@ impl Binder<'_> {
         Ok(Bound::new(Expr::Const(Value::text(span_text)), Type::Interval))
     }
 
+    /// `array[n]` over an array's text; the item takes the type its context wants.
+    fn subscript(
+        &self,
+        root: &ast::Expr,
+        chain: &[ast::AccessExpr],
+        scope: &Scope<'_>,
+    ) -> Result<Bound, SqlError> {
+        let [ast::AccessExpr::Subscript(ast::Subscript::Index { index })] = chain else {
+            return Err(SqlError::unsupported("this subscript").at(root.span()));
+        };
+        let item = self.simple_call("array_item", &[root, index], scope)?;
+        Ok(Bound::new(item.expr, Type::Unknown))
+    }
+
     /// Binds a subquery of an expression.
     pub(crate) fn subquery(
         &self,
@@ -384,7 +401,7 @@ impl Binder<'_> {
         Ok(Bound::new(Expr::Scalar(Box::new(query)), ty))
     }
 
-    fn one_column(
+    pub(super) fn one_column(
         &self,
         subquery: &ast::Query,
         scope: &Scope<'_>,

@@ -2,6 +2,7 @@
 
 use super::{Binder, Bound, Scope, expression::negate_if};
 use crate::{
+    array,
     error::{SqlError, state},
     eval::is_comparable,
     expr::{ArithmeticOp, CompareOp, Expr, MomentOp, PatternKind},
@@ -436,11 +437,7 @@ impl Binder<'_> {
                 value: ast::Value::SingleQuotedString(text),
                 span,
             }) => array_items(text).map_err(|error| error.at(*span))?,
-            other => {
-                return Err(SqlError::unsupported("ANY or ALL over a computed array")
-                    .with_hint("Write ARRAY[…], a subquery, or IN (…).")
-                    .at(other.span()));
-            }
+            other => return self.any_item((left, op, other), all, scope),
         };
         let mut bound = vec![self.expr(left, scope)?];
         bound.extend(items);
@@ -459,6 +456,29 @@ impl Binder<'_> {
     }
 }
 
+impl Binder<'_> {
+    /// `left op ANY (array text)`: a parameter, or a column of the catalog views.
+    fn any_item(
+        &self,
+        (left, op, array): (&ast::Expr, CompareOp, &ast::Expr),
+        all: bool,
+        scope: &Scope<'_>,
+    ) -> Result<Bound, SqlError> {
+        let (subject, list) = (self.settled(self.expr(left, scope)?)?, self.expr(array, scope)?);
+        if !matches!(list.ty, Type::Text | Type::Unknown) {
+            return Err(SqlError::new(
+                state::WRONG_OBJECT,
+                "op ANY/ALL (array) requires array on right side",
+            )
+            .at(array.span()));
+        }
+        let item = subject.ty;
+        let list = self.coerced(list, Type::Text, array.span())?;
+        let pair = Box::new((subject.expr, list));
+        Ok(Bound::new(Expr::AnyItem { pair, op, item, all }, Type::Bool))
+    }
+}
+
 /// Without parentheses and array casts.
 fn unwrapped(tree: &ast::Expr) -> &ast::Expr {
     match tree {
@@ -468,24 +488,12 @@ fn unwrapped(tree: &ast::Expr) -> &ast::Expr {
     }
 }
 
-/// The items of `{a,b,"c d",NULL}`.
+/// The items of an array literal.
 fn array_items(text: &str) -> Result<Vec<Bound>, SqlError> {
-    let malformed =
-        || SqlError::new(state::INVALID_TEXT, format!("malformed array literal: \"{text}\""));
-    let inner = text.trim().strip_prefix('{').and_then(|t| t.strip_suffix('}'));
-    let inner = inner.ok_or_else(malformed)?;
-    if inner.trim().is_empty() {
-        return Ok(Vec::new());
-    }
-    if inner.contains(['{', '"', '\\']) {
-        return Err(SqlError::unsupported("quoted or nested items in an array literal"));
-    }
-    Ok(inner
-        .split(',')
+    let items = array::parse(text)?.into_iter();
+    Ok(items
         .map(|item| {
-            let item = item.trim();
-            let value =
-                if item.eq_ignore_ascii_case("null") { Value::Null } else { Value::text(item) };
+            let value = item.map_or(Value::Null, Value::text);
             Bound::new(Expr::Const(value), Type::Unknown)
         })
         .collect())

@@ -32,6 +32,8 @@ struct Draft {
     order: Vec<SortKey>,
     distinct: Option<Option<Vec<Expr>>>,
     escapes: usize,
+    /// The names of FROM's items.
+    aliases: Vec<String>,
     /// Tables and row id columns, for locking.
     row_ids: Vec<(std::sync::Arc<understudy_store::TableDef>, usize)>,
 }
@@ -149,6 +151,15 @@ impl Binder<'_> {
         let draft = self.select(select, order_items(query)?, None, &locking);
         self.ctes.borrow_mut().truncate(before);
         let draft = draft?;
+        if let Locking::Of(wanted) = &locking
+            && let Some(name) =
+                wanted.iter().find(|name| !draft.aliases.iter().any(|alias| alias == *name))
+        {
+            return Err(SqlError::new(
+                state::UNKNOWN_TABLE,
+                format!("relation \"{name}\" in FOR UPDATE clause not found in FROM clause"),
+            ));
+        }
         if matches!(draft.node, Node::Aggregate { .. }) {
             return Err(SqlError::new(
                 state::FEATURE_NOT_SUPPORTED,
@@ -156,10 +167,12 @@ impl Binder<'_> {
             ));
         }
         let sorted = sorted_node(draft.node, draft.order);
-        let input = self.limited_node(sorted, query, None)?;
+        let (limit, offset) = self.limits(query, None)?;
         let exprs = draft.outputs.iter().map(|output| output.bound.expr.clone()).collect();
         let described = finished(self, Node::Nothing, &draft.outputs, 0);
-        Ok((LockingPlan { input, locks: draft.row_ids, exprs, policy }, described))
+        let plan =
+            LockingPlan { input: sorted, locks: draft.row_ids, exprs, policy, limit, offset };
+        Ok((plan, described))
     }
 
     fn set_expr(
@@ -304,6 +317,25 @@ impl Binder<'_> {
         query: &ast::Query,
         parent: Option<&Scope<'_>>,
     ) -> Result<Node, SqlError> {
+        let (limit, offset) = self.limits(query, parent)?;
+        if limit.is_none() && offset.is_none() {
+            return Ok(node);
+        }
+        Ok(match node {
+            // Below the projection, so that rows that are cut off are not computed.
+            Node::Project { input, exprs } => {
+                Node::Project { input: Box::new(Node::Limit { input, limit, offset }), exprs }
+            }
+            node => Node::Limit { input: Box::new(node), limit, offset },
+        })
+    }
+
+    /// LIMIT (or FETCH FIRST) and OFFSET.
+    fn limits(
+        &self,
+        query: &ast::Query,
+        parent: Option<&Scope<'_>>,
+    ) -> Result<(Option<Expr>, Option<Expr>), SqlError> {
         let scope = Scope::new(Vec::new(), parent);
         scope.clause.set("LIMIT");
         let count = |expr: &ast::Expr, what: &str| -> Result<Expr, SqlError> {
@@ -343,16 +375,7 @@ impl Binder<'_> {
                 None => Expr::Const(understudy_store::Value::Int(1)),
             });
         }
-        if limit.is_none() && offset.is_none() {
-            return Ok(node);
-        }
-        Ok(match node {
-            // Below the projection, so that rows that are cut off are not computed.
-            Node::Project { input, exprs } => {
-                Node::Project { input: Box::new(Node::Limit { input, limit, offset }), exprs }
-            }
-            node => Node::Limit { input: Box::new(node), limit, offset },
-        })
+        Ok((limit, offset))
     }
 
     fn select(
@@ -369,6 +392,7 @@ impl Binder<'_> {
             .iter()
             .filter_map(|relation| Some((relation.table.clone()?, relation.row_id?)))
             .collect();
+        let aliases = relations.iter().map(|relation| relation.alias.clone()).collect();
         let where_scope = Scope::new(relations, parent);
         where_scope.note_escape(escapes);
         if let Some(selection) = &select.selection {
@@ -417,7 +441,7 @@ impl Binder<'_> {
         if let Some(predicate) = having {
             node = Node::Filter { input: Box::new(node), predicate };
         }
-        Ok(Draft { node, outputs, order: keys, distinct, escapes, row_ids })
+        Ok(Draft { node, outputs, order: keys, distinct, escapes, aliases, row_ids })
     }
 
     /// The SELECT list, or RETURNING's.
@@ -643,6 +667,7 @@ fn label(tree: &ast::Expr) -> String {
         },
         ast::Expr::Exists { .. } => "exists".to_owned(),
         ast::Expr::Extract { .. } => "extract".to_owned(),
+        ast::Expr::Substring { shorthand: true, .. } => "substr".to_owned(),
         ast::Expr::Substring { .. } => "substring".to_owned(),
         ast::Expr::Trim { trim_where, .. } => match trim_where {
             Some(ast::TrimWhereField::Leading) => "ltrim".to_owned(),
@@ -653,9 +678,6 @@ fn label(tree: &ast::Expr) -> String {
         ast::Expr::Floor { .. } => "floor".to_owned(),
         ast::Expr::Position { .. } => "position".to_owned(),
         ast::Expr::AtTimeZone { .. } => "timezone".to_owned(),
-        ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Boolean(_), .. }) => {
-            "bool".to_owned()
-        }
         ast::Expr::Subquery(query) => match &*query.body {
             ast::SetExpr::Select(select) => match select.projection.first() {
                 Some(ast::SelectItem::UnnamedExpr(expr)) => label(expr),

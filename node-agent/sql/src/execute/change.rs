@@ -99,13 +99,32 @@ impl Executor<'_, '_> {
 
     /// Runs a locking read.
     pub(super) fn lock(&mut self, plan: &LockingPlan) -> Result<CommandTag, ExecError> {
-        let rows = {
+        let (rows, limit, mut skip) = {
             let env = Env::new(self.run, self.txn);
-            query::collect(&plan.input, &env)?
+            let (limit, offset) = query::counts((plan.limit.as_ref(), plan.offset.as_ref()), &env)?;
+            // Without SKIP LOCKED no row is passed over: what is cut off is not even read.
+            let most = match plan.policy {
+                LockWaitPolicy::SkipLocked => u64::MAX,
+                LockWaitPolicy::Wait | LockWaitPolicy::NoWait => {
+                    limit.map_or(u64::MAX, |limit| limit.saturating_add(offset))
+                }
+            };
+            (query::collect_some(&plan.input, &env, most)?, limit.unwrap_or(u64::MAX), offset)
         };
         let mut count = 0;
         for row in rows {
+            if count == limit {
+                break;
+            }
+            if skip > 0 && plan.policy != LockWaitPolicy::SkipLocked {
+                skip -= 1;
+                continue;
+            }
             if !self.lock_tables(plan, &row)? {
+                continue;
+            }
+            if skip > 0 {
+                skip -= 1;
                 continue;
             }
             count += 1;

@@ -119,10 +119,22 @@ pub(crate) fn each(
 
 /// All tuples of a node.
 pub(crate) fn collect(node: &Node, env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
+    collect_some(node, env, u64::MAX)
+}
+
+/// The first tuples of a node.
+pub(crate) fn collect_some(
+    node: &Node,
+    env: &Env<'_>,
+    most: u64,
+) -> Result<Vec<Vec<Value>>, SqlError> {
     let mut rows = Vec::new();
+    if most == 0 {
+        return Ok(rows);
+    }
     each(node, env, width(node), &mut |values| {
         rows.push(values.to_vec());
-        Ok(Flow::More)
+        Ok(if rows.len() as u64 == most { Flow::Enough } else { Flow::More })
     })?;
     Ok(rows)
 }
@@ -248,14 +260,23 @@ fn row_count(
     }
 }
 
+/// The values of LIMIT (None: no limit) and OFFSET.
+pub(crate) fn counts(
+    (limit, offset): (Option<&Expr>, Option<&Expr>),
+    env: &Env<'_>,
+) -> Result<(Option<u64>, u64), SqlError> {
+    let limit = row_count(limit, env, (state::BAD_LIMIT, "LIMIT"))?;
+    let offset = row_count(offset, env, (state::BAD_OFFSET, "OFFSET"))?;
+    Ok((limit, offset.unwrap_or(0)))
+}
+
 fn limit(
     input: &Node,
     (limit, offset): (Option<&Expr>, Option<&Expr>),
     env: &Env<'_>,
     consume: &mut Consumer<'_>,
 ) -> Result<Flow, SqlError> {
-    let mut left = row_count(limit, env, (state::BAD_LIMIT, "LIMIT"))?;
-    let mut skip = row_count(offset, env, (state::BAD_OFFSET, "OFFSET"))?.unwrap_or(0);
+    let (mut left, mut skip) = counts((limit, offset), env)?;
     if left == Some(0) {
         return Ok(Flow::More);
     }
@@ -374,6 +395,20 @@ pub(crate) fn scalar(query: &Query, tuple: &dyn Tuple, env: &Env<'_>) -> Result<
             "more than one row returned by a subquery used as an expression",
         )),
     }
+}
+
+/// ARRAY(subquery).
+pub(crate) fn array(query: &Query, tuple: &dyn Tuple, env: &Env<'_>) -> Result<Value, SqlError> {
+    let rows = subquery(query, tuple, env, usize::MAX)?;
+    let zone = env.run.context.session.settings.zone_offset();
+    let items: Vec<Option<String>> = rows
+        .iter()
+        .map(|row| match row.first() {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(crate::text::shown(value.as_ref(), false, zone).into_owned()),
+        })
+        .collect();
+    Ok(Value::text(crate::array::written(items.iter().map(Option::as_deref))))
 }
 
 /// `value op ANY (query)` or `ALL`; null when the answer hangs on a null.

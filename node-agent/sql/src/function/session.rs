@@ -2,6 +2,7 @@
 
 use super::{Function, int, text};
 use crate::{
+    array,
     error::{SqlError, state},
     eval::Env,
     system,
@@ -80,9 +81,18 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("has_table_privilege", &[Oid, Text], Bool, |_, _| Ok(Value::Bool(true))),
     Function::new("has_schema_privilege", &[Unknown, Text], Bool, |_, _| Ok(Value::Bool(true))),
     Function::new("has_database_privilege", &[Unknown, Text], Bool, |_, _| Ok(Value::Bool(true))),
+    Function::new("array_item", &[Text, Int4], Text, |v, _| {
+        let items = array::parse(text(v, 0))?;
+        let item = usize::try_from(int(v, 1) - 1).ok().and_then(|at| items.get(at).cloned());
+        Ok(item.flatten().map_or(Value::Null, Value::text))
+    }),
+    Function::new("array_upper", &[Text, Int4], Int4, |v, _| {
+        let count = array::parse(text(v, 0))?.len();
+        Ok(if count == 0 || int(v, 1) != 1 { Value::Null } else { Value::Int(count as i64) })
+    }),
     Function::new("array_to_string", &[Text, Text], Text, |v, _| {
-        let inner = text(v, 0).trim_start_matches('{').trim_end_matches('}');
-        Ok(Value::text(inner.replace(',', text(v, 1))))
+        let items: Vec<String> = array::parse(text(v, 0))?.into_iter().flatten().collect();
+        Ok(Value::text(items.join(text(v, 1))))
     }),
     Function::new("pg_total_relation_size", &[Oid], Int8, relation_size),
     Function::new("pg_relation_size", &[Oid], Int8, relation_size),
