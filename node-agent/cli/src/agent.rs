@@ -40,6 +40,7 @@ pub(crate) fn agent() -> anyhow::Result<ExitCode> {
         let labels = RoleLabels::connect(kube, &config.namespace)?;
         let notices =
             Notices::new(config.member.clone(), Arc::clone(&tls), Some(lease), Some(labels));
+        supervisor::Witness::voters(&notices, config.scheme.voters.clone());
         tokio::spawn(tls.keep_fresh(understudy_node_agent::tls::RELOAD_EVERY));
         anyhow::Ok(supervisor::run(settings, Arc::new(notices)).await?)
     })?;

@@ -98,9 +98,9 @@ fn begin_life(config: &Config, directory: &StoreDir) -> anyhow::Result<Life> {
     let id = line.as_ref().map_or_else(Uuid::new_v4, Lifeline::id);
     let incarnation = directory.start(id)?;
     let pod_uid = std::env::var(names::ENV_POD_UID).unwrap_or_default();
-    let dead = lives::begin(&config.data_dir, incarnation, &pod_uid)?;
+    let mut dead = lives::begin(&config.data_dir, incarnation, &pod_uid)?;
     if let Some(line) = &mut line {
-        line.begin(incarnation)?;
+        dead.extend(line.begin(incarnation)?);
     }
     tracing::info!(incarnation = %incarnation, "begun");
     Ok(Life { incarnation, dead, line })
