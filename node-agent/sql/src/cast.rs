@@ -61,9 +61,7 @@ pub(crate) fn convert(
             Ok(Value::text(if *truth { "true" } else { "false" }))
         }
         (Value::Int(number), Type::Bool) => Ok(Value::Bool(*number != 0)),
-        (_, to) if is_text(to) => {
-            Ok(Value::text(text::shown(value.as_ref(), from == Type::Float4, zone_offset)))
-        }
+        (_, to) if is_text(to) => Ok(Value::text(text::shown(value.as_ref(), from, zone_offset))),
         (Value::Int(_) | Value::Float(_) | Value::Numeric(_), _) => to_number(value, from, to),
         (Value::Date(day), Type::Timestamp) => Ok(Value::Timestamp(midnight(*day)?)),
         (Value::Date(day), Type::Timestamptz) => {
@@ -102,10 +100,6 @@ fn from_text(
         Type::Text | Type::Varchar | Type::Bpchar | Type::Unknown => Ok(value.clone()),
         Type::Name => Ok(Value::text(cut(text, 63))),
         Type::CharByte => Ok(Value::text(cut(text, 1))),
-        Type::Oid => match from.category() {
-            // `'t'::regclass` is resolved by the binder; here the text must be a number.
-            _ => text::parse_value(to, text, zone_offset),
-        },
         Type::Bool
         | Type::Int2
         | Type::Int4
@@ -118,6 +112,7 @@ fn from_text(
         | Type::Timestamp
         | Type::Timestamptz
         | Type::Uuid
+        | Type::Oid
         | Type::Interval => text::parse_value(to, text, zone_offset),
     }
 }

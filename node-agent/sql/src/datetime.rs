@@ -93,7 +93,7 @@ pub(crate) fn timestamptz_text(micros: i64, offset: i32) -> String {
     }
     let size = offset.unsigned_abs();
     let mut zone = format!("{}{:02}", if offset < 0 { '-' } else { '+' }, size / 3600);
-    if size % 3600 != 0 {
+    if !size.is_multiple_of(3600) {
         zone.push_str(&format!(":{:02}", size % 3600 / 60));
     }
     stamp(micros + i64::from(offset) * SECOND, &zone)

@@ -335,13 +335,7 @@ pub(crate) fn eval(expr: &Expr, tuple: &dyn Tuple, env: &Env<'_>) -> Result<Valu
             let (left, right) = (eval(&pair.0, tuple, env)?, eval(&pair.1, tuple, env)?);
             arithmetic::moment(*op, &left, &right)
         }
-        Expr::Concat(pair) => match (eval(&pair.0, tuple, env)?, eval(&pair.1, tuple, env)?) {
-            (Value::Text(left), Value::Text(right)) => Ok(Value::text(format!("{left}{right}"))),
-            (Value::Bytes(left), Value::Bytes(right)) => {
-                Ok(Value::Bytes([&*left, &*right].concat().into()))
-            }
-            _ => Ok(Value::Null),
-        },
+        Expr::Concat(pair) => Ok(joined(&eval(&pair.0, tuple, env)?, &eval(&pair.1, tuple, env)?)),
         Expr::Case { branches, otherwise } => {
             for (condition, result) in branches {
                 if is_true(condition, tuple, env)? {
@@ -364,7 +358,10 @@ pub(crate) fn eval(expr: &Expr, tuple: &dyn Tuple, env: &Env<'_>) -> Result<Valu
             let equal = ordering(left.as_ref(), right.as_ref()) == Some(Ordering::Equal);
             Ok(if equal { Value::Null } else { left })
         }
-        Expr::Extreme { greatest, items } => extreme(*greatest, items, tuple, env),
+        Expr::Extreme { greatest, items } => {
+            let wanted = if *greatest { CompareOp::Greater } else { CompareOp::Less };
+            extreme(wanted, items, tuple, env)
+        }
         Expr::Cast { expr, from, to, limit } => {
             let value = eval(expr, tuple, env)?;
             let value = cast::convert(&value, *from, *to, env.zone())?;
@@ -420,13 +417,23 @@ fn parameter(index: usize, env: &Env<'_>) -> Result<Value, SqlError> {
     })
 }
 
+/// Text after text, bytes after bytes.
+fn joined(left: &Value, right: &Value) -> Value {
+    match (left, right) {
+        (Value::Text(left), Value::Text(right)) => Value::text(format!("{left}{right}")),
+        (Value::Bytes(left), Value::Bytes(right)) => {
+            Value::Bytes([&**left, &**right].concat().into())
+        }
+        _ => Value::Null,
+    }
+}
+
 fn extreme(
-    greatest: bool,
+    wanted: CompareOp,
     items: &[Expr],
     tuple: &dyn Tuple,
     env: &Env<'_>,
 ) -> Result<Value, SqlError> {
-    let wanted = if greatest { CompareOp::Greater } else { CompareOp::Less };
     let mut best = Value::Null;
     for item in items {
         let value = eval(item, tuple, env)?;

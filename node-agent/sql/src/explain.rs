@@ -165,7 +165,7 @@ fn shown(expr: &Expr, table: Option<&TableDef>) -> String {
     match expr {
         Expr::Const(value) if value.is_null() => "NULL".to_owned(),
         Expr::Const(value) => {
-            let text = crate::text::shown(value.as_ref(), false, 0);
+            let text = crate::text::shown(value.as_ref(), crate::types::Type::Float8, 0);
             match value {
                 understudy_store::Value::Int(_) | understudy_store::Value::Numeric(_) => {
                     text.into_owned()

@@ -32,8 +32,8 @@ pub fn append_text(out: &mut Vec<u8>, value: ValueRef<'_>, data_type: DataType, 
         | ValueRef::Timestamp(_)
         | ValueRef::Timestamptz(_)
         | ValueRef::Uuid(_) => {
-            let narrow = data_type == DataType::Float4;
-            out.extend_from_slice(shown(value, narrow, zone_offset).as_bytes());
+            let ty = Type::of(data_type);
+            out.extend_from_slice(shown(value, ty, zone_offset).as_bytes());
         }
     }
 }
@@ -57,13 +57,13 @@ fn append_int(out: &mut Vec<u8>, number: i64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// The text of a value as the wire shows it (`t`, `f`); empty for Null.
-pub(crate) fn shown(value: ValueRef<'_>, narrow_float: bool, zone_offset: i32) -> Cow<'_, str> {
+/// The text of a value as the wire shows it (`t`, `f`); empty for Null. The type tells real from double.
+pub(crate) fn shown(value: ValueRef<'_>, ty: Type, zone_offset: i32) -> Cow<'_, str> {
     match value {
         ValueRef::Null => Cow::Borrowed(""),
         ValueRef::Bool(truth) => Cow::Borrowed(if truth { "t" } else { "f" }),
         ValueRef::Int(number) => Cow::Owned(number.to_string()),
-        ValueRef::Float(number) if narrow_float => {
+        ValueRef::Float(number) if ty == Type::Float4 => {
             Cow::Owned(float_text(&format!("{:e}", number as f32), 6))
         }
         ValueRef::Float(number) => Cow::Owned(float_text(&format!("{number:e}"), 15)),
@@ -242,7 +242,7 @@ fn parse_bytes(text: &str) -> Result<Value, SqlError> {
         || SqlError::new(state::INVALID_TEXT, "invalid input syntax for type bytea".to_owned());
     if let Some(digits) = text.strip_prefix("\\x") {
         let digits: Vec<u8> = digits.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-        if digits.len() % 2 != 0 {
+        if !digits.len().is_multiple_of(2) {
             return Err(SqlError::new(
                 state::INVALID_PARAMETER,
                 "invalid hexadecimal data: odd number of digits",
@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     fn float(number: f64) -> String {
-        shown(ValueRef::Float(number), false, 0).into_owned()
+        shown(ValueRef::Float(number), Type::Float8, 0).into_owned()
     }
 
     #[test]

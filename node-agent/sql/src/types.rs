@@ -426,10 +426,9 @@ pub(crate) fn written_type(written: &ast::DataType) -> Result<WrittenType, SqlEr
 fn custom(name: &ast::ObjectName, arguments: &[String]) -> Result<WrittenType, SqlError> {
     let last = crate::names::last_part(name);
     let numbers: Vec<u64> = arguments.iter().filter_map(|text| text.parse().ok()).collect();
-    let limit = match numbers.first() {
-        Some(length) => Some(ast::CharacterLength::IntegerLength { length: *length, unit: None }),
-        None => None,
-    };
+    let limit = numbers
+        .first()
+        .map(|length| ast::CharacterLength::IntegerLength { length: *length, unit: None });
     let column = match last.to_ascii_lowercase().as_str() {
         "number" => match numbers.as_slice() {
             [] => DataType::Numeric,

@@ -26,8 +26,10 @@ impl Runner for Script {
 
 fn run_all(directory: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts").join(directory);
-    let mut scripts: Vec<_> =
-        std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut scripts: Vec<_> = std::fs::read_dir(&root)
+        .expect("the directory of scripts is there")
+        .map(|entry| entry.expect("its entries are readable").path())
+        .collect();
     scripts.sort();
     assert!(!scripts.is_empty(), "no scripts in {}", root.display());
     for script in scripts {

@@ -3,8 +3,8 @@
 use super::{
     Binder, Bound, Relation, Scope,
     from::{FromTree, Locking, cross},
+    output::{Output, result_columns},
     push_down,
-    select::{Output, result_columns},
 };
 use crate::{
     error::{SqlError, state},
@@ -225,7 +225,7 @@ impl Binder<'_> {
             .checks
             .iter()
             .map(|text| {
-                let (name, predicate) = super::define::split_check(text)?;
+                let (name, predicate) = super::split_check(text)?;
                 let tree = parse::parse_expression(&predicate)?;
                 let relation = Relation::of_table(table.name.clone(), table, 0);
                 let scope = Scope::new(vec![relation], None);

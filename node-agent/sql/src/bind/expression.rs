@@ -27,30 +27,30 @@ impl Binder<'_> {
             Ast::Collate { expr, collation } => self.collate(expr, collation, scope),
             Ast::BinaryOp { left, op, right } => self.binary((left, op, right), scope),
             Ast::UnaryOp { op, expr } => self.unary(*op, expr, scope),
-            Ast::IsNull(inner) => self.is_null(inner, false, scope),
-            Ast::IsNotNull(inner) => self.is_null(inner, true, scope),
+            Ast::IsNull(inner) => self.is_null((inner, false), scope),
+            Ast::IsNotNull(inner) => self.is_null((inner, true), scope),
             Ast::IsTrue(inner) => self.is_truth(inner, (Some(true), false), scope),
             Ast::IsNotTrue(inner) => self.is_truth(inner, (Some(true), true), scope),
             Ast::IsFalse(inner) => self.is_truth(inner, (Some(false), false), scope),
             Ast::IsNotFalse(inner) => self.is_truth(inner, (Some(false), true), scope),
             Ast::IsUnknown(inner) => self.is_truth(inner, (None, false), scope),
             Ast::IsNotUnknown(inner) => self.is_truth(inner, (None, true), scope),
-            Ast::IsDistinctFrom(left, right) => self.distinct(left, right, false, scope),
-            Ast::IsNotDistinctFrom(left, right) => self.distinct(left, right, true, scope),
+            Ast::IsDistinctFrom(left, right) => self.distinct((left, right, false), scope),
+            Ast::IsNotDistinctFrom(left, right) => self.distinct((left, right, true), scope),
             Ast::Between { expr, negated, low, high } => {
-                self.between(expr, (low, high), *negated, scope)
+                self.between(expr, (low, high, *negated), scope)
             }
-            Ast::InList { expr, list, negated } => self.in_list(expr, list, *negated, scope),
+            Ast::InList { expr, list, negated } => self.in_list(expr, (list, *negated), scope),
             Ast::InSubquery { expr, subquery, negated } => {
                 let any = (CompareOp::Equal, false);
                 let found = self.quantified(expr, any, subquery, scope)?;
-                Ok(negate_if(found, *negated))
+                Ok(negate_if((found, *negated)))
             }
             Ast::AnyOp { left, compare_op, right, .. } => {
-                self.any_or_all((left, compare_op, right), false, scope)
+                self.any_or_all((left, compare_op, right, false), scope)
             }
             Ast::AllOp { left, compare_op, right } => {
-                self.any_or_all((left, compare_op, right), true, scope)
+                self.any_or_all((left, compare_op, right, true), scope)
             }
             Ast::Like { negated, any: false, expr, pattern, escape_char } => {
                 let kind = crate::expr::PatternKind::Like;
@@ -63,12 +63,20 @@ impl Binder<'_> {
             Ast::Exists { subquery, negated } => {
                 let query = self.subquery(subquery, scope)?;
                 let exists = Bound::new(Expr::Exists(Box::new(query)), Type::Bool);
-                Ok(negate_if(exists, *negated))
+                Ok(negate_if((exists, *negated)))
             }
             Ast::Subquery(subquery) => self.scalar_subquery(subquery, scope),
             Ast::Case { operand, conditions, else_result, .. } => {
                 self.case((operand.as_deref(), conditions, else_result.as_deref()), scope)
             }
+            other => self.special_form(other, scope),
+        }
+    }
+
+    /// Forms with a syntax of their own: casts, and calls that do not look like calls.
+    fn special_form(&self, tree: &ast::Expr, scope: &Scope<'_>) -> Result<Bound, SqlError> {
+        use ast::Expr as Ast;
+        match tree {
             Ast::Cast { kind, expr, data_type, format: None, .. } => match kind {
                 ast::CastKind::Cast | ast::CastKind::DoubleColon => {
                     self.cast(expr, data_type, scope)
@@ -176,8 +184,7 @@ impl Binder<'_> {
 
     fn is_null(
         &self,
-        inner: &ast::Expr,
-        negated: bool,
+        (inner, negated): (&ast::Expr, bool),
         scope: &Scope<'_>,
     ) -> Result<Bound, SqlError> {
         let expr = Box::new(self.typed(inner, scope)?.expr);
@@ -197,9 +204,7 @@ impl Binder<'_> {
 
     fn distinct(
         &self,
-        left: &ast::Expr,
-        right: &ast::Expr,
-        negated: bool,
+        (left, right, negated): (&ast::Expr, &ast::Expr, bool),
         scope: &Scope<'_>,
     ) -> Result<Bound, SqlError> {
         let pair = self.comparable((left, right), "IS DISTINCT FROM", scope)?;
@@ -209,28 +214,26 @@ impl Binder<'_> {
     fn between(
         &self,
         expr: &ast::Expr,
-        (low, high): (&ast::Expr, &ast::Expr),
-        negated: bool,
+        (low, high, negated): (&ast::Expr, &ast::Expr, bool),
         scope: &Scope<'_>,
     ) -> Result<Bound, SqlError> {
         let lower = self.comparison((expr, CompareOp::GreaterOrEqual, low), scope)?;
         let upper = self.comparison((expr, CompareOp::LessOrEqual, high), scope)?;
         let both = Bound::new(Expr::And(vec![lower, upper]), Type::Bool);
-        Ok(negate_if(both, negated))
+        Ok(negate_if((both, negated)))
     }
 
     fn in_list(
         &self,
         expr: &ast::Expr,
-        list: &[ast::Expr],
-        negated: bool,
+        (list, negated): (&[ast::Expr], bool),
         scope: &Scope<'_>,
     ) -> Result<Bound, SqlError> {
         if let ast::Expr::Tuple(_) = expr {
             let equal =
                 list.iter().map(|item| self.comparison((expr, CompareOp::Equal, item), scope));
             let any: Result<Vec<Expr>, SqlError> = equal.collect();
-            return Ok(negate_if(Bound::new(Expr::Or(any?), Type::Bool), negated));
+            return Ok(negate_if((Bound::new(Expr::Or(any?), Type::Bool), negated)));
         }
         let mut items = vec![self.expr(expr, scope)?];
         for item in list {
@@ -445,7 +448,7 @@ impl Binder<'_> {
 }
 
 /// NOT, when it was written.
-pub(crate) fn negate_if(bound: Bound, negated: bool) -> Bound {
+pub(crate) fn negate_if((bound, negated): (Bound, bool)) -> Bound {
     if negated { Bound::new(Expr::Not(Box::new(bound.expr)), Type::Bool) } else { bound }
 }
 

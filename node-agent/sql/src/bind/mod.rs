@@ -7,15 +7,17 @@
 mod call;
 mod change;
 mod define;
+mod draft;
 mod expression;
 mod from;
 mod group;
 mod operator;
+mod output;
 mod push_down;
 mod scope;
 mod select;
 
-pub(crate) use define::split_check;
+pub(crate) use draft::split_check;
 pub(crate) use scope::{Bound, Relation, Scope, ScopeColumn};
 
 use crate::{

@@ -389,7 +389,7 @@ impl Binder<'_> {
         match op {
             UnaryOperator::Not => {
                 let condition = self.condition(bound, "NOT", inner.span())?;
-                Ok(negate_if(Bound::new(condition, Type::Bool), true))
+                Ok(negate_if((Bound::new(condition, Type::Bool), true)))
             }
             UnaryOperator::Plus if bound.ty.category() == Category::Number => Ok(bound),
             UnaryOperator::Minus => self.negated(bound, inner.span()),
@@ -419,8 +419,7 @@ impl Binder<'_> {
     /// `expr op ANY (…)`: a subquery, an array constructor, or an array literal.
     pub(super) fn any_or_all(
         &self,
-        (left, op, right): (&ast::Expr, &BinaryOperator, &ast::Expr),
-        all: bool,
+        (left, op, right, all): (&ast::Expr, &BinaryOperator, &ast::Expr, bool),
         scope: &Scope<'_>,
     ) -> Result<Bound, SqlError> {
         let Some(op) = comparison_operator(op) else {
@@ -437,7 +436,7 @@ impl Binder<'_> {
                 value: ast::Value::SingleQuotedString(text),
                 span,
             }) => array_items(text).map_err(|error| error.at(*span))?,
-            other => return self.any_item((left, op, other), all, scope),
+            other => return self.any_item((left, op, other, all), scope),
         };
         let mut bound = vec![self.expr(left, scope)?];
         bound.extend(items);
@@ -460,8 +459,7 @@ impl Binder<'_> {
     /// `left op ANY (array text)`: a parameter, or a column of the catalog views.
     fn any_item(
         &self,
-        (left, op, array): (&ast::Expr, CompareOp, &ast::Expr),
-        all: bool,
+        (left, op, array, all): (&ast::Expr, CompareOp, &ast::Expr, bool),
         scope: &Scope<'_>,
     ) -> Result<Bound, SqlError> {
         let (subject, list) = (self.settled(self.expr(left, scope)?)?, self.expr(array, scope)?);

@@ -181,7 +181,8 @@ impl Executor<'_, '_> {
                 if value.is_null() {
                     "null".to_owned()
                 } else {
-                    crate::text::shown(value.as_ref(), false, zone).into_owned()
+                    crate::text::shown(value.as_ref(), crate::types::Type::Float8, zone)
+                        .into_owned()
                 }
             })
             .collect();

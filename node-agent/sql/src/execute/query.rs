@@ -405,7 +405,9 @@ pub(crate) fn array(query: &Query, tuple: &dyn Tuple, env: &Env<'_>) -> Result<V
         .iter()
         .map(|row| match row.first() {
             None | Some(Value::Null) => None,
-            Some(value) => Some(crate::text::shown(value.as_ref(), false, zone).into_owned()),
+            Some(value) => {
+                Some(crate::text::shown(value.as_ref(), Type::Float8, zone).into_owned())
+            }
         })
         .collect();
     Ok(Value::text(crate::array::written(items.iter().map(Option::as_deref))))

@@ -61,7 +61,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
         arithmetic::calculate(ArithmeticOp::Power, Float8, &v[0], &v[1])
     }),
     Function::new("sqrt", &[Float8], Float8, |v, _| {
-        domain(float(v, 0) >= 0.0, "2201F", "cannot take square root of a negative number")?;
+        if float(v, 0) < 0.0 {
+            refuse("2201F", "cannot take square root of a negative number")?;
+        }
         Ok(Value::Float(float(v, 0).sqrt()))
     }),
     Function::new("exp", &[Float8], Float8, |v, _| Ok(Value::Float(float(v, 0).exp()))),
@@ -140,12 +142,18 @@ fn rounded(number: Decimal, digits: i64, strategy: RoundingStrategy) -> Value {
     Value::Numeric(scaled.checked_mul(factor).unwrap_or_default())
 }
 
-fn domain(holds: bool, sqlstate: &'static str, message: &str) -> Result<(), SqlError> {
-    if holds { Ok(()) } else { Err(SqlError::new(sqlstate, message)) }
+fn refuse(sqlstate: &'static str, message: &str) -> Result<(), SqlError> {
+    Err(SqlError::new(sqlstate, message))
 }
 
 fn logarithm(number: f64) -> Result<(), SqlError> {
-    domain(number != 0.0, "2201E", "cannot take logarithm of zero")?;
-    domain(number > 0.0, "2201E", "cannot take logarithm of a negative number")?;
-    domain(!number.is_nan(), state::OUT_OF_RANGE, "value out of range")
+    if number.is_nan() {
+        refuse(state::OUT_OF_RANGE, "value out of range")
+    } else if number == 0.0 {
+        refuse("2201E", "cannot take logarithm of zero")
+    } else if number < 0.0 {
+        refuse("2201E", "cannot take logarithm of a negative number")
+    } else {
+        Ok(())
+    }
 }

@@ -40,9 +40,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("pg_postmaster_start_time", &[], Timestamptz, |_, env| {
         Ok(Value::Timestamptz(env.run.context.session.started_micros))
     }),
-    Function::new("current_setting", &[Text], Text, |v, env| setting(text(v, 0), false, env)),
+    Function::new("current_setting", &[Text], Text, |v, env| setting(text(v, 0), env)),
     Function::new("current_setting", &[Text, Bool], Text, |v, env| {
-        setting(text(v, 0), v[1] == Value::Bool(true), env)
+        setting(text(v, 0), env)
+            .or_else(|error| if v[1] == Value::Bool(true) { Ok(Value::Null) } else { Err(error) })
     }),
     Function::new("pg_client_encoding", &[], Name, |_, _| Ok(Value::text("UTF8"))),
     Function::new("pg_encoding_to_char", &[Int4], Name, |_, _| Ok(Value::text("UTF8"))),
@@ -107,13 +108,8 @@ fn user(_: &[Value], env: &Env<'_>) -> Answer {
     Ok(Value::text(env.run.context.session.user.as_str()))
 }
 
-fn setting(name: &str, lenient: bool, env: &Env<'_>) -> Answer {
-    let context = env.run.context;
-    match context.session.show(name) {
-        Ok(value) => Ok(Value::text(value)),
-        Err(_) if lenient => Ok(Value::Null),
-        Err(error) => Err(error),
-    }
+fn setting(name: &str, env: &Env<'_>) -> Answer {
+    env.run.context.session.show(name).map(Value::text)
 }
 
 fn format_type(values: &[Value], _: &Env<'_>) -> Answer {

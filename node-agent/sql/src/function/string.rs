@@ -247,7 +247,10 @@ fn split_part(values: &[Value]) -> Answer {
 
 fn concat(values: &[Value], env: &Env<'_>) -> String {
     let zone = env.run.context.session.settings.zone_offset();
-    values.iter().map(|value| crate::text::shown(value.as_ref(), false, zone)).collect()
+    values
+        .iter()
+        .map(|value| crate::text::shown(value.as_ref(), crate::types::Type::Float8, zone))
+        .collect()
 }
 
 fn concat_ws(values: &[Value], env: &Env<'_>) -> Answer {
@@ -258,7 +261,9 @@ fn concat_ws(values: &[Value], env: &Env<'_>) -> Answer {
     let parts: Vec<String> = values[1..]
         .iter()
         .filter(|value| !value.is_null())
-        .map(|value| crate::text::shown(value.as_ref(), false, zone).into_owned())
+        .map(|value| {
+            crate::text::shown(value.as_ref(), crate::types::Type::Float8, zone).into_owned()
+        })
         .collect();
     Ok(Value::text(parts.join(text(values, 0))))
 }

@@ -164,7 +164,7 @@ pub(crate) fn relation_constant(catalog: &Catalog, text: &str) -> Result<i64, Sq
     Err(SqlError::new(state::UNKNOWN_TABLE, format!("relation \"{text}\" does not exist")))
 }
 
-fn find_index<'a>(catalog: &'a Catalog, oid: i64) -> Option<(&'a Arc<TableDef>, &'a IndexDef)> {
+fn find_index(catalog: &Catalog, oid: i64) -> Option<(&Arc<TableDef>, &IndexDef)> {
     catalog.tables().find_map(|table| {
         let index = table.indexes.iter().find(|index| index_oid(index) == oid)?;
         Some((table, index))

@@ -31,7 +31,7 @@ struct Session {
 
 /// How one statement ended.
 pub(crate) enum Ended {
-    Rows(Prepared, Outcome),
+    Rows(Box<Prepared>, Outcome),
     Tag(CommandTag),
 }
 
@@ -114,10 +114,8 @@ impl Database {
         let tag = CommandTag { command: statement.command(), rows: None };
         match statement.kind() {
             StatementKind::Transaction => return self.transaction(session, statement),
-            StatementKind::Session => {
-                if !matches!(statement, Statement::Execute { .. }) {
-                    return session_statement(session, statement).map(|()| Ended::Tag(tag));
-                }
+            StatementKind::Session if !matches!(statement, Statement::Execute { .. }) => {
+                return session_statement(session, statement).map(|()| Ended::Tag(tag));
             }
             _ => {}
         }
@@ -183,7 +181,7 @@ impl Database {
             other => prepare(&catalog, other, &[])?,
         };
         let outcome = execute(&prepared, &self.context(session, &params), txn)?;
-        Ok(Ended::Rows(prepared, outcome))
+        Ok(Ended::Rows(Box::new(prepared), outcome))
     }
 
     fn user(&self, user: &understudy_sql::UserStatement, txn: &mut Txn) -> Result<(), ExecError> {
@@ -358,7 +356,7 @@ fn copy_out(
         let texts = texts(&prepared, row, 0);
         let mut bytes = Vec::new();
         append_copy_line(&mut bytes, texts.iter().map(Option::as_deref), &copy.options);
-        out.push_str(&String::from_utf8(bytes).unwrap());
+        out.push_str(&String::from_utf8(bytes).expect("text is UTF-8"));
     }
     Ok(outcome.rows.len() as u64)
 }
@@ -367,7 +365,7 @@ fn texts(prepared: &Prepared, row: &[Value], zone: i32) -> Vec<Option<String>> {
     let shown = |(value, column): (&Value, &understudy_sql::ResultColumn)| {
         let mut bytes = Vec::new();
         append_text(&mut bytes, value.as_ref(), column.data_type, zone);
-        (!value.is_null()).then(|| String::from_utf8(bytes).unwrap())
+        (!value.is_null()).then(|| String::from_utf8(bytes).expect("text is UTF-8"))
     };
     row.iter().zip(&prepared.columns).map(shown).collect()
 }

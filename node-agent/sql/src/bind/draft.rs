@@ -1,0 +1,233 @@
+//! A table as its constraints are read: keys become indexes, checks become text of the catalog.
+
+use super::Binder;
+use crate::{
+    error::{SqlError, state},
+    names,
+};
+use sqlparser::ast::{self, Spanned as _};
+use understudy_store::{IndexDef, IndexId, TableDef};
+
+/// 0A000 for a reference between tables.
+pub(super) fn no_foreign_keys() -> SqlError {
+    SqlError::unsupported("FOREIGN KEY")
+        .with_hint("Leave the reference out; check it in the application.")
+}
+
+/// A table as its constraints are read, one after the other.
+pub(super) struct TableDraft {
+    pub(super) table: TableDef,
+    /// Indexes whose names are chosen when all written names are known: name, columns, key.
+    later: Vec<(Option<String>, Vec<u16>, bool)>,
+}
+
+impl TableDraft {
+    pub(super) fn new(table: TableDef) -> TableDraft {
+        TableDraft { table, later: Vec::new() }
+    }
+
+    pub(super) fn column_constraints(
+        &mut self,
+        column: &ast::ColumnDef,
+        position: usize,
+    ) -> Result<(), SqlError> {
+        let columns = vec![u16::try_from(position).unwrap_or(u16::MAX)];
+        for option in &column.options {
+            let name = option.name.as_ref().map(names::folded);
+            match &option.option {
+                ast::ColumnOption::PrimaryKey(_) => self.key(name, (columns.clone(), true))?,
+                ast::ColumnOption::Unique(_) => self.key(name, (columns.clone(), false))?,
+                ast::ColumnOption::Check(check) => {
+                    let name = name.or_else(|| check.name.as_ref().map(names::folded));
+                    let default =
+                        format!("{}_{}_check", self.table.name, names::folded(&column.name));
+                    self.check(name, &default, &check.expr);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn constraint(&mut self, constraint: &ast::TableConstraint) -> Result<(), SqlError> {
+        match constraint {
+            ast::TableConstraint::PrimaryKey(key) => {
+                let columns = index_columns(&self.table, &key.columns)?;
+                self.key(key.name.as_ref().map(names::folded), (columns, true))
+            }
+            ast::TableConstraint::Unique(unique) => {
+                if unique.nulls_distinct == ast::NullsDistinctOption::NotDistinct {
+                    return Err(SqlError::unsupported("NULLS NOT DISTINCT"));
+                }
+                let columns = index_columns(&self.table, &unique.columns)?;
+                self.key(unique.name.as_ref().map(names::folded), (columns, false))
+            }
+            ast::TableConstraint::Check(check) => {
+                let name = check.name.as_ref().map(names::folded);
+                let default = match self.only_column(&check.expr.to_string()) {
+                    Some(column) => format!("{}_{column}_check", self.table.name),
+                    None => format!("{}_check", self.table.name),
+                };
+                self.check(name, &default, &check.expr);
+                Ok(())
+            }
+            ast::TableConstraint::ForeignKey(_) => Err(no_foreign_keys()),
+            other => Err(SqlError::unsupported(format!("the constraint {other}"))),
+        }
+    }
+
+    /// The column a predicate speaks of, when it is only one: it gives the check its name.
+    fn only_column(&self, predicate: &str) -> Option<&str> {
+        let mut words =
+            predicate.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter_map(|word| {
+                let position = self.table.column_position(&word.to_lowercase())?;
+                Some(self.table.columns[position].name.as_str())
+            });
+        let first = words.next()?;
+        words.all(|word| word == first).then_some(first)
+    }
+
+    fn key(
+        &mut self,
+        name: Option<String>,
+        (columns, is_primary_key): (Vec<u16>, bool),
+    ) -> Result<(), SqlError> {
+        if is_primary_key {
+            let present = self.table.primary_key().is_some()
+                || self.later.iter().any(|(_, _, is_primary_key)| *is_primary_key);
+            if present {
+                return Err(SqlError::new(
+                    state::BAD_TABLE,
+                    format!(
+                        "multiple primary keys for table \"{}\" are not allowed",
+                        self.table.name
+                    ),
+                ));
+            }
+            for column in &columns {
+                self.table.columns[usize::from(*column)].not_null = true;
+            }
+        }
+        self.later.push((name, columns, is_primary_key));
+        Ok(())
+    }
+
+    fn check(&mut self, name: Option<String>, default: &str, expr: &ast::Expr) {
+        let taken = |name: &str, checks: &[String]| {
+            checks.iter().any(|text| split_check(text).is_ok_and(|(known, _)| known == name))
+        };
+        let name = name.unwrap_or_else(|| {
+            let mut name = default.to_owned();
+            let mut number = 0;
+            while taken(&name, &self.table.checks) {
+                number += 1;
+                name = format!("{default}{number}");
+            }
+            name
+        });
+        self.table.checks.push(format!("CONSTRAINT {} CHECK ({expr})", names::quoted(&name)));
+    }
+
+    /// Gives the collected keys their names and makes them indexes.
+    pub(super) fn named_indexes(&mut self, binder: &Binder<'_>) -> Result<(), SqlError> {
+        for (name, columns, is_primary_key) in std::mem::take(&mut self.later) {
+            let name = match name {
+                Some(name) => {
+                    let taken = binder.catalog.has_relation(names::PUBLIC, &name)
+                        || self.table.indexes.iter().any(|index| index.name == name);
+                    if taken {
+                        let message = format!("relation \"{name}\" already exists");
+                        return Err(SqlError::new(state::DUPLICATE_TABLE, message));
+                    }
+                    name
+                }
+                None if is_primary_key => {
+                    binder.free_name(&format!("{}_pkey", self.table.name), &self.table.indexes)
+                }
+                None => {
+                    let parts: Vec<&str> = columns
+                        .iter()
+                        .map(|column| self.table.columns[usize::from(*column)].name.as_str())
+                        .collect();
+                    let wanted = format!("{}_{}_key", self.table.name, parts.join("_"));
+                    binder.free_name(&wanted, &self.table.indexes)
+                }
+            };
+            self.table.indexes.push(IndexDef {
+                id: IndexId(0),
+                name,
+                columns,
+                unique: true,
+                is_primary_key,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Name and predicate of a check as the catalog keeps it: `CONSTRAINT name CHECK (predicate)`.
+pub(crate) fn split_check(text: &str) -> Result<(String, String), SqlError> {
+    let damaged = || SqlError::internal(format!("the catalog holds a malformed check: {text}"));
+    let body = text.strip_prefix("CONSTRAINT ").ok_or_else(damaged)?;
+    let (name, rest) = match body.strip_prefix('"') {
+        Some(quoted) => {
+            let mut end = 0;
+            let bytes = quoted.as_bytes();
+            while end < bytes.len() {
+                if bytes[end] == b'"' {
+                    if bytes.get(end + 1) != Some(&b'"') {
+                        break;
+                    }
+                    end += 1;
+                }
+                end += 1;
+            }
+            let rest = quoted.get(end + 1..).ok_or_else(damaged)?;
+            (quoted[..end].replace("\"\"", "\""), rest)
+        }
+        None => {
+            let (name, rest) = body.split_once(' ').ok_or_else(damaged)?;
+            (name.to_owned(), rest)
+        }
+    };
+    let predicate = rest.trim_start().strip_prefix("CHECK (").and_then(|p| p.strip_suffix(')'));
+    predicate.map(|predicate| (name, predicate.to_owned())).ok_or_else(damaged)
+}
+
+/// The columns of an index; expressions, descending order and operator classes are refused.
+pub(super) fn index_columns(
+    table: &TableDef,
+    written: &[ast::IndexColumn],
+) -> Result<Vec<u16>, SqlError> {
+    let mut columns = Vec::with_capacity(written.len());
+    for item in written {
+        let ast::Expr::Identifier(ident) = &item.column.expr else {
+            return Err(
+                SqlError::unsupported("an index on an expression").at(item.column.expr.span())
+            );
+        };
+        if item.column.options.asc == Some(false) || item.column.options.nulls_first == Some(true) {
+            return Err(SqlError::unsupported("a descending or NULLS FIRST index column")
+                .with_hint("An ascending index serves descending reads as well.")
+                .at(ident.span));
+        }
+        let name = names::folded(ident);
+        let position = table.column_position(&name).ok_or_else(|| {
+            SqlError::new(
+                state::UNKNOWN_COLUMN,
+                format!("column \"{name}\" named in key does not exist"),
+            )
+            .at(ident.span)
+        })?;
+        let column = u16::try_from(position).unwrap_or(u16::MAX);
+        if columns.contains(&column) {
+            return Err(SqlError::new(
+                state::DUPLICATE_COLUMN,
+                format!("column \"{name}\" appears twice in a key"),
+            )
+            .at(ident.span));
+        }
+        columns.push(column);
+    }
+    Ok(columns)
+}
