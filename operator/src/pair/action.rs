@@ -97,6 +97,25 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether it may end a time without writes.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        match self {
+            Action::OfferDeath { .. } | Action::RequestCandidacy { .. } => true,
+            Action::CreateLease { .. }
+            | Action::NameInitialiser { .. }
+            | Action::CreateMember { .. }
+            | Action::DeletePod { .. }
+            | Action::DeleteSubscriberVolumes { .. }
+            | Action::RetireMember { .. }
+            | Action::SendScheme { .. }
+            | Action::RequestTransfer { .. }
+            | Action::NoteDatabase { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

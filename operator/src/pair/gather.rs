@@ -1,7 +1,8 @@
 //! Effect: brings together what is known of a pair from caches, Secrets and agents.
 //!
-//! **Invariant**: the Lease is read consistently whenever it is absent from the cache or may be written
-//! by the operator (R20); in all other phases the cache's word is enough, for nothing is decided on it.
+//! **Invariant**: the Lease is read consistently whenever it is absent from the cache, may be written by
+//! the operator (R20), or is behind what an agent knows; else the cache's word is enough, for nothing is
+//! decided on it.
 
 use crate::{
     agents::Target,
@@ -128,6 +129,10 @@ pub(super) async fn gather(
     if let Some(secured) = &secured {
         seen.agents = context.agents.follow(&key, &secured.client, &targets);
     }
+    let mut judged = judged;
+    if is_behind(&seen) {
+        (seen.lease, judged) = consistent_lease(context, pair, now).await;
+    }
     Ok(Gathered { seen, judged, not_after: secured.map(|s| s.not_after), failure })
 }
 
@@ -164,6 +169,18 @@ fn newest_status(context: &Context, pair: &ActiveStandbyPair) -> ActiveStandbyPa
     context.written.newest(&key_of(pair), pair).or_else(|| pair.status.clone()).unwrap_or_default()
 }
 
+/// Whether somebody knows a later epoch than the cache of the Lease: then the cache is late, or the
+/// Lease was restored from an older copy, and only a consistent read tells which.
+fn is_behind(seen: &Observation) -> bool {
+    let heard = seen.agents.values().filter_map(Seen::known).map(|agent| {
+        let read = agent.lease.as_ref().map_or(0, |lease| lease.epoch.0);
+        agent.epoch.0.max(agent.positions.epoch.0).max(read)
+    });
+    let written = seen.status.epoch.and_then(|epoch| u64::try_from(epoch).ok());
+    let known = heard.chain(written).max().unwrap_or(0);
+    seen.record().is_some_and(|record| record.epoch.0 < known)
+}
+
 async fn lease(
     context: &Context,
     pair: &ActiveStandbyPair,
@@ -185,6 +202,15 @@ async fn lease(
             return (Seen::Known(sight), None);
         }
     }
+    consistent_lease(context, pair, now).await
+}
+
+async fn consistent_lease(
+    context: &Context,
+    pair: &ActiveStandbyPair,
+    now: Timestamp,
+) -> (Seen<LeaseSight>, Option<Version>) {
+    let (namespace, name) = key_of(pair);
     let unknown = |why: String| (Seen::Unknown { since: now, why }, None);
     match context.authority_lease(&namespace, &name).read().await {
         Ok(read) => {

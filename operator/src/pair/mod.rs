@@ -91,8 +91,12 @@ pub async fn reconcile(
         storage_problem: None,
     };
     let executor = Executor { context: &context, picture: &picture, judged };
+    // What may end a gap in service comes before everything that only keeps order.
+    let (urgent, others): (Vec<&Action>, Vec<&Action>) =
+        plan.actions.iter().partition(|action| action.is_urgent());
+    perform(&executor, &urgent, &mut outcome).await;
     lay_foundation(&context, &picture, &plan, &mut outcome).await?;
-    let performed = perform(&executor, &plan, &mut outcome).await;
+    let performed = perform(&executor, &others, &mut outcome).await;
     let next = status::status(&picture, &plan, &outcome);
     report::report(&context, &pair, &seen.status, &next, &performed).await?;
     context.metrics.note_phase(&key_of(&pair), plan.phase);
@@ -175,11 +179,11 @@ async fn lay_foundation(
 /// In order, each once, until the first failure.
 async fn perform<'p>(
     executor: &Executor<'_>,
-    plan: &'p Plan,
+    actions: &[&'p Action],
     outcome: &mut Outcome,
 ) -> Vec<&'p Action> {
     let mut performed = Vec::new();
-    for action in &plan.actions {
+    for &action in actions {
         match executor.perform(action).await {
             Ok(()) => performed.push(action),
             // An agent that does not answer is no reason to leave the others alone.
