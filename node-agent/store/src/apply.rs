@@ -44,14 +44,17 @@ impl Store {
         if lsn <= committed {
             return Err(ApplyError::Order { lsn, committed });
         }
+        let changes = inner.check_room(lsn, payload)?;
+        inner.reclaim_share(changes);
         let state = inner.state.load_full();
-        inner.check_room(lsn, payload)?;
         let mut applier = Applier { inner, lsn, state, changed: false, garbage: Vec::new() };
         let mut changes = Changes::new(payload).map_err(|error| malformed(lsn, error))?;
         while let Some(change) = changes.next().map_err(|error| malformed(lsn, error))? {
             applier.apply(change)?;
         }
-        inner.reclamation.add(applier.garbage);
+        let mut notes = inner.reclamation.notes();
+        applier.garbage.into_iter().for_each(|garbage| notes.add(garbage));
+        drop(notes);
         if applier.changed {
             inner.publish(applier.state.since(lsn));
         }
@@ -62,20 +65,20 @@ impl Store {
 
 impl Inner {
     /// Reads the whole payload once, so that a bad one changes nothing, and asks for the most memory
-    /// that it can take.
-    fn check_room(&self, lsn: Lsn, payload: &[u8]) -> Result<(), ApplyError> {
+    /// that it can take. Returns how many changes there are.
+    fn check_room(&self, lsn: Lsn, payload: &[u8]) -> Result<usize, ApplyError> {
         let mut changes = Changes::new(payload).map_err(|error| malformed(lsn, error))?;
         let mut count = 0;
         while changes.next().map_err(|error| malformed(lsn, error))?.is_some() {
             count += 1;
         }
-        let requested = payload.len() as u64 + count * (ROW_BYTES + 2 * ENTRY_BYTES);
+        let requested = payload.len() as u64 + count as u64 * (ROW_BYTES + 2 * ENTRY_BYTES);
         let (used, limit) =
             (self.accountant.used(Pool::Permanent), self.accountant.limit(Pool::Permanent));
         if used.saturating_add(requested) > limit {
             return Err(ApplyError::OutOfMemory { lsn, requested, used, limit });
         }
-        Ok(())
+        Ok(count)
     }
 }
 

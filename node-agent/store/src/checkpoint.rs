@@ -18,7 +18,7 @@ use crate::{
     index::{OrderedIndex, Uniqueness},
     lock_wait::TxnId,
     memory::{MemoryLimits, Pool, ROW_BYTES},
-    reclaim::Pin,
+    reclaim::Pinned,
     redo::{put_number, take_number},
     row::{Row, RowId},
     store::{Inner, Store},
@@ -58,7 +58,8 @@ pub struct CheckpointReport {
 }
 
 impl Store {
-    /// Writes everything as of `at`, which is at most `visible` and not below what reclamation kept.
+    /// Writes everything as of `at`, which is at most `visible` and not below what reclamation kept
+    /// (take it from `Store::pin_visible`, and hold the pin).
     ///
     /// # Errors
     /// When there is no snapshot at `at`, or the stream fails.
@@ -67,10 +68,10 @@ impl Store {
         at: Lsn,
         out: &mut dyn Write,
     ) -> Result<CheckpointReport, CheckpointError> {
-        let inner = &*self.inner;
+        let inner = &self.inner;
         let visible = inner.visibility.visible();
-        let position = || CheckpointError::Position { at, oldest: Pin::oldest(inner), visible };
-        let pin = Some(at).filter(|at| *at <= visible).and_then(|at| Pin::new(inner, at));
+        let position = || CheckpointError::Position { at, oldest: inner.oldest_kept(), visible };
+        let pin = Some(at).filter(|at| *at <= visible).and_then(|at| Pinned::new(inner, at));
         let pin = pin.ok_or_else(position)?;
         write_body(&pin, out).map_err(|source| CheckpointError::Stream {
             operation: "write",
@@ -125,7 +126,7 @@ impl Store {
     /// LSN (law 10). None when there is no such table, or no snapshot at that LSN.
     #[must_use]
     pub fn content_hash(&self, table: TableId, at: Lsn) -> Option<u128> {
-        let pin = Pin::new(&self.inner, at)?;
+        let pin = Pinned::new(&self.inner, at)?;
         let heap = Arc::clone(&pin.state.table(table)?.heap);
         let mut hash = 0u128;
         for_each_row(&heap, at, |id, row| {
@@ -146,10 +147,10 @@ pub struct RunningContentHash {
     pub hash: u128,
 }
 
-fn write_body(pin: &Pin<'_>, out: &mut dyn Write) -> io::Result<CheckpointReport> {
+fn write_body(pin: &Pinned, out: &mut dyn Write) -> io::Result<CheckpointReport> {
     let mut out = Counted { out, bytes: 0, hash: Xxh3::new() };
     out.write_all(&MAGIC)?;
-    out.write_all(&pin.at.0.to_le_bytes())?;
+    out.write_all(&pin.lsn().0.to_le_bytes())?;
     let catalog = postcard::to_allocvec(&*pin.state.catalog).map_err(io::Error::other)?;
     out.write_all(&(catalog.len() as u32).to_le_bytes())?;
     out.write_all(&catalog)?;
@@ -157,7 +158,7 @@ fn write_body(pin: &Pin<'_>, out: &mut dyn Write) -> io::Result<CheckpointReport
     let mut report = CheckpointReport::default();
     for table in pin.state.tables() {
         report.tables += 1;
-        report.rows += write_table(table, pin.at, &mut out)?;
+        report.rows += write_table(table, pin.lsn(), &mut out)?;
     }
     out.write_all(&END)?;
     let hash = out.hash.digest();

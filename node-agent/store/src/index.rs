@@ -31,6 +31,7 @@ use crate::{
 use artmap::{ArtMap, AsBytes};
 use parking_lot::Mutex;
 use std::{
+    collections::BTreeSet,
     fmt,
     ops::Bound,
     sync::{
@@ -243,21 +244,37 @@ impl IndexData {
         Ok(())
     }
 
-    /// Removes the entry of a version that is gone, unless another version of the cell has its key.
-    pub(crate) fn remove_unused(&self, accountant: &Accountant, cell: &Arc<RowCell>, row: &Row) {
-        let (bytes, _) = self.key_of(cell.id, row);
-        let _stripe = self.stripe(&bytes).lock();
+    /// Removes the entries of versions that are gone, where no other version of the cell has the key.
+    pub(crate) fn remove_unused(&self, accountant: &Accountant, cell: &Arc<RowCell>, gone: &[Row]) {
+        let (newest, used) = {
+            let chain = cell.chain.lock();
+            let rows = chain.versions().filter_map(|v| v.row.as_ref());
+            let used: BTreeSet<_> = rows.map(|row| self.key_of(cell.id, row).0).collect();
+            (chain.newest.as_ref().and_then(|v| v.row.clone()), used)
+        };
+        let keys = gone.iter().map(|row| self.key_of(cell.id, row).0);
+        let stale: BTreeSet<_> = keys.filter(|key| !used.contains(key)).collect();
+        for key in stale {
+            self.remove(accountant, cell, &key, newest.as_ref());
+        }
+    }
+
+    /// Removes one entry, unless a version came since `newest` was the newest and has its key.
+    fn remove(
+        &self,
+        accountant: &Accountant,
+        cell: &Arc<RowCell>,
+        key: &[u8],
+        newest: Option<&Row>,
+    ) {
+        let _stripe = self.stripe(key).lock();
         let used = {
             let chain = cell.chain.lock();
-            chain
-                .versions()
-                .filter_map(|v| v.row.as_ref())
-                .any(|r| self.same_columns(r, row) || self.key_of(cell.id, r).0 == bytes)
+            let known = |row: &Row| newest.is_some_and(|newest| newest.is_same_bytes(row));
+            let rows = chain.versions().take_while(|v| !v.row.as_ref().is_some_and(known));
+            rows.filter_map(|v| v.row.as_ref()).any(|row| self.key_of(cell.id, row).0 == key)
         };
-        if used {
-            return;
-        }
-        let Some(entry) = self.map.with(&bytes, Entry::clone) else { return };
+        let Some(entry) = self.map.with(key, Entry::clone).filter(|_| !used) else { return };
         let mut cells = entry.cells().to_vec();
         let before = cells.len();
         cells.retain(|c| !Arc::ptr_eq(c, cell));
@@ -266,13 +283,13 @@ impl IndexData {
         }
         match Entry::from_cells(cells) {
             Some(rest) => {
-                self.map.put(Key::new(&bytes), rest);
+                self.map.put(Key::new(key), rest);
             }
             None => {
-                self.map.take(&bytes);
+                self.map.take(key);
             }
         }
-        let cost = ENTRY_BYTES + Key::heap_bytes(bytes.len());
+        let cost = ENTRY_BYTES + Key::heap_bytes(key.len());
         self.entries.fetch_sub(1, Relaxed);
         self.bytes.fetch_sub(cost, Relaxed);
         accountant.release(Pool::Permanent, cost);

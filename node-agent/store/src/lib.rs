@@ -77,7 +77,7 @@ pub use error::{ApplyError, CheckpointError, Deadlock, SerializationFailure, Wri
 pub use lock_wait::{LockWait, TxnId};
 pub use memory::{IndexMemory, MemoryLimits, MemoryReport, Pool, TableMemory, TemporaryMemory};
 pub use read::{Direction, KeyBounds, Scan};
-pub use reclaim::ReclaimReport;
+pub use reclaim::{Pinned, ReclaimReport};
 pub use row::{COLUMNS_MAX, Row, RowBuilder, RowError, RowId};
 pub use store::Store;
 pub use table::{ColumnDef, IndexDef, IndexId, TableDef, TableId};

@@ -1,8 +1,14 @@
 //! Freeing versions, rows and index entries that no snapshot needs.
 //!
-//! Commit and apply leave a note for every row that got an older version; [`Store::reclaim`], called by
-//! a background task, works the notes off in LSN order up to the horizon and stops there. It is
-//! incremental and takes no lock for longer than one row. Invariants: nothing that a snapshot at or
+//! Commit and apply leave a note for every row that got an older version. [`Store::reclaim`], called by
+//! a background task, works the notes off in LSN order up to the horizon and stops there. Beside it,
+//! whoever writes works off a few notes when more than [`KEPT`] have gathered, so that memory is bounded
+//! even when no task gets to run; the newest of them are left alone, so an LSN that was visible a moment
+//! ago can still be pinned. It is incremental and takes no lock for longer than one row.
+//!
+//! Notes are worked off in rounds with one horizon each. A hot row has many notes in a round; the first
+//! one trims its chain for all of them (`Chain::trimmed_in`), so a walk along a long chain is paid once
+//! a round. Invariants: nothing that a snapshot at or
 //! above the oldest announced one sees is freed; a snapshot at an earlier LSN can be had only above
 //! `reclaimed_to`; an index entry goes only when no version of its cell has the key.
 
@@ -19,13 +25,25 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 use understudy_types::Lsn;
 
 /// Notes taken off the queue at a time.
 const BATCH: usize = 128;
+
+/// Writers begin a round when more notes than this have gathered: a few MB.
+pub(crate) const KEPT: u64 = 16_384;
+/// Notes that they leave when they end it: at full speed a tenth of a second of commits.
+const LEFT: u64 = 8_192;
+/// Notes that a small writer works off at once: a few microseconds.
+const SHARE: usize = 8;
+/// Notes that must gather before writers look again, when the last look found the horizon in the way.
+const PATIENCE: u64 = 1024;
 
 /// A row with something to free once nobody reads below `lsn`.
 #[derive(Debug)]
@@ -41,10 +59,22 @@ pub(crate) struct Garbage {
 #[derive(Debug)]
 pub(crate) struct Reclamation {
     queue: Mutex<VecDeque<Garbage>>,
+    /// Length of the queue when something was last added to it.
+    length: AtomicU64,
+    /// Writers look only when the queue is longer than this: `KEPT` between rounds, `LEFT` in one.
+    look_above: AtomicU64,
     /// The highest horizon that reclamation has worked with.
     reclaimed_to: AtomicU64,
     /// Held by the one who reclaims.
-    working: Mutex<()>,
+    round: Mutex<Round>,
+}
+
+/// The present round.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    number: u32,
+    /// Its horizon; nothing is due when it is over.
+    horizon: Lsn,
 }
 
 /// What one call freed.
@@ -66,20 +96,16 @@ impl Reclamation {
     pub(crate) fn new() -> Reclamation {
         Reclamation {
             queue: Mutex::default(),
+            length: AtomicU64::new(0),
+            look_above: AtomicU64::new(KEPT),
             reclaimed_to: AtomicU64::new(0),
-            working: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn add(&self, garbage: Vec<Garbage>) {
-        if !garbage.is_empty() {
-            self.queue.lock().extend(garbage);
+            round: Mutex::new(Round { number: 0, horizon: Lsn::ZERO }),
         }
     }
 
     /// The queue itself, for a commit to leave its notes; held until its rows are stamped.
-    pub(crate) fn queue(&self) -> MutexGuard<'_, VecDeque<Garbage>> {
-        self.queue.lock()
+    pub(crate) fn notes(&self) -> Notes<'_> {
+        Notes { queue: self.queue.lock(), length: &self.length }
     }
 
     pub(crate) fn waiting(&self) -> u64 {
@@ -94,27 +120,51 @@ impl Reclamation {
     }
 }
 
+/// The queue, open for additions.
+pub(crate) struct Notes<'a> {
+    queue: MutexGuard<'a, VecDeque<Garbage>>,
+    length: &'a AtomicU64,
+}
+
+impl Notes<'_> {
+    pub(crate) fn add(&mut self, garbage: Garbage) {
+        self.queue.push_back(garbage);
+    }
+}
+
+impl Drop for Notes<'_> {
+    fn drop(&mut self) {
+        self.length.store(self.queue.len() as u64, Relaxed);
+    }
+}
+
 impl Store {
+    /// Keeps what is visible now readable at its LSN until the pin is dropped: for a checkpoint whose
+    /// other parts are gathered first.
+    #[must_use]
+    pub fn pin_visible(&self) -> Pinned {
+        loop {
+            // Refused only when `visible` has moved on meanwhile.
+            if let Some(pinned) = Pinned::new(&self.inner, self.visible()) {
+                return pinned;
+            }
+        }
+    }
+
     /// Frees what `budget` rows keep needlessly, at most.
     pub fn reclaim(&self, budget: usize) -> ReclaimReport {
         let inner = &self.inner;
-        let _working = inner.reclamation.working.lock();
-        let horizon = inner.reclaim_horizon();
+        let mut round = inner.reclamation.round.lock();
+        inner.begin_round(&mut round, Lsn::MAX);
+        let horizon = round.horizon;
         let mut report = ReclaimReport { horizon, ..ReclaimReport::default() };
         let mut left = budget;
         while left > 0 {
-            let batch = inner.reclamation.due(horizon, left.min(BATCH));
-            if batch.is_empty() {
+            let freed = inner.free_batch(*round, left.min(BATCH), &mut report);
+            if freed == 0 {
                 break;
             }
-            left -= batch.len();
-            let state = inner.state.load();
-            for garbage in batch {
-                // A table that was dropped goes as a whole.
-                if let Some(table) = state.table(garbage.table) {
-                    inner.free(&table.heap, garbage, horizon, &mut report);
-                }
-            }
+            left -= freed;
         }
         inner.forget_states(horizon);
         report.has_more = left == 0;
@@ -124,19 +174,69 @@ impl Store {
 }
 
 impl Inner {
-    /// The horizon, announced to those who ask for old snapshots (see [`Pin`]).
-    fn reclaim_horizon(&self) -> Lsn {
-        let horizon = self.visibility.horizon(&self.registry);
-        self.reclamation.reclaimed_to.fetch_max(horizon.0, SeqCst);
-        Lsn(horizon.0.min(self.registry.oldest_snapshot()))
+    /// A writer's share of the work: twice what it makes itself, for a backlog to shrink.
+    pub(crate) fn reclaim_share(&self, changes: usize) {
+        let reclamation = &self.reclamation;
+        let length = reclamation.length.load(Relaxed);
+        if length <= reclamation.look_above.load(Relaxed) {
+            return;
+        }
+        // Somebody else is at it already: leave it to them.
+        let Some(mut round) = reclamation.round.try_lock() else { return };
+        let share = SHARE.max(changes.saturating_mul(2));
+        let mut nothing = ReclaimReport::default();
+        let mut freed = self.free_batch(*round, share, &mut nothing);
+        if freed == 0 {
+            let limit = {
+                let queue = reclamation.queue.lock();
+                let end = queue.len().saturating_sub(LEFT as usize);
+                end.checked_sub(1).and_then(|last| queue.get(last)).map_or(Lsn::ZERO, |g| g.lsn)
+            };
+            self.begin_round(&mut round, limit);
+            freed = self.free_batch(*round, share, &mut nothing);
+        }
+        let look_above = match freed {
+            0 => length + PATIENCE,
+            freed if freed < share => KEPT,
+            _ => LEFT,
+        };
+        reclamation.look_above.store(look_above, Relaxed);
     }
 
-    fn free(&self, heap: &Heap, garbage: Garbage, horizon: Lsn, report: &mut ReclaimReport) {
+    /// Begins a round with the horizon, but at most `limit`, announced to those who ask for old
+    /// snapshots (see [`Pinned`]): whoever comes later than this can have nothing below it.
+    fn begin_round(&self, round: &mut Round, limit: Lsn) {
+        let horizon = self.visibility.horizon(&self.registry).min(limit);
+        self.reclamation.reclaimed_to.fetch_max(horizon.0, SeqCst);
+        round.number = round.number.wrapping_add(1);
+        round.horizon = Lsn(horizon.0.min(self.registry.oldest_snapshot()));
+    }
+
+    /// Works off up to `limit` notes of a round; how many there were.
+    fn free_batch(&self, round: Round, limit: usize, report: &mut ReclaimReport) -> usize {
+        let batch = self.reclamation.due(round.horizon, limit);
+        let count = batch.len();
+        let state = self.state.load();
+        for garbage in batch {
+            // A table that was dropped goes as a whole.
+            if let Some(table) = state.table(garbage.table) {
+                self.free(&table.heap, garbage, round, report);
+            }
+        }
+        count
+    }
+
+    fn free(&self, heap: &Heap, garbage: Garbage, round: Round, report: &mut ReclaimReport) {
         let Garbage { lsn: _, table: _, cell, mut rows } = garbage;
         let kept_up = heap.kept_up.read();
         let (count, freed, dead, moved) = {
             let mut chain = cell.chain.lock();
-            let (count, freed) = chain.trim(horizon);
+            let (count, freed) = if chain.trimmed_in == round.number {
+                (0, Vec::new())
+            } else {
+                chain.trimmed_in = round.number;
+                chain.trim(round.horizon)
+            };
             (count, freed, chain.newest.is_none() && count > 0, chain.moved)
         };
         self.release_versions(heap, count, &freed);
@@ -146,12 +246,18 @@ impl Inner {
             self.release_row(heap);
             report.rows += 1;
         }
-        if dead || moved || !rows.is_empty() {
+        // Rows that left with their commit had keys of their own; those that were trimmed had others
+        // than the newest only in a row that moved, and are all of one key when it did not.
+        let moved = moved || !rows.is_empty();
+        if dead || moved {
             rows.extend(freed);
-            for row in &rows {
-                for index in kept_up.iter() {
-                    index.remove_unused(&self.accountant, &cell, row);
-                }
+        }
+        if !moved {
+            rows.truncate(1);
+        }
+        if !rows.is_empty() {
+            for index in kept_up.iter() {
+                index.remove_unused(&self.accountant, &cell, &rows);
             }
         }
     }
@@ -165,22 +271,24 @@ impl Inner {
 }
 
 /// A snapshot at a given LSN, kept from reclamation while it lives.
-pub(crate) struct Pin<'a> {
-    inner: &'a Inner,
+#[derive(Debug)]
+pub struct Pinned {
+    inner: Arc<Inner>,
     slot: Option<Arc<Slot>>,
-    pub(crate) at: Lsn,
+    lsn: Lsn,
     pub(crate) state: Arc<State>,
 }
 
-impl<'a> Pin<'a> {
+impl Pinned {
     /// None when `at` is above what is committed or below what is kept.
-    pub(crate) fn new(inner: &'a Inner, at: Lsn) -> Option<Pin<'a>> {
+    pub(crate) fn new(inner: &Arc<Inner>, at: Lsn) -> Option<Pinned> {
         if at > inner.visibility.committed() {
             return None;
         }
         let slot = inner.registry.borrow();
         slot.announce(at.0);
-        let mut pin = Pin { inner, slot: Some(slot), at, state: inner.state.load_full() };
+        let state = inner.state.load_full();
+        let mut pinned = Pinned { inner: Arc::clone(inner), slot: Some(slot), lsn: at, state };
         // Announced first, looked second; reclamation does the reverse.
         if inner.reclamation.reclaimed_to.load(SeqCst) > at.0 {
             return None;
@@ -188,17 +296,25 @@ impl<'a> Pin<'a> {
         let history = inner.history.lock();
         let state = history.iter().rev().find(|state| state.since <= at).cloned();
         drop(history);
-        pin.state = state?;
-        Some(pin)
+        pinned.state = state?;
+        Some(pinned)
     }
 
-    /// The oldest LSN that can be had now.
-    pub(crate) fn oldest(inner: &Inner) -> Lsn {
-        Lsn(inner.reclamation.reclaimed_to.load(SeqCst))
+    /// The LSN that stays readable.
+    #[must_use]
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
     }
 }
 
-impl Drop for Pin<'_> {
+impl Inner {
+    /// The oldest LSN that can be pinned now.
+    pub(crate) fn oldest_kept(&self) -> Lsn {
+        Lsn(self.reclamation.reclaimed_to.load(SeqCst))
+    }
+}
+
+impl Drop for Pinned {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
             self.inner.registry.give_back(slot);

@@ -130,6 +130,11 @@ impl Row {
         &self.0
     }
 
+    /// Whether both are handles of the same bytes, not merely equal.
+    pub(crate) fn is_same_bytes(&self, other: &Row) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// How many columns are stored; a table may have more by now.
     #[must_use]
     pub fn stored_columns(&self) -> usize {

@@ -190,6 +190,8 @@ impl Store {
     /// The record of everything that the transaction changed; empty when it changed nothing.
     #[must_use]
     pub fn redo(&self, txn: &Txn) -> Vec<u8> {
+        // Outside the commit section, by the one who makes the garbage.
+        self.inner.reclaim_share(txn.operations.len());
         redo::encode(txn)
     }
 
@@ -316,19 +318,19 @@ impl Inner {
         if let Some(row) = row
             && (gone || moved)
         {
-            self.remove_entries(heap, cell, &row);
+            self.remove_entries(heap, cell, &[row]);
         }
     }
 
-    /// Takes the index entries of a row away, where no other version has the key.
+    /// Takes the index entries of versions away that are gone, where no other version has the key.
     pub(crate) fn remove_entries(
         &self,
         heap: &Heap,
         cell: &Arc<crate::version::RowCell>,
-        row: &Row,
+        gone: &[Row],
     ) {
         for index in heap.kept_up.read().iter() {
-            index.remove_unused(&self.accountant, cell, row);
+            index.remove_unused(&self.accountant, cell, gone);
         }
     }
 
@@ -352,7 +354,7 @@ impl Inner {
 
     /// Stamps every version of the transaction, and publishes its definitions.
     fn stamp(&self, txn: &mut Txn, lsn: Lsn) {
-        let mut garbage = self.reclamation.queue();
+        let mut garbage = self.reclamation.notes();
         let mut dropped: Vec<Arc<Heap>> = Vec::new();
         let operations = std::mem::take(&mut txn.operations);
         for operation in operations {
@@ -376,7 +378,7 @@ impl Inner {
                         self.release_versions(heap, merged, &rows);
                     }
                     if old || !rows.is_empty() {
-                        garbage.push_back(Garbage { lsn, table: heap.id, cell, rows });
+                        garbage.add(Garbage { lsn, table: heap.id, cell, rows });
                     }
                 }
                 // Its version was merged into the row's newest one; a lock had none.

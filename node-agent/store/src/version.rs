@@ -39,6 +39,8 @@ pub(crate) struct Chain {
     pub(crate) locker: TxnId,
     /// Whether versions may differ in some index's key.
     pub(crate) moved: bool,
+    /// The round of reclamation that last trimmed it (see `reclaim`).
+    pub(crate) trimmed_in: u32,
     /// Newest version, in the cell itself: the common read needs no further step. None for a cell that
     /// was undone or reclaimed.
     pub(crate) newest: Option<Version>,
@@ -69,7 +71,7 @@ impl RowCell {
     /// A row with its first version.
     pub(crate) fn new(id: RowId, locker: TxnId, stamp: Lsn, row: Row) -> RowCell {
         let newest = Some(Version { stamp, row: Some(row), older: None });
-        RowCell { id, chain: Mutex::new(Chain { locker, moved: false, newest }) }
+        RowCell { id, chain: Mutex::new(Chain { locker, moved: false, trimmed_in: 0, newest }) }
     }
 }
 

@@ -65,3 +65,44 @@ fn a_key_that_moved_is_found_by_old_and_new_snapshots_until_it_is_reclaimed() {
     assert_eq!((db.value(&new, 2), db.value(&new, 20)), (Some(7), Some(200)));
     assert_eq!(db.store.memory().tables[0].indexes[0].entries, 4);
 }
+
+#[test]
+fn writers_bound_the_garbage_when_nobody_else_reclaims() {
+    let db = Database::filled(10);
+    let update = |rounds: i64| {
+        for round in 0..rounds {
+            db.run(|txn| (1..=10).for_each(|k| db.set(txn, k, round).unwrap()));
+        }
+        db.store.memory().reclaimable_items
+    };
+    assert!(update(2_500) < 17_000);
+    let old = db.store.begin(Isolation::RepeatableRead);
+    assert_eq!(db.value(&old, 1), Some(2_499));
+    let held = update(2_500);
+    assert!(held >= 25_000, "the old snapshot needs them, {held} are left");
+    assert_eq!(db.value(&old, 1), Some(2_499));
+    drop(old);
+    assert!(update(4_000) < 17_000);
+    let follower = understudy_store::Store::new(crate::database::LIMITS);
+    for (lsn, payload) in db.log.lock().iter() {
+        follower.apply(*lsn, payload).unwrap();
+        follower.set_visible(*lsn);
+    }
+    assert!(follower.memory().reclaimable_items < 17_000);
+}
+
+#[test]
+fn a_pin_keeps_its_lsn_readable() {
+    let db = Database::filled(1);
+    let pinned = db.store.pin_visible();
+    db.run(|txn| db.set(txn, 1, 1).unwrap());
+    db.run(|txn| db.store.drop_table(txn, db.table).unwrap());
+    db.store.reclaim(usize::MAX);
+    let mut bytes = Vec::new();
+    let report = db.store.write_checkpoint(pinned.lsn(), &mut bytes).unwrap();
+    assert_eq!((report.tables, report.rows), (1, 1));
+    let at = pinned.lsn();
+    drop(pinned);
+    db.store.reclaim(usize::MAX);
+    assert!(db.store.write_checkpoint(at, &mut bytes).is_err());
+}
