@@ -54,16 +54,6 @@ fn main() {
         bench.run(threads, "one-row update, own transaction, reclaimed", Bench::update);
     }
     let start = Stopwatch::start();
-    let mut freed = 0;
-    loop {
-        let report = bench.store.reclaim(1 << 20);
-        freed += report.versions;
-        if !report.has_more {
-            break;
-        }
-    }
-    report("reclaim a version", start, freed.max(1));
-    let start = Stopwatch::start();
     let txn = bench.store.begin(Isolation::ReadCommitted);
     let scanned = bench.store.scan(&txn, View::Committed, table).count();
     report("scan a row", start, scanned as u64);

@@ -31,11 +31,14 @@
 //!   at commit that nobody has changed it: then all transactions of that level fit in commit order.
 //! * **Reclamation** (`reclaim`): every running transaction announces its snapshot. Below the oldest
 //!   announcement only the newest version of each row is kept; `[ LSN 12: 100 ]` goes when no snapshot
-//!   below 41 is left, and index entries go with the last version that has their key.
+//!   below 41 is left, and index entries go with the last version that has their key. A background task
+//!   does it when it is quiet; writers do their share when much has gathered.
 //! * **The log** (`redo`, `apply`): a transaction's record lists the final state of each row it touched,
 //!   under the row's id. Applying it elsewhere pushes the same bytes with the same LSN, so at equal LSN
-//!   all members have equal content, whatever their layout.
-//! * **Checkpoints** (`checkpoint`) are read through a pinned snapshot while everybody goes on writing.
+//!   all members have equal content, whatever their layout. Each table keeps the sum of its rows' hashes
+//!   (`Store::running_hash`), so that this can be watched (law 10).
+//! * **Checkpoints** (`checkpoint`) are read through a pinned snapshot (`Store::pin_visible`) while
+//!   everybody goes on writing.
 //!
 //! # Who takes which lock
 //! Readers: a row's own mutex, for the moment of looking. Writers: the same, and a stripe of an index
