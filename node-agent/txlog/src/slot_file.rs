@@ -304,20 +304,22 @@ mod tests {
         ) {
             let faulty = FaultyDisk::new();
             let disk: Arc<dyn Disk> = Arc::new(faulty.clone());
-            let mut file = SlotFile::open(&disk, "control", 100).unwrap();
+            let mut file = SlotFile::open(&disk, "control", 3000).unwrap();
             for value in 0..stored {
-                file.store(&[value; 90]).unwrap();
+                file.store(&[value; 2000]).unwrap();
             }
+            // The content covers several sectors, of which any may arrive.
             faulty.arm(Operation::Sync, "control", 0, Fault::LostSync);
-            file.store(&[stored; 90]).unwrap();
+            file.store(&[stored; 2000]).unwrap();
             let mut arrivals = arrivals.into_iter();
             let after = faulty.mem().crash(&mut || arrivals.next().unwrap_or(false));
-            let found = open(&after);
+            let after: Arc<dyn Disk> = Arc::new(after);
+            let found = SlotFile::open(&after, "control", 3000);
             // The very first store made the file; without its sync nothing about it is promised.
             if stored > 0 {
                 let found = found.unwrap().load();
                 prop_assert!(
-                    found == Some(vec![stored - 1; 90]) || found == Some(vec![stored; 90])
+                    found == Some(vec![stored - 1; 2000]) || found == Some(vec![stored; 2000])
                 );
             }
         }
