@@ -214,6 +214,11 @@ pub(crate) fn moment(op: MomentOp, left: &Value, right: &Value) -> Result<Value,
     if left.is_null() || right.is_null() {
         return Ok(Value::Null);
     }
+    if let (MomentOp::DatePlusDays | MomentOp::DateMinusDays, Value::Date(i32::MAX | i32::MIN)) =
+        (op, left)
+    {
+        return Ok(left.clone());
+    }
     let range = |ty: Type| SqlError::new(state::DATETIME_OVERFLOW, format!("{ty} out of range"));
     match (op, left, right) {
         (MomentOp::DatePlusDays, Value::Date(day), Value::Int(days)) => i64::from(*day)

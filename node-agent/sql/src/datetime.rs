@@ -277,6 +277,24 @@ pub(crate) fn zone_offset(zone: &str) -> Option<i32> {
     (hours <= 15 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
+/// Seconds east of UTC of a time zone's name. Signs are POSIX's: `+02` and `GMT+2` lie west of Greenwich.
+pub(crate) fn named_zone_offset(name: &str) -> Option<i32> {
+    let trimmed = name.trim();
+    let spec = match trimmed.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
+        Some((_, spec)) => spec,
+        None if trimmed.starts_with(['+', '-']) => trimmed,
+        None => {
+            let upper = trimmed.to_ascii_uppercase();
+            match ["UTC", "GMT"].iter().find_map(|known| upper.strip_prefix(known)) {
+                Some("") => return Some(0),
+                Some(spec) => return zone_offset(spec).map(|offset| -offset),
+                None => return zone_offset(trimmed),
+            }
+        }
+    };
+    zone_offset(spec).map(|offset| -offset)
+}
+
 /// A span of time: months and days do not have a fixed length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Interval {

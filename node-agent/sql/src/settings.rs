@@ -268,7 +268,7 @@ impl Settings {
     }
 
     fn refresh(&mut self) {
-        self.zone_offset = self.get("timezone").and_then(datetime::zone_offset).unwrap_or(0);
+        self.zone_offset = self.get("timezone").and_then(datetime::named_zone_offset).unwrap_or(0);
     }
 }
 
@@ -306,18 +306,15 @@ fn check(known: &Known, value: &str) -> Result<String, SqlError> {
             }
             Ok(if known.name == "client_encoding" { "UTF8".to_owned() } else { lower })
         }
-        Check::Zone => match datetime::zone_offset(value) {
-            Some(_) => Ok(value.to_owned()),
-            None => {
-                let hours: Option<i32> = value.parse().ok();
-                hours
-                    .filter(|hours| (-15..=15).contains(hours))
-                    .map(|hours| format!("{hours:+03}"))
-                    .ok_or_else(|| {
-                        invalid()
-                            .with_hint("Time zones are UTC or fixed offsets such as +02 or -03:30.")
-                    })
+        Check::Zone => match (value.parse::<i32>(), datetime::named_zone_offset(value)) {
+            // A bare number counts hours east, unlike the same number in a name.
+            (Ok(hours), _) if (-15..=15).contains(&hours) && !value.starts_with('+') => {
+                Ok(format!("<{hours:+03}>{:+03}", -hours))
             }
+            (_, Some(_)) => Ok(value.to_owned()),
+            (_, None) => Err(invalid().with_hint(
+                "Time zones are UTC or fixed offsets such as <+02>-02 or a number of hours.",
+            )),
         },
         Check::Fixed => Err(fixed(known.name)),
     }
@@ -447,6 +444,7 @@ mod tests {
         assert_eq!(set("timezone", "Mars").unwrap_err().sqlstate, state::INVALID_PARAMETER);
         assert_eq!(set("server_version", "1").unwrap_err().sqlstate, "55P02");
         assert!(set("understudy.anything", "1").is_ok());
-        assert_eq!(set("timezone", "+02"), Ok(true));
+        assert_eq!(set("timezone", "2"), Ok(true));
+        assert_eq!(settings.zone_offset(), 7200);
     }
 }

@@ -67,6 +67,8 @@ pub(crate) fn shown(value: ValueRef<'_>, ty: Type, zone_offset: i32) -> Cow<'_, 
             Cow::Owned(float_text(&format!("{:e}", number as f32), 6))
         }
         ValueRef::Float(number) => Cow::Owned(float_text(&format!("{number:e}"), 15)),
+        // Decimals know a negative zero, SQL does not.
+        ValueRef::Numeric(number) if number.is_zero() => Cow::Owned(number.abs().to_string()),
         ValueRef::Numeric(number) => Cow::Owned(number.to_string()),
         ValueRef::Text(text) => Cow::Borrowed(text),
         ValueRef::Bytes(bytes) => {

@@ -200,10 +200,12 @@ impl Binder<'_> {
     ) -> Result<Bound, SqlError> {
         let unit = field.to_string().trim_matches('\'').to_lowercase();
         let moment = self.expr(expr, scope)?;
+        let whole_days = moment.ty == Type::Date;
         let part = Bound::new(Expr::Const(Value::text(unit.as_str())), Type::Text);
         let call = self.bound_call("date_part", vec![part, moment], expr.span())?;
         let number = self.coerced(call, Type::Numeric, expr.span())?;
         let scale = match unit.as_str() {
+            _ if whole_days => 0,
             "second" | "seconds" | "epoch" => 6,
             "millisecond" | "milliseconds" => 3,
             _ => 0,
@@ -241,8 +243,12 @@ impl Binder<'_> {
             input: Type::Int8,
         };
         let mut result = Type::Int8;
+        let mut declared = None;
         if let Some(first) = trees.first() {
             let argument = self.typed_argument(first, &inner)?;
+            // The least of blank-padded texts is padded as they are.
+            let keeps = matches!(kind, AggregateKind::Least | AggregateKind::Greatest);
+            declared = argument.declared.filter(|_| keeps && argument.ty == Type::Bpchar);
             let (input, given) = kind.signature(argument.ty).ok_or_else(|| {
                 SqlError::new(
                     state::UNKNOWN_FUNCTION,
@@ -268,7 +274,7 @@ impl Binder<'_> {
             collected.push(bound);
             collected.len() - 1
         });
-        Ok(Bound::new(Expr::Aggregate(position), result))
+        Ok(Bound { expr: Expr::Aggregate(position), ty: result, declared })
     }
 
     fn typed_argument(&self, tree: &ast::Expr, scope: &Scope<'_>) -> Result<Bound, SqlError> {

@@ -133,6 +133,13 @@ impl Binder<'_> {
         {
             let scope = Scope::new(Vec::new(), None);
             scope.clause.set("VALUES");
+            let width = values.rows.first().map_or(0, |row| row.content.len());
+            if values.rows.iter().any(|row| row.content.len() != width) {
+                return Err(SqlError::new(
+                    state::SYNTAX,
+                    "VALUES lists must all be the same length",
+                ));
+            }
             let rows: Result<Vec<Vec<Expr>>, SqlError> = values
                 .rows
                 .iter()

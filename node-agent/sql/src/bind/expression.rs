@@ -452,20 +452,26 @@ pub(crate) fn negate_if((bound, negated): (Bound, bool)) -> Bound {
     if negated { Bound::new(Expr::Not(Box::new(bound.expr)), Type::Bool) } else { bound }
 }
 
-/// An integer where it fits, else numeric.
+/// An integer where it fits, else numeric, else a double.
 fn number_literal(number: &str, span: Span) -> Result<Bound, SqlError> {
     let plain: String = number.chars().filter(|c| *c != '_').collect();
     if let Ok(whole) = plain.parse::<i64>() {
         let ty = if i32::try_from(whole).is_ok() { Type::Int4 } else { Type::Int8 };
         return Ok(Bound::new(Expr::Const(Value::Int(whole)), ty));
     }
-    match text::parse_numeric(&plain) {
-        Some(decimal) => Ok(Bound::new(Expr::Const(Value::Numeric(decimal)), Type::Numeric)),
-        None => Err(SqlError::new(
+    if let Some(decimal) = text::parse_numeric(&plain) {
+        return Ok(Bound::new(Expr::Const(Value::Numeric(decimal)), Type::Numeric));
+    }
+    // What our numeric cannot hold is still a number: the nearest double, said by its type.
+    match plain.parse::<f64>() {
+        Ok(double) if double.is_finite() => {
+            Ok(Bound::new(Expr::Const(Value::Float(double)), Type::Float8))
+        }
+        _ => Err(SqlError::new(
             state::OUT_OF_RANGE,
             format!("value \"{number}\" overflows numeric format"),
         )
-        .with_hint("numeric holds 28 digits; use double precision for more.")
+        .with_hint("numeric holds 28 digits; double precision reaches to 1e308.")
         .at(span)),
     }
 }

@@ -32,6 +32,9 @@ impl Binder<'_> {
                     let bound = self.typed(expr, scope)?;
                     outputs.push(Output { name: label(expr), bound });
                 }
+                ast::SelectItem::ExprWithAlias { alias, .. } if alias.quote_style == Some('\'') => {
+                    return Err(SqlError::syntax_near(&format!("'{}'", alias.value)).at(alias.span));
+                }
                 ast::SelectItem::ExprWithAlias { expr, alias } => {
                     let bound = self.typed(expr, scope)?;
                     outputs.push(Output { name: names::folded(alias), bound });
@@ -128,10 +131,11 @@ fn label(tree: &ast::Expr) -> String {
         ast::Expr::Identifier(ident) => names::folded(ident),
         ast::Expr::CompoundIdentifier(parts) => parts.last().map(names::folded).unwrap_or_default(),
         ast::Expr::Function(call) => names::last_part(&call.name),
-        ast::Expr::Cast { expr, data_type, .. } => match label(expr).as_str() {
-            "?column?" => types::written_type(data_type)
+        // A column or function under the cast gives the name, else the outermost type does.
+        ast::Expr::Cast { expr, data_type, .. } => match cast_subject(expr) {
+            Some(inner) => inner,
+            None => types::written_type(data_type)
                 .map_or_else(|_| "?column?".to_owned(), |w| w.ty().catalog_name().to_owned()),
-            inner => inner.to_owned(),
         },
         ast::Expr::TypedString(typed) => types::written_type(&typed.data_type)
             .map_or_else(|_| "?column?".to_owned(), |w| w.ty().catalog_name().to_owned()),
@@ -163,6 +167,16 @@ fn label(tree: &ast::Expr) -> String {
             _ => "?column?".to_owned(),
         },
         _ => "?column?".to_owned(),
+    }
+}
+
+/// The label of what is cast, when it has one of its own.
+fn cast_subject(tree: &ast::Expr) -> Option<String> {
+    match tree {
+        ast::Expr::Nested(inner) => cast_subject(inner),
+        ast::Expr::Cast { expr, .. } => cast_subject(expr),
+        ast::Expr::TypedString(_) | ast::Expr::Case { else_result: None, .. } => None,
+        other => Some(label(other)).filter(|name| name != "?column?"),
     }
 }
 

@@ -93,7 +93,7 @@ fn midnight(value: &Value) -> Value {
 }
 
 fn zone(name: &str) -> Result<i64, SqlError> {
-    let offset = datetime::zone_offset(name).ok_or_else(|| {
+    let offset = datetime::named_zone_offset(name).ok_or_else(|| {
         SqlError::new(state::INVALID_PARAMETER, format!("time zone \"{name}\" not recognized"))
     })?;
     Ok(i64::from(offset) * 1_000_000)
