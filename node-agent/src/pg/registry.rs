@@ -65,7 +65,7 @@ impl SessionControl {
         if let Some(reason) = self.end_reason() {
             return Some(Interrupt::Ended(reason));
         }
-        (self.cancelled.load(SeqCst) && self.cancelled.swap(false, SeqCst))
+        (self.cancelled.load(SeqCst) && self.cancelled.fetch_and(false, SeqCst))
             .then_some(Interrupt::Cancelled)
     }
 

@@ -100,9 +100,14 @@ impl MemoryDatabase {
         }
     }
 
-    /// Authority to answer and to commit.
-    pub(super) fn set_authority(&self, has_authority: bool) {
-        self.has_authority.store(has_authority, SeqCst);
+    /// Neither Lease nor grant any more.
+    pub(super) fn lose_authority(&self) {
+        self.has_authority.store(false, SeqCst);
+    }
+
+    /// Authority is back.
+    pub(super) fn regain_authority(&self) {
+        self.has_authority.store(true, SeqCst);
     }
 
     /// A listener on a free port of loopback.

@@ -56,7 +56,7 @@ impl Session {
         mut statements: VecDeque<Statement>,
     ) -> Result<(), Failure> {
         while let Some(statement) = statements.pop_front() {
-            match self.run_one(&statement, statements.is_empty()).await? {
+            match self.run_one(&statement, &statements).await? {
                 Ran::Tag(tag) => reply::command_complete(&mut self.output.bytes, &tag),
                 Ran::Answered => {}
                 Ran::Copying => {
@@ -70,7 +70,11 @@ impl Session {
         self.end_implicit()
     }
 
-    async fn run_one(&mut self, statement: &Statement, is_last: bool) -> Result<Ran, Failure> {
+    async fn run_one(
+        &mut self,
+        statement: &Statement,
+        rest: &VecDeque<Statement>,
+    ) -> Result<Ran, Failure> {
         self.check_not_failed(statement)?;
         if statement.kind() != StatementKind::Transaction {
             self.enter_block();
@@ -81,7 +85,10 @@ impl Session {
             self.run_command(statement, &[]).await?
         };
         // The last word on an implicit block is its commit, so that comes before the tag.
-        if is_last && matches!(ran, Ran::Tag(_)) && self.transaction.block == Block::Implicit {
+        if rest.is_empty()
+            && matches!(ran, Ran::Tag(_))
+            && self.transaction.block == Block::Implicit
+        {
             self.end_implicit()?;
         }
         Ok(ran)

@@ -325,14 +325,14 @@ fn a_read_without_authority_is_refused_in_an_open_session() {
         let mut wire = with_table(&database).await;
         wire.send(&[parse("s", "select v from t where id = $1"), sync()].concat()).await;
         wire.until_ready().await;
-        database.set_authority(false);
+        database.lose_authority();
         wire.send(&batch("s", &["1"])).await;
         let replies = wire.until_ready().await;
         assert_eq!(rows(&replies), [""; 0], "rows left without authority");
         assert_eq!(field(&replies, 'C').as_deref(), Some("57P03"));
         let refused = wire.query("update t set v = 5 where id = 1").await;
         assert_eq!(field(&refused, 'C').as_deref(), Some("57P03"));
-        database.set_authority(true);
+        database.regain_authority();
         assert_eq!(rows(&wire.query("select v from t where id = 1").await), ["10"]);
     });
 }
