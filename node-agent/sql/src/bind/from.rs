@@ -215,7 +215,8 @@ impl Binder<'_> {
         let step = if bound.len() == 3 { bound.pop() } else { None };
         let (node, ty) = self.series(bound, step, span)?;
         let shown = alias.map_or_else(|| "generate_series".to_owned(), |a| names::folded(&a.name));
-        let column = ScopeColumn { name: shown.clone(), ty, declared: None, merged: false };
+        let column =
+            ScopeColumn { name: shown.clone(), ty, declared: None, merged: false, precedence: 0 };
         let relation =
             Relation { alias: shown, columns: vec![column], start: 0, table: None, row_id: None };
         let escapes = scope.escapes.get();
@@ -316,7 +317,10 @@ impl Binder<'_> {
             return Err(SqlError::unsupported("FULL JOIN … USING"));
         }
         let mut conjuncts = Vec::new();
-        for name in wanted {
+        let known = tree.relations.iter().flat_map(|relation| &relation.columns);
+        let above = known.map(|column| column.precedence).max().unwrap_or(0);
+        let count = wanted.len();
+        for (place, name) in wanted.into_iter().enumerate() {
             let mut sides = [None, None];
             for (at, relation) in tree.relations.iter().enumerate() {
                 let side = usize::from(relation.start >= left_width);
@@ -349,7 +353,9 @@ impl Binder<'_> {
             let [a, b]: [Expr; 2] =
                 exprs.try_into().map_err(|_| SqlError::internal("two sides of USING"))?;
             conjuncts.push(Expr::Compare(CompareOp::Equal, Box::new((a, b))));
-            let hidden = if kind == JoinKind::Right { left } else { right };
+            let (hidden, kept) =
+                if kind == JoinKind::Right { (left, right) } else { (right, left) };
+            tree.relations[kept.0].columns[kept.1].precedence = above + count - place;
             tree.relations[hidden.0].columns[hidden.1].merged = true;
         }
         Ok(Expr::from_conjuncts(conjuncts))
@@ -379,6 +385,7 @@ fn system(view: SystemView, alias: String) -> FromTree {
             ty: *ty,
             declared: None,
             merged: false,
+            precedence: 0,
         })
         .collect();
     let width = columns.len();
@@ -402,6 +409,7 @@ fn derived_as(query: Query, alias: String) -> FromTree {
             ty: *ty,
             declared: (column.type_modifier >= 0).then_some(column.data_type),
             merged: false,
+            precedence: 0,
         })
         .collect();
     let width = query.types.len();

@@ -47,9 +47,7 @@ impl Binder<'_> {
                         )
                         .at(item.span()));
                     }
-                    for relation in &scope.relations {
-                        all_columns((relation, false), &mut outputs);
-                    }
+                    every_column(scope, &mut outputs);
                 }
                 ast::SelectItem::QualifiedWildcard(kind, _) => {
                     let ast::SelectItemQualifiedWildcardKind::ObjectName(name) = kind else {
@@ -63,7 +61,7 @@ impl Binder<'_> {
                         )
                         .at(names::span(name))
                     })?;
-                    all_columns((relation, true), &mut outputs);
+                    all_columns(relation, &mut outputs);
                 }
                 ast::SelectItem::ExprWithAliases { .. } => {
                     return Err(SqlError::unsupported("several aliases").at(item.span()));
@@ -74,12 +72,27 @@ impl Binder<'_> {
     }
 }
 
-fn all_columns((relation, qualified): (&Relation, bool), outputs: &mut Vec<Output>) {
-    for (position, column) in relation.columns.iter().enumerate() {
-        if qualified || !column.merged {
-            let bound = relation.bound(position);
-            outputs.push(Output { name: column.name.clone(), bound });
+/// `*`: columns of JOIN USING first, then all others in FROM's order.
+fn every_column(scope: &Scope<'_>, outputs: &mut Vec<Output>) {
+    let mut found: Vec<(usize, Output)> = Vec::new();
+    for relation in &scope.relations {
+        for (position, column) in relation.columns.iter().enumerate() {
+            if !column.merged {
+                let bound = relation.bound(position);
+                let output = Output { name: column.name.clone(), bound };
+                found.push((column.precedence, output));
+            }
         }
+    }
+    found.sort_by_key(|(precedence, _)| std::cmp::Reverse(*precedence));
+    outputs.extend(found.into_iter().map(|(_, output)| output));
+}
+
+/// `relation.*`: all its columns.
+fn all_columns(relation: &Relation, outputs: &mut Vec<Output>) {
+    for (position, column) in relation.columns.iter().enumerate() {
+        let bound = relation.bound(position);
+        outputs.push(Output { name: column.name.clone(), bound });
     }
 }
 
@@ -145,7 +158,7 @@ fn label(tree: &ast::Expr) -> String {
             Some(inner) if inner != "?column?" => inner,
             _ => "case".to_owned(),
         },
-        ast::Expr::Exists { .. } => "exists".to_owned(),
+        ast::Expr::Exists { negated: false, .. } => "exists".to_owned(),
         ast::Expr::Extract { .. } => "extract".to_owned(),
         ast::Expr::Substring { shorthand: true, .. } => "substr".to_owned(),
         ast::Expr::Substring { .. } => "substring".to_owned(),

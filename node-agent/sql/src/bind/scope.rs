@@ -37,6 +37,9 @@ pub(crate) struct ScopeColumn {
     pub(crate) declared: Option<DataType>,
     /// Not part of `*`, and found only with its relation's name (the other side of JOIN USING).
     pub(crate) merged: bool,
+    /// Place in `*` before the others: columns of JOIN USING come first, the latest join's above all.
+    /// Zero for all others; higher comes first.
+    pub(crate) precedence: usize,
 }
 
 /// One item of FROM.
@@ -63,6 +66,7 @@ impl Relation {
                 ty: Type::of(column.data_type),
                 declared: Some(column.data_type),
                 merged: false,
+                precedence: 0,
             })
             .collect();
         Relation { alias, columns, start, table: Some(Arc::clone(table)), row_id: None }
