@@ -45,7 +45,7 @@ use understudy_types::{Durability, Epoch, EpochBegin, EpochId, Lsn, Moment, Posi
 #[derive(Debug)]
 pub enum Effect {
     /// Write the Lease.
-    WriteLease(LeaseWrite),
+    WriteLease(Box<LeaseWrite>),
     /// Read the Lease consistently.
     ReadLease,
     /// Bring the whole log to disk and answer.
@@ -202,7 +202,7 @@ impl Engine {
             self.send(Effect::SyncLog);
         }
         if let Some(write) = out.lease_write {
-            self.send(Effect::WriteLease(write));
+            self.send(Effect::WriteLease(Box::new(write)));
         }
         if out.lease_read {
             self.send(Effect::ReadLease);

@@ -82,7 +82,6 @@ impl Gate {
     }
 
     /// A future that ends when `lsn` is acknowledged, or when the gate is closed.
-    #[must_use]
     pub fn wait(self: &Arc<Self>, lsn: Lsn) -> Wait {
         Wait { gate: Arc::clone(self), lsn, place: None }
     }

@@ -13,27 +13,27 @@ use understudy_crds::ActiveStandbyPair;
 
 /// Where a pair lives.
 #[derive(Debug, Clone, clap::Args)]
-pub struct PairArguments {
+pub(crate) struct PairArguments {
     /// The pair
-    pub pair: String,
+    pub(crate) pair: String,
     /// Its namespace [default: the kubeconfig's]
     #[arg(short, long)]
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
 }
 
 /// A pair in a cluster.
-pub struct PairInCluster {
+pub(crate) struct PairInCluster {
     /// The pair's name.
-    pub name: String,
+    pub(crate) name: String,
     /// Client of the API server.
-    pub client: Client,
+    pub(crate) client: Client,
     /// Namespace of the pair.
-    pub namespace: String,
+    pub(crate) namespace: String,
 }
 
 impl PairInCluster {
     /// Connects by the kubeconfig, or the pod's service account.
-    pub async fn connect(arguments: &PairArguments) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(arguments: &PairArguments) -> anyhow::Result<Self> {
         let config = kube::Config::infer().await.context("no kubeconfig; set KUBECONFIG")?;
         let namespace =
             arguments.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
@@ -42,7 +42,7 @@ impl PairInCluster {
     }
 
     /// The resource.
-    pub async fn pair(&self) -> anyhow::Result<ActiveStandbyPair> {
+    pub(crate) async fn pair(&self) -> anyhow::Result<ActiveStandbyPair> {
         let api: Api<ActiveStandbyPair> = Api::namespaced(self.client.clone(), &self.namespace);
         api.get(&self.name).await.with_context(|| {
             format!("cannot read ActiveStandbyPair {}/{}", self.namespace, self.name)
@@ -50,12 +50,12 @@ impl PairInCluster {
     }
 
     /// Pods of the pair.
-    pub fn pods(&self) -> Api<Pod> {
+    pub(crate) fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// Names of the pair's pods, with their role labels.
-    pub async fn members(&self) -> anyhow::Result<Vec<(String, Option<String>)>> {
+    pub(crate) async fn members(&self) -> anyhow::Result<Vec<(String, Option<String>)>> {
         let selector = format!("{}={}", names::LABEL_PAIR, self.name);
         let pods = self.pods().list(&ListParams::default().labels(&selector)).await?;
         Ok(pods
@@ -69,7 +69,7 @@ impl PairInCluster {
     }
 
     /// The member that is labelled active.
-    pub async fn active(&self) -> anyhow::Result<String> {
+    pub(crate) async fn active(&self) -> anyhow::Result<String> {
         let members = self.members().await?;
         members
             .into_iter()
@@ -79,7 +79,7 @@ impl PairInCluster {
     }
 
     /// The application's Secret, decoded.
-    pub async fn app_secret(&self) -> anyhow::Result<BTreeMap<String, String>> {
+    pub(crate) async fn app_secret(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let name = format!("{}-app", self.name);
         let secret = api.get(&name).await.with_context(|| format!("cannot read Secret {name}"))?;
@@ -92,7 +92,7 @@ impl PairInCluster {
     }
 
     /// What a command inside a member's pod prints.
-    pub async fn output_of(&self, member: &str, command: &[&str]) -> anyhow::Result<String> {
+    pub(crate) async fn output_of(&self, member: &str, command: &[&str]) -> anyhow::Result<String> {
         let params = AttachParams::default().stdout(true).stderr(true);
         let mut process = self.pods().exec(member, command.iter().copied(), &params).await?;
         let mut text = String::new();

@@ -8,7 +8,7 @@ use tokio::{io::copy_bidirectional, net::TcpListener, process::Command};
 
 /// `understudy connect`.
 #[derive(Debug, Args)]
-pub struct ConnectArguments {
+pub(crate) struct ConnectArguments {
     #[command(flatten)]
     pair: PairArguments,
     /// Another member than the active

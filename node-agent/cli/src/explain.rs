@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 /// `understudy explain`.
 #[derive(Debug, Args)]
-pub struct ExplainArguments {
+pub(crate) struct ExplainArguments {
     #[command(flatten)]
     pair: PairArguments,
 }

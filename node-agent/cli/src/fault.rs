@@ -8,7 +8,7 @@ use understudy_node_agent::supervisor::running_engine;
 
 /// `understudy fault`.
 #[derive(Debug, Args)]
-pub struct FaultArguments {
+pub(crate) struct FaultArguments {
     #[command(subcommand)]
     fault: Fault,
 }
@@ -16,11 +16,14 @@ pub struct FaultArguments {
 #[derive(Debug, Subcommand)]
 enum Fault {
     /// SIGKILL to the engine process of this container
-    KillEngine(Target),
+    #[command(name = "kill-engine")]
+    Kill(Target),
     /// SIGSTOP to the engine process of this container
-    FreezeEngine(Target),
+    #[command(name = "freeze-engine")]
+    Freeze(Target),
     /// SIGCONT to the engine process of this container
-    ThawEngine(Target),
+    #[command(name = "thaw-engine")]
+    Thaw(Target),
 }
 
 #[derive(Debug, Args)]
@@ -34,11 +37,11 @@ struct Target {
 ///
 /// # Errors
 /// When there is no engine or it cannot be signalled.
-pub fn run(arguments: &FaultArguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &FaultArguments) -> anyhow::Result<ExitCode> {
     let (target, signal, done) = match &arguments.fault {
-        Fault::KillEngine(t) => (t, Signal::KILL, "killed"),
-        Fault::FreezeEngine(t) => (t, Signal::STOP, "frozen"),
-        Fault::ThawEngine(t) => (t, Signal::CONT, "running again"),
+        Fault::Kill(t) => (t, Signal::KILL, "killed"),
+        Fault::Freeze(t) => (t, Signal::STOP, "frozen"),
+        Fault::Thaw(t) => (t, Signal::CONT, "running again"),
     };
     let pid = running_engine(&target.run_dir)
         .with_context(|| format!("no engine was found by {}", target.run_dir.display()))?;

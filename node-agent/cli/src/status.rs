@@ -17,7 +17,7 @@ use understudy_node_agent::{
 
 /// `understudy status`.
 #[derive(Debug, Args)]
-pub struct StatusArguments {
+pub(crate) struct StatusArguments {
     #[command(flatten)]
     pair: Option<PairArguments>,
     /// Ask this pod's own agent; works without an API server

@@ -24,7 +24,7 @@ const LOG_BYTES: u64 = 128 << 20;
 const AGE: Duration = Duration::from_secs(300);
 
 /// The checkpoints of this process's store.
-pub struct Checkpoints {
+pub(crate) struct Checkpoints {
     engine: Arc<Engine>,
     disks: Disks,
     newest: Mutex<Option<Lsn>>,
@@ -35,7 +35,7 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// Of the store in `disks`, whose newest one lies at `newest`.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, disks: Disks, newest: Option<Lsn>) -> Arc<Self> {
+    pub(crate) fn new(engine: Arc<Engine>, disks: Disks, newest: Option<Lsn>) -> Arc<Self> {
         Arc::new(Self { engine, disks, newest: Mutex::new(newest), writing: Mutex::new(()) })
     }
 

@@ -17,7 +17,7 @@ use understudy_replication::{
 use understudy_types::Role;
 
 /// Serves one follower until its link ends.
-pub async fn serve(node: Arc<Node>, waiting: FollowerWaiting) {
+pub(crate) async fn serve(node: Arc<Node>, waiting: FollowerWaiting) {
     let attach = waiting.attach.clone();
     let follower = attach.follower.clone();
     let kind = attach.kind;

@@ -23,16 +23,16 @@ const AGAIN: Duration = Duration::from_millis(200);
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// Follows whoever is to be followed, for ever.
-pub async fn follow(node: Arc<Node>) {
+pub(crate) async fn follow(node: Arc<Node>) {
     let durable = Arc::new(Notify::new());
     let bell = Arc::clone(&durable);
     node.engine.log.on_durable(Box::new(move |_| bell.notify_one()));
     loop {
-        if let Some(feeder) = node.feeder() {
-            if let Err(why) = attach_and_follow(&node, &feeder, &durable).await {
-                node.note_link_error(&feeder, &why);
-                tracing::info!(feeder = %feeder, why, "not following");
-            }
+        if let Some(feeder) = node.feeder()
+            && let Err(why) = attach_and_follow(&node, &feeder, &durable).await
+        {
+            node.note_link_error(&feeder, &why);
+            tracing::info!(feeder = %feeder, why, "not following");
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -239,7 +239,7 @@ impl Following<'_> {
 
 /// A subscriber prefers the standby, so that the active feeds one follower only (seed 003).
 #[must_use]
-pub fn preferred(
+pub(crate) fn preferred(
     kind: FollowerKind,
     active: Option<MemberName>,
     standby: Option<MemberName>,

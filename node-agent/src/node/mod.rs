@@ -113,7 +113,7 @@ impl Node {
                 Effect::WriteLease(write) => {
                     self.takeover.lock().promised(clock::now());
                     let lease = Arc::clone(&self.lease);
-                    tokio::spawn(async move { lease.write(write).await });
+                    tokio::spawn(async move { lease.write(*write).await });
                 }
                 Effect::ReadLease => self.read_lease_soon(),
                 Effect::SyncLog => self.sync_log(),

@@ -96,14 +96,14 @@ struct Inner {
 
 /// The run as its sessions write it.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     begun: Instant,
     inner: Mutex<Inner>,
 }
 
 impl Shared {
     /// Shortest time without an acknowledgement that is noted.
-    pub const GAP_MS_MIN: u64 = 50;
+    pub(crate) const GAP_MS_MIN: u64 = 50;
     /// Most gaps kept.
     const GAPS_MAX: usize = 64;
     /// Most errors kept in words.
@@ -111,7 +111,7 @@ impl Shared {
 
     /// An empty run that began at `begun`.
     #[must_use]
-    pub fn new(begun: Instant) -> Self {
+    pub(crate) fn new(begun: Instant) -> Self {
         let latency =
             Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are in order");
         let inner = Inner {
@@ -133,7 +133,7 @@ impl Shared {
     }
 
     /// A COMMIT was acknowledged after `took`.
-    pub fn acknowledged(&self, session: u16, number: u64, took: Duration) {
+    pub(crate) fn acknowledged(&self, session: u16, number: u64, took: Duration) {
         self.with(|inner, begun| {
             let now = Instant::now();
             inner.sent.push(Sent { session, number, outcome: Outcome::Acknowledged });
@@ -153,7 +153,7 @@ impl Shared {
     }
 
     /// A COMMIT was sent and how it ended is not known.
-    pub fn unknown(&self, session: u16, number: u64, error: &str) {
+    pub(crate) fn unknown(&self, session: u16, number: u64, error: &str) {
         self.with(|inner, _| {
             inner.sent.push(Sent { session, number, outcome: Outcome::Unknown });
             note(inner, error);
@@ -161,7 +161,7 @@ impl Shared {
     }
 
     /// Something failed before a COMMIT was sent.
-    pub fn failed(&self, error: &str) {
+    pub(crate) fn failed(&self, error: &str) {
         self.with(|inner, _| {
             inner.errors += 1;
             note(inner, error);
@@ -169,13 +169,13 @@ impl Shared {
     }
 
     /// A session was opened again.
-    pub fn reconnected(&self) {
+    pub(crate) fn reconnected(&self) {
         self.with(|inner, _| inner.reconnects += 1);
     }
 
     /// One line about the time since the last line.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         self.with(|inner, begun| {
             let new = inner.sent.len() - inner.told;
             inner.told = inner.sent.len();
@@ -192,7 +192,7 @@ impl Shared {
 
     /// The finished run.
     #[must_use]
-    pub fn take(&self, run: i64) -> Record {
+    pub(crate) fn take(&self, run: i64) -> Record {
         self.with(|inner, begun| Record {
             run,
             sent: std::mem::take(&mut inner.sent),
