@@ -104,25 +104,40 @@ impl Binder<'_> {
             return self.arithmetic((left_bound, op, right_bound), left.span());
         }
         match op {
-            BinaryOperator::And | BinaryOperator::Or => {
-                let clause = if *op == BinaryOperator::And { "AND" } else { "OR" };
-                let mut sides = Vec::with_capacity(2);
-                for side in [left, right] {
-                    let bound = self.expr(side, scope)?;
-                    let side = self.condition(bound, clause, side.span())?;
-                    match (op, side) {
-                        (BinaryOperator::And, Expr::And(items))
-                        | (BinaryOperator::Or, Expr::Or(items)) => sides.extend(items),
-                        (_, side) => sides.push(side),
-                    }
-                }
-                let expr =
-                    if *op == BinaryOperator::And { Expr::And(sides) } else { Expr::Or(sides) };
-                Ok(Bound::new(expr, Type::Bool))
-            }
+            BinaryOperator::And | BinaryOperator::Or => self.logical((left, op, right), scope),
             BinaryOperator::StringConcat => self.concat(left, right, scope),
             other => Err(SqlError::unsupported(format!("the operator {other}")).at(left.span())),
         }
+    }
+
+    /// AND and OR; a chain of one of them is one flat list, bound in a loop.
+    fn logical(
+        &self,
+        (left, op, right): (&ast::Expr, &BinaryOperator, &ast::Expr),
+        scope: &Scope<'_>,
+    ) -> Result<Bound, SqlError> {
+        let mut trees = vec![right];
+        let mut first = left;
+        while let ast::Expr::BinaryOp { left, op: inner, right } = first
+            && inner == op
+        {
+            trees.push(right);
+            first = left;
+        }
+        trees.push(first);
+        let clause = if *op == BinaryOperator::And { "AND" } else { "OR" };
+        let mut sides = Vec::with_capacity(trees.len());
+        for tree in trees.into_iter().rev() {
+            let bound = self.expr(tree, scope)?;
+            match (op, self.condition(bound, clause, tree.span())?) {
+                (BinaryOperator::And, Expr::And(items)) | (BinaryOperator::Or, Expr::Or(items)) => {
+                    sides.extend(items);
+                }
+                (_, side) => sides.push(side),
+            }
+        }
+        let expr = if *op == BinaryOperator::And { Expr::And(sides) } else { Expr::Or(sides) };
+        Ok(Bound::new(expr, Type::Bool))
     }
 
     /// Binds both operands and converts them to their common type.

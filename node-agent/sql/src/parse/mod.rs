@@ -27,6 +27,10 @@ use std::sync::Arc;
 /// Nesting allowed in one statement: deep enough for generated SQL, small enough for a session's stack.
 const RECURSION_LIMIT: usize = 128;
 
+/// Weight of operators allowed in a row: trees lean to the left, and what walks or frees them takes as
+/// many steps on the stack of a session's thread.
+const CHAIN_MAX: usize = 300;
+
 /// Parses every statement of a text; empty statements are left out.
 ///
 /// # Errors
@@ -47,6 +51,7 @@ pub fn parse(text: &str) -> Result<Vec<Statement>, SqlError> {
 /// Parses a scalar expression kept as text in the catalog (defaults, checks).
 pub(crate) fn parse_expression(text: &str) -> Result<ast::Expr, SqlError> {
     let tokens = tokenize(text)?;
+    refuse_long_chains(&tokens)?;
     let shared: Arc<str> = Arc::from(text);
     let mut parser = sqlparser_over(&tokens);
     parser.parse_expr().map_err(|error| translate(error, &tokens, &shared))
@@ -93,6 +98,7 @@ fn sqlparser_over(tokens: &[TokenWithSpan]) -> Parser<'static> {
 }
 
 pub(super) fn parse_tree(tokens: &[TokenWithSpan], text: &Arc<str>) -> Result<Statement, SqlError> {
+    refuse_long_chains(tokens)?;
     let mut parser = sqlparser_over(tokens);
     let tree = parser.parse_statement().map_err(|error| translate(error, tokens, text))?;
     let rest = parser.peek_token();
@@ -103,6 +109,100 @@ pub(super) fn parse_tree(tokens: &[TokenWithSpan], text: &Arc<str>) -> Result<St
         return Err(unknown_statement(tokens));
     }
     Ok(Statement::Sql(Arc::new(SqlText { tree, text: Arc::clone(text) })))
+}
+
+/// Operators met at one level of parentheses.
+#[derive(Default)]
+struct Level {
+    /// ANDs and ORs since the last comma: they are bound in a loop, so they weigh little.
+    logical: usize,
+    /// Others since the last comma, AND or OR.
+    others: usize,
+    /// The most that `weight` has been.
+    most: usize,
+}
+
+impl Level {
+    fn weight(&self) -> usize {
+        self.most.max(self.logical / 8 + self.others)
+    }
+}
+
+/// Bounds the depth of the tree that the tokens can make, before it is made.
+fn refuse_long_chains(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
+    let mut closed = Vec::new();
+    let mut level = Level::default();
+    for token in tokens {
+        match &token.token {
+            Token::LParen | Token::LBracket => closed.push(std::mem::take(&mut level)),
+            Token::RParen | Token::RBracket => {
+                if let Some(outer) = closed.pop() {
+                    let inside = level.weight();
+                    level = outer;
+                    level.others += inside;
+                }
+            }
+            Token::Comma => {
+                level = Level { most: level.weight(), ..Level::default() };
+            }
+            other => match operator_weight(other) {
+                0 if is_logical(other) => {
+                    level.most = level.weight();
+                    level.logical += 1;
+                    level.others = 0;
+                }
+                weight => level.others += weight,
+            },
+        }
+        if level.weight() > CHAIN_MAX {
+            return Err(SqlError::new(state::TOO_COMPLEX, "stack depth limit exceeded")
+                .with_hint("An expression has too many operators in a row; use IN (…) or a join.")
+                .at(token.span));
+        }
+    }
+    Ok(())
+}
+
+fn is_word(token: &Token, words: &[&str]) -> bool {
+    matches!(token, Token::Word(word) if word.quote_style.is_none()
+        && words.iter().any(|known| word.value.eq_ignore_ascii_case(known)))
+}
+
+fn is_logical(token: &Token) -> bool {
+    is_word(token, &["AND", "OR"])
+}
+
+/// What one operator adds to the depth of its expression; set operations and joins stand on taller
+/// frames.
+fn operator_weight(token: &Token) -> usize {
+    match token {
+        Token::Word(_) if is_word(token, &["UNION", "INTERSECT", "EXCEPT", "JOIN"]) => 4,
+        Token::Word(_) => usize::from(is_word(token, &["NOT", "IS", "LIKE", "ILIKE"])),
+        Token::Plus
+        | Token::Minus
+        | Token::Mul
+        | Token::Div
+        | Token::Mod
+        | Token::Caret
+        | Token::StringConcat
+        | Token::Eq
+        | Token::Neq
+        | Token::Lt
+        | Token::Gt
+        | Token::LtEq
+        | Token::GtEq
+        | Token::DoubleColon
+        | Token::Pipe
+        | Token::Ampersand
+        | Token::Sharp
+        | Token::ShiftLeft
+        | Token::ShiftRight
+        | Token::Tilde
+        | Token::ExclamationMark
+        | Token::AtSign
+        | Token::CustomBinaryOperator(_) => 1,
+        _ => 0,
+    }
 }
 
 fn unknown_statement(tokens: &[TokenWithSpan]) -> SqlError {
@@ -196,5 +296,47 @@ pub(crate) fn tree_kind(tree: &ast::Statement) -> StatementKind {
         | ast::Statement::Delete(_)
         | ast::Statement::Truncate(_) => StatementKind::Write,
         _ => StatementKind::Definition,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prepare;
+    use understudy_store::Catalog;
+
+    fn chain(length: usize, operator: &str) -> String {
+        let terms = vec!["1"; length + 1].join(operator);
+        format!("select {terms}")
+    }
+
+    fn is_bound(text: &str) -> bool {
+        let statements = parse(text).unwrap();
+        prepare(&Catalog::default(), &statements[0], &[]).is_ok()
+    }
+
+    #[test]
+    fn the_longest_chain_fits_the_stack_and_a_longer_one_is_refused() {
+        assert!(is_bound(&chain(CHAIN_MAX, " + ")));
+        assert!(is_bound(&chain(CHAIN_MAX / 2, " - -")));
+        assert!(is_bound(&chain(CHAIN_MAX / 4, " union select ")));
+        assert!(is_bound(&chain(CHAIN_MAX * 7, " or ").replace('1', "true")));
+        for (length, operator) in
+            [(CHAIN_MAX + 1, " + "), (CHAIN_MAX / 4 + 1, " union select "), (CHAIN_MAX * 9, " or ")]
+        {
+            assert_eq!(parse(&chain(length, operator)).unwrap_err().sqlstate, state::TOO_COMPLEX);
+        }
+    }
+
+    #[test]
+    fn nesting_beyond_the_limit_is_refused_and_long_lists_are_not() {
+        let deep = format!("select {}1{}", "(".repeat(5_000), ")".repeat(5_000));
+        assert_eq!(parse(&deep).unwrap_err().sqlstate, state::TOO_COMPLEX);
+        let nots = format!("select {} true", "not ".repeat(5_000));
+        assert_eq!(parse(&nots).unwrap_err().sqlstate, state::TOO_COMPLEX);
+        let rows = vec!["(-1, 'a' || 'b')"; 20_000].join(", ");
+        assert_eq!(parse(&format!("insert into t values {rows}")).unwrap().len(), 1);
+        let list = vec!["-1"; 20_000].join(", ");
+        assert_eq!(parse(&format!("select 1 in ({list})")).unwrap().len(), 1);
     }
 }
