@@ -1,6 +1,8 @@
 //! The committed YAML is what the types say. `UPDATE_GOLDENFILES=1 cargo test -p understudy-crds`
 //! writes it anew; the difference is then reviewed like code.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helper functions")]
+
 use std::path::Path;
 
 #[test]

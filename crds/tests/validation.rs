@@ -2,6 +2,8 @@
 //! accepted ones are read by the types, and each rule of the definition has an object that it refuses.
 //! The e2e suite sends the same table to a real API server.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helper functions")]
+
 use serde_json::Value;
 use understudy_crds::{ActiveStandbyPair, ActiveStandbyPairSpec};
 

@@ -1,6 +1,8 @@
 //! The chart grants the verbs that the operator uses, and no others; and what the operator grants to
 //! members is a part of what it holds itself, else the API server would refuse.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helper functions")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use understudy_crds::ActiveStandbyPair;
 use understudy_operator::{

@@ -2,6 +2,8 @@
 //! what is refused, and what silence becomes. Each test has a loopback address of its own, for the port
 //! is fixed.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helper functions")]
+
 use futures::{StreamExt, channel::mpsc};
 use jiff::Timestamp;
 use rustls::{

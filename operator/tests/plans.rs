@@ -2,6 +2,8 @@
 //! `UPDATE_GOLDENFILES=1 cargo test -p understudy-operator --test plans` writes them anew; a difference
 //! is reviewed like code. Every plan is also checked against the laws of planning, and made twice.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helper functions")]
+
 #[path = "world/mod.rs"]
 mod world;
 
@@ -45,4 +47,5 @@ scripts! {
     kept_volumes_are_adopted,
     no_return_is_normal_and_never_promoted,
     the_active_hands_over,
+    what_the_status_says,
 }

@@ -36,6 +36,7 @@ impl<T> Seen<T> {
 
 /// The pair's Lease.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one per look at a pair, and never in a list")]
 pub enum LeaseSight {
     /// The API server says that there is none.
     Absent,

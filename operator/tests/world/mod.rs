@@ -20,6 +20,7 @@ use understudy_operator::pair::{
         VolumesSight,
     },
     plan::{self, Picture, Plan},
+    status,
     validate::{PairView, References, validate},
 };
 use understudy_types::{Dbid, Epoch, Incarnation, Lsn, MemberName, StoreId};
@@ -98,6 +99,7 @@ impl Runner for World {
             "agent" => agents::set(&mut self.seen.agents, self.now, command)?,
             "wait" => self.wait(command)?,
             "plan" => return self.plan(),
+            "say" => return self.say(),
             other => return Err(format!("unknown command {other}").into()),
         }
         Ok(String::new())
@@ -118,7 +120,7 @@ impl World {
         if let Some(generation) = args.take_key("generation") {
             self.pair.metadata.generation = Some(generation.parse()?);
         }
-        Ok(args.reject_next()?)
+        args.reject_next()
     }
 
     fn set_status(&mut self, command: &Command) -> Outcome {
@@ -139,7 +141,7 @@ impl World {
                 other => return Err(format!("unknown key {other}").into()),
             }
         }
-        Ok(args.reject_next()?)
+        args.reject_next()
     }
 
     fn list_members(&mut self, names: &str, standing: MemberStanding) {
@@ -206,23 +208,22 @@ impl World {
                 Seen::Known(LeaseSight::Present { record, unchanged_ms, is_being_deleted })
             }
         };
-        Ok(args.reject_next()?)
+        args.reject_next()
     }
 
-    /// `pod M running | new | none | deleted | ended | waiting=REASON | unschedulable=TEXT | dead=START`
-    /// with `exit=`, `old` (made from an older spec), `foreign` (of a deleted pair), `unproven`.
-    fn set_pod(&mut self, command: &Command) -> Outcome {
+    /// A pod that runs, made from the present spec.
+    fn usual_pod(&self, name: &str) -> PodSight {
         let view = self.view();
-        let mut args = command.consume_args();
-        let name = args.next_pos().ok_or("whose pod?")?;
-        let member = member(name);
         let kind = match names::subscriber_number("orders", name) {
             Some(_) => Kind::Subscriber,
             None => Kind::Voter,
         };
-        let template =
-            view.spec.as_ref().ok().map(|s| build::template_hash(&view, s, &member, kind));
-        let mut pod = PodSight {
+        let template = view
+            .spec
+            .as_ref()
+            .ok()
+            .map(|spec| build::template_hash(&view, spec, &member(name), kind));
+        PodSight {
             uid: format!("uid-{name}"),
             node: Some(format!("n{}", number(name))),
             is_ours: true,
@@ -234,7 +235,16 @@ impl World {
             role_label: None,
             container: ContainerSight::Running,
             deaths: Vec::new(),
-        };
+        }
+    }
+
+    /// `pod M running | new | none | deleted | ended | waiting=REASON | unschedulable=TEXT | dead=START`
+    /// with `exit=`, `old` (made from an older spec), `foreign` (of a deleted pair), `unproven`, `routed`.
+    fn set_pod(&mut self, command: &Command) -> Outcome {
+        let mut args = command.consume_args();
+        let name = args.next_pos().ok_or("whose pod?")?;
+        let member = member(name);
+        let mut pod = self.usual_pod(name);
         let exit_code = args.take_key("exit").unwrap_or("137").parse()?;
         let (mut is_there, mut proven) = (true, true);
         let mut death = None;
@@ -267,6 +277,7 @@ impl World {
                 "old" => pod.template = Some("older".to_owned()),
                 "foreign" => pod.is_ours = false,
                 "unproven" => proven = false,
+                "routed" => pod.role_label = Some("active".to_owned()),
                 other => return Err(format!("unknown word {other}").into()),
             }
         }
@@ -307,7 +318,7 @@ impl World {
             let both = VolumesSight { data: Some(volume.clone()), log: Some(volume) };
             self.seen.volumes.insert(member, both);
         }
-        Ok(args.reject_next()?)
+        args.reject_next()
     }
 
     /// `wait N`: seconds.
@@ -325,6 +336,48 @@ impl World {
         plan::check::check(&picture, &made)?;
         Ok(describe(&made, self.now))
     }
+
+    /// Writes the status and shows it. What is said twice of one situation, an hour later and under
+    /// load, must be the same bytes: then nothing is written at rest.
+    fn say(&mut self) -> Result<String, Box<dyn Error>> {
+        let view = self.view();
+        let plan = plan::plan(&view, &self.seen, self.now);
+        let say = |seen: &Observation, now| {
+            let picture = Picture::of(&view, seen, now);
+            status::status(&picture, &plan, &status::Outcome::default())
+        };
+        let said = say(&self.seen, self.now);
+        self.seen.status = said.clone();
+        let mut loaded = self.seen.clone();
+        agents::load(&mut loaded.agents);
+        let later = self.now.checked_add(SignedDuration::from_hours(1))?;
+        assert!(status::is_same(&said, &say(&loaded, later)), "the status changes by itself");
+        Ok(tell(&said))
+    }
+}
+
+fn tell(said: &ActiveStandbyPairStatus) -> String {
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+    let mut text = format!(
+        "{} epoch={} active={} standby={} sync={:?}",
+        said.phase.unwrap(),
+        said.epoch.unwrap_or(0),
+        or_none(&said.active),
+        or_none(&said.standby),
+        said.sync.as_ref().unwrap().state,
+    );
+    write!(text, "\npromise: {}", or_none(&said.promise)).unwrap();
+    for c in &said.conditions {
+        write!(text, "\n{}={} {}: {}", c.type_, c.status, c.reason, c.message).unwrap();
+    }
+    for member in &said.members {
+        let (name, standing) = (&member.name, member.standing);
+        write!(text, "\nmember {name} {standing:?} {} {}", member.role, member.state).unwrap();
+    }
+    for d in &said.decisions {
+        write!(text, "\ndecision {} {}: {}", d.id, d.rule, d.did).unwrap();
+    }
+    text
 }
 
 fn describe(plan: &Plan, now: Timestamp) -> String {

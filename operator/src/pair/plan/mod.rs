@@ -116,8 +116,7 @@ const LADDER: [Rule; 13] = [
 #[must_use]
 pub fn plan(pair: &PairView, seen: &Observation, now: Timestamp) -> Plan {
     let picture = Picture::of(pair, seen, now);
-    let verdict =
-        LADDER.iter().find_map(|rule| rule(&picture)).unwrap_or_else(|| failover::reexamine());
+    let verdict = LADDER.iter().find_map(|rule| rule(&picture)).unwrap_or_else(failover::reexamine);
     let mut actions = verdict.actions;
     let mut way_out = verdict.exit;
     if !verdict.is_frozen {
