@@ -67,6 +67,7 @@ const FORBIDDEN: &[&str] =
 const FOREIGN_WORDS: &[(&str, &str)] = &[
     ("swap", "arc_swap, Vec::swap_remove and atomics' swap are the libraries' words"),
     ("primary", "PRIMARY KEY is SQL's word"),
+    ("replica", "REPLICA IDENTITY is SQL's word, in the parser's own names"),
     ("flip", "a bit that flips is the disk's fault, not a change of roles"),
     ("leader", "an election's word, in the operator's own two pods"),
 ];

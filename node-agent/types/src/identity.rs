@@ -57,7 +57,9 @@ pub struct MemberName(String);
 
 /// Why a text is not a member's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a member name: write 1 to 63 of a-z, 0-9 and `-`, beginning and ending with a letter or digit")]
+#[error(
+    "`{0}` is not a member name: write 1 to 63 of a-z, 0-9 and `-`, beginning and ending with a letter or digit"
+)]
 pub struct MemberNameError(String);
 
 impl MemberName {
