@@ -287,7 +287,7 @@ pub(crate) fn dump(shell: &Shell, namespace: &str) {
             "understudy-system",
             "logs",
             "-l",
-            "app.kubernetes.io/name=understudy",
+            "app.kubernetes.io/name=understudy-operator",
             "--tail=60",
             "--prefix",
         ],

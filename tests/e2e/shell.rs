@@ -96,8 +96,8 @@ impl Shell {
     /// SIGKILL to a container's PID 1, found by the cgroup that the kubelet named after the container.
     pub(crate) fn kill_container(&self, node: &str, id: &str) -> anyhow::Result<()> {
         let mut pids = Vec::new();
-        for hierarchy in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"] {
-            collect_pids(&PathBuf::from(hierarchy).join(format!("us-{node}")), id, &mut pids)?;
+        for node in node_cgroups(node) {
+            collect_pids(&node, id, &mut pids)?;
             if !pids.is_empty() {
                 break;
             }
@@ -146,6 +146,18 @@ pub(crate) fn wait_for<T>(
             Ok(None) | Err(_) => thread::sleep(LOOK),
         }
     }
+}
+
+/// Cgroups of nodes with this name: the tool puts the cluster's prefix before it.
+fn node_cgroups(node: &str) -> Vec<PathBuf> {
+    let suffix = format!("-{node}");
+    ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"]
+        .into_iter()
+        .filter_map(|hierarchy| std::fs::read_dir(hierarchy).ok())
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.to_str().is_some_and(|text| text.ends_with(&suffix)))
+        .collect()
 }
 
 /// Processes in the cgroups below `directory` whose name holds `id`.

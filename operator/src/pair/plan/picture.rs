@@ -199,11 +199,17 @@ impl<'a> Picture<'a> {
             .and_then(|v| v.silent_seconds)
             .is_none_or(|s| s < PATIENCE_SECONDS);
         match (self.is_lease_fresh(record), patient) {
-            (true, true) => ActiveSight::Serving,
+            (true, true) if self.is_ready(&holder.member) => ActiveSight::Serving,
+            // A pair made again finds the last renewal of the one that it succeeds.
+            (true, true) => ActiveSight::TakingOver,
             (true, false) => ActiveSight::Unreachable,
             (false, _) if self.is_heard_by_peer(holder) => ActiveSight::Unreachable,
             (false, _) => ActiveSight::Silent,
         }
+    }
+
+    fn is_ready(&self, member: &MemberName) -> bool {
+        self.seen.pods.get(member).is_some_and(|pod| pod.is_ours && pod.is_ready)
     }
 
     /// Whether the holder wrote to the Lease within what R4 lets an observer wait.
