@@ -10,6 +10,9 @@ const READY: Duration = Duration::from_secs(180);
 /// Longest time until a broken pair is whole again.
 const WHOLE: Duration = Duration::from_secs(120);
 
+/// Longest time until a Service follows its pods.
+const ROUTED: Duration = Duration::from_secs(10);
+
 /// What a flow saw.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -81,6 +84,11 @@ impl<'a> Namespace<'a> {
         self.apply(&pair_object(name, spec))?;
         let pair = Pair { namespace: self, shell: self.shell, name: name.to_owned() };
         pair.wait_ready(READY)?;
+        // The nodes' proxies follow the pod's readiness within a moment.
+        let active = format!("{name}-active");
+        wait_for("the Service leads to the active", ROUTED, || {
+            pair.psql(&active, "SELECT 1").map(Some)
+        })?;
         Ok(pair)
     }
 }

@@ -118,8 +118,8 @@ pub const ANNOTATION_APPLIED: &str = "understudy.dev/applied";
 pub const ANNOTATION_TEMPLATE: &str = "understudy.dev/template";
 /// Annotation on volumes: the database in it, once known.
 pub const ANNOTATION_DBID: &str = "understudy.dev/dbid";
-/// Finalizer on pairs whose volumes are to be deleted with them.
-pub const FINALIZER_VOLUMES: &str = "understudy.dev/volumes";
+/// Finalizer on pairs: their members end in order, while what they need is still there.
+pub const FINALIZER_MEMBERS: &str = "understudy.dev/members";
 
 #[cfg(test)]
 mod tests {

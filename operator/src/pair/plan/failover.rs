@@ -9,6 +9,9 @@ use understudy_authority::{LeaseRecord, Timing};
 use understudy_crds::Phase;
 use understudy_types::MemberName;
 
+/// How long a proof of death may be on its way: the kubelet tells within seconds.
+const PROOF_SECONDS_MAX: i64 = 30;
+
 /// Who can become active by itself.
 enum Heir {
     /// The standby of S, by its living process (R13a).
@@ -156,9 +159,23 @@ pub(super) fn active_down(picture: &Picture<'_>) -> Option<Verdict> {
     if let (true, Heir::Standby(member) | Heir::LastHolder(member)) = (lets_ask, &heir) {
         actions.extend(request(picture, record, member, &message));
     }
-    let way_out = if is_stuck { way_out } else { way_out.within(picture, phase, 30) };
+    let is_unproven = is_unproven_too_long(picture, phase);
+    let way_out = match (is_stuck, is_unproven) {
+        (true, _) => way_out,
+        (false, true) => exit(
+            format!("{holder} goes on when the death of its earlier process is proven"),
+            format!(
+                "none is offered by this version: keep the volumes of {holder}, they hold every commit"
+            ),
+            "none: it holds every commit",
+        ),
+        (false, false) => way_out.within(picture, phase, 30),
+    };
     let wait = if is_stuck {
         stalled("StandbyNotInSync", format!("{message}, and no other member holds every commit"))
+    } else if is_unproven {
+        let why = picture.seen.agent(holder).and_then(|agent| agent.problem.clone());
+        stalled("DeathUnproven", why.unwrap_or(message))
     } else {
         waiting(reason, message)
     };
@@ -175,6 +192,14 @@ pub(super) fn reexamine() -> Verdict {
         exit: Some(exit("look again", "none; if it stays, report the status", "unknown")),
         is_frozen: false,
     }
+}
+
+/// The holder's own later process waits, and no proof of the earlier one's death came (R11).
+fn is_unproven_too_long(picture: &Picture<'_>, phase: Phase) -> bool {
+    let status = &picture.seen.status;
+    let since = status.phase_since.as_ref().filter(|_| status.phase == Some(phase));
+    picture.active() == ActiveSight::Restarted
+        && since.is_some_and(|at| picture.now.as_second() - at.0.as_second() > PROOF_SECONDS_MAX)
 }
 
 fn unreachable_active(holder: &MemberName) -> Verdict {

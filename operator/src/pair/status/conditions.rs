@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use understudy_agent_api::MemberState;
 use understudy_crds::{ActiveStandbyPairStatus, Phase, SyncWord, conditions as types};
+use understudy_types::Role;
 
 /// Certificates are warned about when less than this is left: renewal should have come long before.
 const CERTIFICATE_HOURS_MIN: i64 = 7 * 24;
@@ -154,7 +155,20 @@ fn ready(
     if stalled.status == "True" {
         return fails(&stalled.reason, stalled.message.clone());
     }
-    holds("Ready", "the active serves and the standby follows")
+    match unrouted(picture) {
+        Some(message) => fails("NotRouted", message),
+        None => holds("Ready", "the active serves and the standby follows"),
+    }
+}
+
+/// What keeps the Service of the active from leading to it: `Ready` promises that clients get through.
+fn unrouted(picture: &Picture<'_>) -> Option<String> {
+    let active = &picture.holder()?.member;
+    let pod = picture.seen.pods.get(active)?;
+    if pod.role_label.as_deref() != Some(Role::Active.as_label()) {
+        return Some(format!("the pod of {active} is not labelled as active yet"));
+    }
+    (!pod.is_ready).then(|| format!("the pod of {active} is not Ready yet"))
 }
 
 fn stalled(picture: &Picture<'_>, plan: &Plan, outcome: &Outcome) -> Finding {
