@@ -22,22 +22,26 @@ use crate::{
     datadir::ControlFile,
     feed::Feeds,
     gate::Gate,
+    metrics::Metrics,
     pg::{
         AckWait, CommitRefused, Database, OutcomeUnknown, ReadRefused, ServerIdentity,
         SessionRegistry, Standing,
     },
 };
 use parking_lot::Mutex;
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 use tokio::sync::{mpsc, watch};
 use understudy_replication::{EndReason, Event, Input, LeaseWrite, Member, Message, Output};
 use understudy_store::{Store, Txn};
 use understudy_txlog::{
     Appender, Log,
-    record::{RecordKind, epoch_begin_payload},
+    record::{PAYLOAD_BYTES_MAX, RecordKind},
 };
 use understudy_types::{Durability, Epoch, EpochBegin, EpochId, Lsn, Moment, Position, Role};
 
@@ -86,6 +90,8 @@ pub struct Engine {
     pub feeds: Feeds,
     /// Replies that wait.
     pub gate: Arc<Gate>,
+    /// What is counted.
+    pub metrics: Metrics,
     section: Mutex<Section>,
     control: Mutex<ControlFile>,
     authority_end: AtomicU64,
@@ -120,11 +126,13 @@ impl Engine {
     pub fn new(parts: Parts) -> (Arc<Self>, mpsc::Receiver<Effect>) {
         let (effects, receiver) = mpsc::channel(EFFECTS_MAX);
         let appender = parts.log.appender();
+        let metrics = Metrics::default();
         let engine = Arc::new_cyclic(|own| Self {
             store: parts.store,
-            feeds: Feeds::new(parts.log.clone()),
+            feeds: Feeds::new(parts.log.clone(), metrics.clone()),
             log: parts.log,
             gate: Arc::new(Gate::default()),
+            metrics,
             section: Mutex::new(Section { member: parts.member, appender: Some(appender) }),
             control: Mutex::new(parts.control),
             authority_end: AtomicU64::new(0),
@@ -141,6 +149,12 @@ impl Engine {
                 engine.step(Input::Durable(lsn));
                 engine.feeds.pump(&engine.progress());
             }
+        }));
+        // R2, A2.15: what was not synced may be gone although it can still be read. The log has noted it
+        // for its next start; this process must not answer from it any more.
+        engine.log.on_failure(Box::new(|error| {
+            tracing::error!(error = %error, "the log cannot be written; the process ends");
+            std::process::abort();
         }));
         (engine, receiver)
     }
@@ -177,8 +191,10 @@ impl Engine {
         };
         let previous = Position { epoch: self.log.history().last_epoch(), lsn: appender.end() };
         let begin = EpochBegin { epoch, author, previous, hash: appender.hash(), lossy: false };
-        let payload = epoch_begin_payload(&begin);
-        let lsn = appender.append(epoch.number, RecordKind::EpochBegin, &payload);
+        let Ok(lsn) = appender.begin_epoch(&begin) else {
+            out.restart = Some("the epoch to open does not continue the log");
+            return out;
+        };
         self.store.advance(lsn);
         self.log.request_durable(lsn);
         let next = section.member.step(Input::Appended(lsn), now);
@@ -298,6 +314,10 @@ impl Engine {
             self.store.rollback(txn);
             return Ok(depends);
         }
+        if redo.len() > PAYLOAD_BYTES_MAX {
+            self.store.rollback(txn);
+            return Err(CommitRefused::TooLarge { bytes: redo.len() });
+        }
         let now = clock::now();
         let mut section = self.section.lock();
         if let Err(refused) = self.may_commit(&section, &txn, now) {
@@ -320,6 +340,7 @@ impl Engine {
             self.log.request_durable(lsn);
         }
         self.perform(out);
+        self.metrics.commits.inc();
         turn::ring(&self.own);
         Ok(lsn)
     }
@@ -416,9 +437,16 @@ impl Database for Engine {
 
     fn acknowledged(&self, lsn: Lsn) -> AckWait {
         let wait = self.gate.wait(lsn);
-        Box::pin(
-            async move { wait.await.map_err(|u| OutcomeUnknown { reason: u.reason.to_owned() }) },
-        )
+        let metrics = self.metrics.clone();
+        let asked = Instant::now();
+        Box::pin(async move {
+            let answer = wait.await;
+            match &answer {
+                Ok(()) => metrics.answer_wait_seconds.observe(asked.elapsed().as_secs_f64()),
+                Err(_) => drop(metrics.answers_unknown.inc()),
+            }
+            answer.map_err(|unknown| OutcomeUnknown { reason: unknown.reason.to_owned() })
+        })
     }
 
     fn confirms_reads(&self) -> Result<(), ReadRefused> {

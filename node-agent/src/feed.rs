@@ -8,7 +8,9 @@
 //! are contiguous from the fork on. 3. A slow follower never delays another or a commit.
 
 use crate::{
+    clock,
     engine::Progress,
+    metrics::Metrics,
     peer::{Flushed, LinkWriter, Writable},
 };
 use parking_lot::Mutex;
@@ -19,7 +21,7 @@ use std::sync::{
 use tokio::sync::Notify;
 use understudy_replication::{FRAME_BYTES_MAX, Follower, FollowerKind, Message};
 use understudy_txlog::Log;
-use understudy_types::{Incarnation, Lsn};
+use understudy_types::{Incarnation, Lsn, Moment};
 
 /// Most followers: 127 subscribers (seed 003) and the standby.
 pub const FOLLOWERS_MAX: usize = 128;
@@ -34,6 +36,8 @@ struct Feed {
     /// What it reported last.
     applied: Lsn,
     received: Lsn,
+    /// When it last said anything.
+    heard: Moment,
     blocked: bool,
     broken: Option<String>,
     wake: Arc<Notify>,
@@ -50,20 +54,24 @@ pub struct FeedStatus {
     pub received: Lsn,
     /// Last record it applied.
     pub applied: Lsn,
+    /// When it last said anything.
+    pub heard: Moment,
 }
 
 /// All followers of this member.
 pub struct Feeds {
     log: Log,
+    metrics: Metrics,
     feeds: Mutex<Vec<Feed>>,
     again: AtomicBool,
     outbox: Mutex<Vec<Message>>,
 }
 
 impl Feeds {
-    pub(crate) fn new(log: Log) -> Self {
+    pub(crate) fn new(log: Log, metrics: Metrics) -> Self {
         Self {
             log,
+            metrics,
             feeds: Mutex::default(),
             again: AtomicBool::new(false),
             outbox: Mutex::default(),
@@ -97,6 +105,7 @@ impl Feeds {
             told: Lsn::ZERO,
             applied: fork,
             received: fork,
+            heard: clock::now(),
             blocked: false,
             broken: None,
             wake: Arc::clone(&wake),
@@ -114,6 +123,14 @@ impl Feeds {
         for feed in std::mem::take(&mut *self.feeds.lock()) {
             feed.wake.notify_one();
             feed.writer.close();
+        }
+    }
+
+    /// Notes that a follower said something.
+    pub fn heard(&self, incarnation: Incarnation, now: Moment) {
+        let mut feeds = self.feeds.lock();
+        if let Some(feed) = feeds.iter_mut().find(|f| f.follower.incarnation == incarnation) {
+            feed.heard = now;
         }
     }
 
@@ -137,6 +154,7 @@ impl Feeds {
                 kind: f.kind,
                 received: f.received,
                 applied: f.applied,
+                heard: f.heard,
             })
             .collect()
     }
@@ -171,7 +189,7 @@ impl Feeds {
             for feed in feeds.iter_mut().filter(|f| f.broken.is_none()) {
                 let own: &[Message] =
                     if feed.kind == FollowerKind::Standby { &outbox } else { &[] };
-                if let Err(why) = feed.pump(&self.log, progress, own) {
+                if let Err(why) = feed.pump((&self.log, &self.metrics), progress, own) {
                     feed.broken = Some(why);
                     feed.wake.notify_one();
                 } else if feed.blocked {
@@ -196,7 +214,12 @@ pub enum FeedState {
 }
 
 impl Feed {
-    fn pump(&mut self, log: &Log, progress: &Progress, own: &[Message]) -> Result<(), String> {
+    fn pump(
+        &mut self,
+        (log, metrics): (&Log, &Metrics),
+        progress: &Progress,
+        own: &[Message],
+    ) -> Result<(), String> {
         for message in own {
             self.writer.send(message, &[]).map_err(|e| e.to_string())?;
         }
@@ -205,7 +228,8 @@ impl Feed {
             FollowerKind::Subscriber => progress.acknowledged,
         };
         while self.next <= limit && self.writer.room_bytes() >= FRAME_BYTES_MAX {
-            self.send_frame(log, progress, limit)?;
+            let bytes = self.send_frame(log, progress, limit)?;
+            metrics.replication_sent_bytes.inc_by(bytes as u64);
         }
         if progress.acknowledged > self.told {
             self.told = progress.acknowledged;
@@ -223,7 +247,8 @@ impl Feed {
         Ok(())
     }
 
-    fn send_frame(&mut self, log: &Log, progress: &Progress, limit: Lsn) -> Result<(), String> {
+    /// Returns the bytes of records that it sent.
+    fn send_frame(&mut self, log: &Log, progress: &Progress, limit: Lsn) -> Result<usize, String> {
         let mut records = Vec::new();
         let mut next =
             log.read_into(self.next, FRAME_BYTES_MAX, &mut records).map_err(|e| e.to_string())?;
@@ -242,7 +267,7 @@ impl Feed {
         self.writer.send(&message, &records).map_err(|e| e.to_string())?;
         self.told = progress.acknowledged;
         self.next = next;
-        Ok(())
+        Ok(records.len())
     }
 }
 

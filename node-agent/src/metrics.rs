@@ -46,75 +46,66 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Figures that are counted where they happen. Cheap to clone; every clone counts the same.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Commits acknowledged to clients.
-    pub commits_acknowledged: Counter,
-    /// Commits whose client was told "unknown": deadline, cut session, time-out.
-    pub commits_unknown: Counter,
-    /// Transactions rolled back by an error or by the client.
-    pub rollbacks: Counter,
-    /// Statements executed.
-    pub statements: Counter,
-    /// From the commit's place in the log to its acknowledgement, in seconds.
-    pub commit_seconds: Histogram,
+    /// Commits that were given their place in the log by this process as active.
+    pub commits: Counter,
+    /// Answers whose client was told "unknown", because this member ceased to be active.
+    pub answers_unknown: Counter,
+    /// How long answers wait for what they show to be acknowledged, in seconds.
+    pub answer_wait_seconds: Histogram,
     /// Sessions ended by the agent because the member was fenced or demoted (57P01).
     pub sessions_ended: Counter,
-    /// Connections refused: no place, bad handshake, wrong password.
-    pub connections_refused: Counter,
     /// Lease writes confirmed.
     pub lease_writes_confirmed: Counter,
     /// Lease writes refused, in conflict or in doubt.
     pub lease_writes_failed: Counter,
-    /// Times that this process became active.
-    pub takeovers: Counter,
-    /// Bytes sent to followers.
+    /// Epochs that this process opened.
+    pub epochs_opened: Counter,
+    /// Bytes of records sent to followers.
     pub replication_sent_bytes: Counter,
-    /// Bytes received from the feeder.
+    /// Bytes of records received from the feeder.
     pub replication_received_bytes: Counter,
 }
 
-impl Metrics {
-    fn new() -> Self {
+impl Default for Metrics {
+    fn default() -> Self {
         Self {
-            commits_acknowledged: Counter::default(),
-            commits_unknown: Counter::default(),
-            rollbacks: Counter::default(),
-            statements: Counter::default(),
+            commits: Counter::default(),
+            answers_unknown: Counter::default(),
             // 20 µs … 10 s: a memory commit is at the left, a commit across a failover at the right.
-            commit_seconds: Histogram::new(exponential_buckets(20e-6, 2.0, 20)),
+            answer_wait_seconds: Histogram::new(exponential_buckets(20e-6, 2.0, 20)),
             sessions_ended: Counter::default(),
-            connections_refused: Counter::default(),
             lease_writes_confirmed: Counter::default(),
             lease_writes_failed: Counter::default(),
-            takeovers: Counter::default(),
+            epochs_opened: Counter::default(),
             replication_sent_bytes: Counter::default(),
             replication_received_bytes: Counter::default(),
         }
     }
+}
 
+impl Metrics {
     fn register(&self, registry: &mut Registry) {
         let counters = [
-            ("commits_acknowledged", "Commits acknowledged to clients", &self.commits_acknowledged),
-            ("commits_unknown", "Commits that ended with outcome unknown", &self.commits_unknown),
-            ("rollbacks", "Transactions rolled back", &self.rollbacks),
-            ("statements", "Statements executed", &self.statements),
+            ("commits", "Commits logged as active", &self.commits),
+            ("answers_unknown", "Commits that ended with outcome unknown", &self.answers_unknown),
             ("sessions_ended", "Sessions ended by fencing or demotion", &self.sessions_ended),
-            ("connections_refused", "Client connections refused", &self.connections_refused),
             ("lease_writes_confirmed", "Lease writes confirmed", &self.lease_writes_confirmed),
             ("lease_writes_failed", "Lease writes not confirmed", &self.lease_writes_failed),
-            ("takeovers", "Times this process became active", &self.takeovers),
+            ("epochs_opened", "Epochs opened by this process", &self.epochs_opened),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
         let bytes = [
-            ("replication_sent", "Sent to followers", &self.replication_sent_bytes),
-            ("replication_received", "Received from the feeder", &self.replication_received_bytes),
+            ("replication_sent", "Records sent to followers", &self.replication_sent_bytes),
+            ("replication_received", "Records received", &self.replication_received_bytes),
         ];
         for (name, help, counter) in bytes {
             registry.register_with_unit(name, help, Unit::Bytes, counter.clone());
         }
-        let help = "From the commit record to its acknowledgement";
-        registry.register_with_unit("commit", help, Unit::Seconds, self.commit_seconds.clone());
+        let help = "Wait of answers for their acknowledgement";
+        let waits = self.answer_wait_seconds.clone();
+        registry.register_with_unit("answer_wait", help, Unit::Seconds, waits);
     }
 }
 
@@ -125,19 +116,13 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// Figures of the agent that publishes `status`, and the counters to count with.
+    /// Figures of the agent that publishes `status` and counts with `metrics`.
     #[must_use]
-    pub fn new(status: watch::Receiver<Arc<AgentStatus>>) -> (Self, Metrics) {
+    pub fn new(metrics: &Metrics, status: watch::Receiver<Arc<AgentStatus>>) -> Self {
         let mut registry = Registry::with_prefix("understudy");
-        let metrics = Metrics::new();
         metrics.register(&mut registry);
         registry.register_collector(Box::new(StatusFigures(status.clone())));
-        (Self { registry, status }, metrics)
-    }
-
-    /// Room for figures of other modules, before serving begins.
-    pub fn registry(&mut self) -> &mut Registry {
-        &mut self.registry
+        Self { registry, status }
     }
 
     /// Serves the port until `shutdown`.

@@ -1,7 +1,8 @@
 //! The flows, each a story with an end: what breaks, and that the pair is whole again with nothing lost.
 
 use crate::{
-    pair::{Namespace, Outcome, Pair, pair_object},
+    pair::{Namespace, Outcome, Pair},
+    refusals,
     shell::{Shell, wait_for},
 };
 use anyhow::{Context, ensure};
@@ -64,7 +65,16 @@ pub(crate) const ALL: &[Flow] = &[
         what: "a deleted pair's volumes are adopted by its successor",
         run: deleted_and_adopted,
     },
-    Flow { name: "bad-input", what: "wrong resources, SQL and bytes are refused", run: bad_input },
+    Flow {
+        name: "bad-input",
+        what: "wrong resources are refused in words",
+        run: refusals::resources,
+    },
+    Flow {
+        name: "strangers",
+        what: "garbage on every port and another pair's certificate",
+        run: refusals::strangers,
+    },
 ];
 
 /// How long the recorder writes in a flow that breaks something.
@@ -147,7 +157,7 @@ fn clients(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> 
 }
 
 /// The words with which something was refused.
-fn refusal(result: anyhow::Result<String>) -> anyhow::Result<String> {
+pub(crate) fn refusal(result: anyhow::Result<String>) -> anyhow::Result<String> {
     match result {
         Ok(text) => anyhow::bail!("this should have been refused and said: {text}"),
         Err(error) => Ok(format!("{error:#}")),
@@ -316,33 +326,4 @@ fn deleted_and_adopted(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<O
     let kept = pair.psql("orders-active", "SELECT a FROM kept")?;
     ensure!(kept.trim() == "42", "the row is there: {kept}");
     Ok(Outcome { note: "adopted".into(), ..Outcome::default() })
-}
-
-fn bad_input(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
-    let refused = [
-        (json!({"subscribers": {"replicas": 128}}), "at most 127"),
-        (json!({"failover": {"leaseDurationSeconds": 1}}), "leaseDurationSeconds"),
-        (json!({"replication": {"returnService": "Sometimes"}}), "returnService"),
-        (json!({"memory": {"permanent": "1Mi"}}), "64Mi"),
-    ];
-    for (spec, words) in refused {
-        let error = refusal(namespace.apply(&pair_object("bad", spec.clone())))?;
-        ensure!(error.contains(words), "{spec} is refused with: {error}");
-    }
-    let stalled = [
-        (json!({"image": "localhost/understudy/nothing:0"}), "image"),
-        (json!({"authentication": {"adminSecretName": "missing"}}), "missing"),
-        (json!({"storage": {"data": {"storageClassName": "nowhere"}}}), "nowhere"),
-    ];
-    for (n, (spec, words)) in stalled.into_iter().enumerate() {
-        let name = format!("bad-{n}");
-        namespace.apply(&pair_object(&name, spec))?;
-        wait_for(&format!("{name} says {words}"), Duration::from_secs(60), || {
-            let object = namespace.object("asp", &name)?.context("it is gone")?;
-            let conditions = object["status"]["conditions"].to_string().to_lowercase();
-            Ok(conditions.contains(words).then_some(()))
-        })?;
-        namespace.kubectl(&["delete", "asp", &name, "--timeout=60s"])?;
-    }
-    Ok(Outcome { note: "7 refused in words".into(), ..Outcome::default() })
 }

@@ -6,6 +6,7 @@
 
 mod flows;
 mod pair;
+mod refusals;
 mod shell;
 
 use clap::Parser;

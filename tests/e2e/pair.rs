@@ -74,9 +74,32 @@ impl<'a> Namespace<'a> {
         self.shell.object(&["-n", &self.name, kind, name])
     }
 
+    /// Runs kubectl in the namespace with an object on its standard input.
+    pub(crate) fn kubectl_with(
+        &self,
+        arguments: &[&str],
+        object: &Value,
+    ) -> anyhow::Result<String> {
+        let mut all = vec!["-n", &self.name];
+        all.extend_from_slice(arguments);
+        self.shell.kubectl_with(&all, &object.to_string())
+    }
+
+    /// A directory with a Secret's values as files.
+    pub(crate) fn files_of_secret(&self, name: &str) -> anyhow::Result<String> {
+        let directory = self.scratch.path().join(name);
+        fs::create_dir_all(&directory)?;
+        let secret = self.object("secrets", name)?.with_context(|| format!("no Secret {name}"))?;
+        for key in secret["data"].as_object().context("it is empty")?.keys() {
+            let path = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
+            fs::write(directory.join(key), self.kubectl(&["get", "secret", name, "-o", &path])?)?;
+        }
+        Ok(directory.to_str().context("the path is not text")?.to_owned())
+    }
+
     /// Applies an object.
     pub(crate) fn apply(&self, object: &Value) -> anyhow::Result<String> {
-        self.shell.kubectl_with(&["-n", &self.name, "apply", "-f", "-"], &object.to_string())
+        self.kubectl_with(&["apply", "-f", "-"], object)
     }
 
     /// Applies a pair and waits until it is Ready.
@@ -244,6 +267,13 @@ impl Pair<'_> {
             ("PGSSLROOTCERT", ca.as_str()),
         ];
         self.shell.inside(&environment, command)
+    }
+
+    /// The living engine process of a member: start counter and id.
+    pub(crate) fn incarnation(&self, member: &str) -> anyhow::Result<String> {
+        let said = self.exec(member, &["understudy", "status", "--local", "--json"])?;
+        let members: Value = serde_json::from_str(&said)?;
+        Ok(members[0]["incarnation"].to_string())
     }
 
     /// A command inside a member's container.

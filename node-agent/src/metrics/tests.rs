@@ -46,7 +46,8 @@ struct Port {
 
 async fn port() -> Port {
     let (publish, status) = watch::channel(Arc::new(usual_status()));
-    let (exposition, metrics) = Exposition::new(status);
+    let metrics = Metrics::default();
+    let exposition = Exposition::new(&metrics, status);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -76,12 +77,12 @@ impl Port {
 #[tokio::test]
 async fn a_scrape_shows_counters_and_the_agents_own_words() {
     let port = port().await;
-    port.metrics.commits_acknowledged.inc_by(42);
-    port.metrics.commit_seconds.observe(0.001);
+    port.metrics.commits.inc_by(42);
+    port.metrics.answer_wait_seconds.observe(0.001);
     let text = port.get("/metrics").await;
     for line in [
-        "understudy_commits_acknowledged_total 42",
-        "understudy_commit_seconds_count 1",
+        "understudy_commits_total 42",
+        "understudy_answer_wait_seconds_count 1",
         "understudy_epoch 7",
         "understudy_sessions 5",
         "understudy_authority_lease_left_ms 3800",

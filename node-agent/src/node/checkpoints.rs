@@ -68,7 +68,11 @@ impl Checkpoints {
         let dbid: Dbid = engine
             .with_section(|s| s.member.control().dbid)
             .ok_or("there is no database to checkpoint")?;
-        let lsn = engine.gate.acknowledged();
+        // Pinned: what is visible is acknowledged, and nobody frees it while it is written.
+        let pinned = engine.store.pin_visible();
+        let lsn = pinned.lsn();
+        // With durability Memory the log may lag behind; a checkpoint without its log has no place.
+        engine.log.sync_all().map_err(|e| chain(&e))?;
         let hash = engine.log.hash_at(lsn).ok_or("the log no longer reaches back to the LSN")?;
         let mut history = engine.log.history();
         history.cut_above(lsn);

@@ -81,6 +81,9 @@ fn judge(node: &Node, waiting: &FollowerWaiting) -> Attached {
     });
     let refused =
         |reason: &str| Attached::Refused { reason: reason.into(), active: active.clone() };
+    if attach.kind == FollowerKind::Standby && !node.is_voter(&attach.follower.member) {
+        return refused("only a voter follows as standby");
+    }
     let history = engine.log.history();
     let epoch = match (active_epoch, followed) {
         (Some(epoch), _) => epoch,
@@ -113,6 +116,7 @@ async fn listen(
     let mut batch = Vec::new();
     loop {
         let ended = reader.receive(&mut batch).await.err();
+        engine.feeds.heard(follower.incarnation, crate::clock::now());
         for received in batch.drain(..) {
             hear(engine, follower, kind, received);
         }

@@ -19,6 +19,8 @@ use understudy_types::{EpochId, Incarnation, Lsn, MemberName};
 
 /// Time between two attempts to attach.
 const AGAIN: Duration = Duration::from_millis(200);
+/// Why a follower lets its link go until checkpoints have made room.
+const LOG_FULL: &str = "the log volume is full";
 /// Longest silence of a feeder before its link counts as dead: heartbeats come every 200 ms at most.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
@@ -44,6 +46,9 @@ async fn attach_and_follow(
     durable: &Notify,
 ) -> Result<(), String> {
     let engine = &node.engine;
+    if engine.log.is_full() {
+        return Err(LOG_FULL.into());
+    }
     let attach = engine.with_section(|s| Attach {
         version: WIRE_VERSION,
         follower: Follower {
@@ -136,8 +141,12 @@ impl Following<'_> {
             if let Err(error) = self.acknowledge(false) {
                 return error;
             }
+            // What came is kept: the log has room for one more read of a link.
+            if self.node.engine.log.is_full() {
+                return LOG_FULL.into();
+            }
             match heard {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.node.hears_feeder(),
                 Ok(Err(error)) => return chain(&error),
                 Err(_) => return "the feeder is silent".into(),
             }
@@ -152,6 +161,7 @@ impl Following<'_> {
         match &received.message {
             Message::Frame { epoch, acknowledged, .. } => {
                 self.check(*epoch)?;
+                engine.metrics.replication_received_bytes.inc_by(received.records.len() as u64);
                 let frame = Frame {
                     epoch: *epoch,
                     records: &received.records,

@@ -70,12 +70,15 @@ impl LeaseLink {
             },
         };
         match &outcome {
-            WriteOutcome::Confirmed(_) => {}
+            WriteOutcome::Confirmed(_) => drop(self.engine.metrics.lease_writes_confirmed.inc()),
             WriteOutcome::Conflict => tracing::info!("the Lease changed before it was written"),
             WriteOutcome::Refused(why) => tracing::warn!(why, "the Lease was not written"),
             WriteOutcome::Unknown(why) => {
                 tracing::warn!(why, "whether the Lease was written is unknown");
             }
+        }
+        if !matches!(outcome, WriteOutcome::Confirmed(_)) {
+            self.engine.metrics.lease_writes_failed.inc();
         }
         self.engine.step(Input::LeaseWritten { ticket: write.ticket, outcome });
     }

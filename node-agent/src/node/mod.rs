@@ -57,6 +57,10 @@ use understudy_types::{Lsn, MemberName, Moment, Role, Span};
 pub const EXIT_RESTART: i32 = 75;
 /// Time between two ticks of the member.
 const TICK: Duration = Duration::from_millis(20);
+/// Time between two looks for rows to free.
+const RECLAIM_EVERY: Duration = Duration::from_millis(100);
+/// Rows freed at a time, well below a millisecond.
+const RECLAIM_ROWS: usize = 1_000;
 /// Longest time that a leaving process gives its log to reach the disk.
 const LAST_SYNC: Duration = Duration::from_secs(1);
 /// Longest time that a commit waits for the standby before the active goes on alone (seed 003).
@@ -69,6 +73,7 @@ const LABEL_AGAIN: Duration = Duration::from_millis(300);
 pub(crate) struct FeederNote {
     pub(crate) peer: Option<MemberName>,
     pub(crate) up: bool,
+    pub(crate) heard: Option<Moment>,
     pub(crate) error: Option<String>,
 }
 
@@ -128,6 +133,7 @@ impl Node {
                 Effect::Restart(why) => self.restart(why),
                 Effect::EpochOpened(epoch) => {
                     tracing::info!(epoch = %epoch.number, "an epoch was opened");
+                    self.engine.metrics.epochs_opened.inc();
                     self.engine.feeds.detach_all();
                 }
                 Effect::Event(event) => {
@@ -155,6 +161,18 @@ impl Node {
             beat = beat.wrapping_add(1);
             if beat.is_multiple_of(10) {
                 self.publish_status();
+            }
+        }
+    }
+
+    /// Frees versions of rows that nobody can see any more, also while nobody writes.
+    async fn reclaim_rows(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(RECLAIM_EVERY);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            interval.tick().await;
+            while self.engine.store.reclaim(RECLAIM_ROWS).has_more {
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -231,6 +249,7 @@ impl Node {
         let hint = active
             .map(|a| format!("The active is {a}; reconnect with target_session_attrs=read-write."));
         let ended = self.sessions.end_all(&pg::EndReason { message: words.to_owned(), hint });
+        self.engine.metrics.sessions_ended.inc_by(ended as u64);
         tracing::info!(ended, words, "client sessions were ended");
     }
 
@@ -320,12 +339,31 @@ impl Node {
     }
 
     pub(crate) fn link_is_up(&self, feeder: &MemberName) {
-        *self.feeder.lock() = FeederNote { peer: Some(feeder.clone()), up: true, error: None };
+        let heard = Some(clock::now());
+        *self.feeder.lock() =
+            FeederNote { peer: Some(feeder.clone()), up: true, heard, error: None };
+    }
+
+    pub(crate) fn hears_feeder(&self) {
+        self.feeder.lock().heard = Some(clock::now());
+    }
+
+    /// Whether the member may follow as standby: a voter of the scheme, or of the Lease.
+    pub(crate) fn is_voter(&self, member: &MemberName) -> bool {
+        let listed = self.scheme.lock().voters.iter().any(|v| v.member == *member);
+        listed
+            || self.engine.with_section(|s| {
+                s.member
+                    .view()
+                    .record()
+                    .is_some_and(|r| r.voters.iter().any(|v| v.member == *member))
+            })
     }
 
     pub(crate) fn note_link_error(&self, feeder: &MemberName, why: &str) {
         let error = Some(why.to_owned());
-        *self.feeder.lock() = FeederNote { peer: Some(feeder.clone()), up: false, error };
+        let mut note = self.feeder.lock();
+        *note = FeederNote { peer: Some(feeder.clone()), up: false, heard: note.heard, error };
     }
 
     pub(crate) fn set_unfit(&self, why: Option<String>) {

@@ -298,13 +298,14 @@ async fn control_tasks(
     let at = |port| SocketAddr::new(node.config.listen, port);
     let control = TcpListener::bind(at(PORT_CONTROL)).await.context("the control port is taken")?;
     let metrics = TcpListener::bind(at(PORT_METRICS)).await.context("the metrics port is taken")?;
-    let (exposition, _counters) = Exposition::new(node.status.subscribe());
+    let exposition = Exposition::new(&node.engine.metrics, node.status.subscribe());
     tokio::spawn(Arc::clone(&parts.tls).keep_fresh(RELOAD_EVERY));
     let agent = Arc::clone(&node) as Arc<dyn control_api::Control>;
     tokio::spawn(control_api::serve(control, parts.tls, agent, never()));
     tokio::spawn(exposition.serve(metrics, never()));
     tokio::spawn(Arc::clone(&node.lease).watch());
     tokio::spawn(Arc::clone(&node).label_pods());
+    tokio::spawn(Arc::clone(&node).reclaim_rows());
     tokio::spawn(users::keep(Arc::clone(&node)));
     let held = Arc::clone(&node);
     tokio::spawn(parts.checkpoints.run(move || held.duplicates.hold_lsn()));

@@ -157,7 +157,7 @@ impl Node {
                 solo: standing.solo,
             },
             positions: self.positions(),
-            links: self.links(standby.as_ref().map(|(m, r, up)| (m, r, *up))),
+            links: self.links(now, standby.as_ref().map(|(m, r, up)| (m, r, *up))),
             sync: sync(&standing, record.as_ref(), in_sync),
             lease: record.as_ref().map(|r| LeaseStatus {
                 epoch: r.epoch,
@@ -191,37 +191,40 @@ impl Node {
 
     fn links(
         &self,
+        now: Moment,
         standby: Option<(&understudy_types::MemberName, &understudy_replication::Report, bool)>,
     ) -> Vec<LinkStatus> {
         let mut links = Vec::new();
+        let feeds = self.engine.feeds.status();
         let feeder = self.feeder.lock().clone();
         if let Some(peer) = feeder.peer {
             let end = self.engine.log.end();
             links.push(LinkStatus {
                 peer,
                 up: feeder.up,
-                silent_ms: None,
+                silent_ms: Self::ago(now, feeder.heard),
                 peer_received: end,
                 peer_applied: end,
                 error: feeder.error,
             });
         }
         if let Some((peer, report, up)) = standby {
+            let heard = feeds.iter().find(|f| f.follower.member == *peer).map(|f| f.heard);
             links.push(LinkStatus {
                 peer: peer.clone(),
                 up,
-                silent_ms: None,
+                silent_ms: Self::ago(now, heard),
                 peer_received: report.received,
                 peer_applied: report.applied,
                 error: None,
             });
         }
-        for feed in self.engine.feeds.status() {
+        for feed in feeds {
             if feed.kind == FollowerKind::Subscriber {
                 links.push(LinkStatus {
                     peer: feed.follower.member,
                     up: true,
-                    silent_ms: None,
+                    silent_ms: Self::ago(now, Some(feed.heard)),
                     peer_received: feed.received,
                     peer_applied: feed.applied,
                     error: None,

@@ -8,6 +8,7 @@
 use super::{registry::SessionRegistry, sqlstate};
 use std::{future::Future, pin::Pin, sync::Arc};
 use understudy_store::{Store, Txn};
+use understudy_txlog::record::PAYLOAD_BYTES_MAX;
 use understudy_types::{Epoch, Lsn, MemberName, Role};
 
 /// Resolves when an LSN is acknowledged, or when this member can no longer say whether it will be.
@@ -95,6 +96,12 @@ pub enum CommitRefused {
     /// The log volume has no room for another transaction.
     #[error("the log volume is full")]
     LogFull,
+    /// It changes more than one log record can hold.
+    #[error("the transaction is too large: {bytes} bytes of changes, at most {PAYLOAD_BYTES_MAX}")]
+    TooLarge {
+        /// Bytes of its log record.
+        bytes: usize,
+    },
     /// Neither the Lease nor the standby's grant gives authority at this moment (R6a).
     #[error("this member has no authority to commit at this moment")]
     NoAuthority,
@@ -116,6 +123,7 @@ impl CommitRefused {
         match self {
             CommitRefused::ReadOnly { .. } => sqlstate::READ_ONLY,
             CommitRefused::LogFull => sqlstate::DISK_FULL,
+            CommitRefused::TooLarge { .. } => sqlstate::LIMIT_EXCEEDED,
             CommitRefused::NoAuthority => sqlstate::CANNOT_CONNECT_NOW,
             CommitRefused::Serialization => sqlstate::SERIALIZATION,
             CommitRefused::Refused { .. } => sqlstate::NOT_IN_STATE,
@@ -130,6 +138,9 @@ impl CommitRefused {
             CommitRefused::LogFull => {
                 "Nothing was changed. Reads go on; writes resume by themselves when space returns."
                     .to_owned()
+            }
+            CommitRefused::TooLarge { .. } => {
+                "Nothing was changed. Split it into smaller transactions.".to_owned()
             }
             CommitRefused::NoAuthority => "Nothing was changed. Try again, or reconnect with \
                  target_session_attrs=read-write to reach the active."
