@@ -61,6 +61,11 @@ pub(crate) const ALL: &[Flow] = &[
         run: operator_off,
     },
     Flow {
+        name: "services",
+        what: "every return service and durability, changed live, then the engine killed",
+        run: services,
+    },
+    Flow {
         name: "deleted-and-adopted",
         what: "a deleted pair's volumes are adopted by its successor",
         run: deleted_and_adopted,
@@ -79,8 +84,6 @@ pub(crate) const ALL: &[Flow] = &[
 
 /// How long the recorder writes in a flow that breaks something.
 const LOAD_SECONDS: u32 = 20;
-/// When the fault comes, from the start of the load.
-const FAULT_AFTER_MS: u64 = 4_000;
 
 fn bootstrap(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
     let pair = namespace.pair("orders", json!({}))?;
@@ -170,7 +173,7 @@ fn break_under_load(
     fault: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
     let recording = pair.record(LOAD_SECONDS)?;
-    recording.let_run(FAULT_AFTER_MS);
+    recording.let_run(pair);
     fault()?;
     let outcome = recording.finish()?;
     pair.wait_whole()?;
@@ -251,13 +254,17 @@ fn lose_member(namespace: &Namespace<'_>, member: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The store is large enough for its duplicate to take a while.
 fn killed_in_duplicate(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
-    let pair = namespace.pair("orders", json!({}))?;
+    let pair = namespace.pair("orders", json!({"memory": {"permanent": "512Mi"}}))?;
+    pair.client(&["pgbench", "-q", "-i", "-s", "10"]).context("pgbench -i -s 10")?;
     let (active, standby) = (pair.active()?, pair.standby()?);
     let outcome = break_under_load(&pair, || {
         lose_member(namespace, &standby)?;
-        wait_for("the standby is out", Duration::from_secs(30), || {
-            Ok((!pair.is_ready()?).then_some(()))
+        wait_for("a duplicate is on its way", Duration::from_secs(30), || {
+            let status = pair.status()?;
+            let members = status["members"].as_array().cloned().unwrap_or_default();
+            Ok(members.iter().any(|m| m["state"] == "Duplicating").then_some(()))
         })?;
         pair.exec(&active, &["understudy", "fault", "kill-engine"]).map(drop)
     })?;
@@ -306,6 +313,45 @@ fn operator_off(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outc
     let outcome = outcome?;
     ensure!(outcome.gap_ms < 1_000, "clients saw a gap of {} ms", outcome.gap_ms);
     Ok(outcome)
+}
+
+/// What is promised changes while the pair serves, and each promise is put to the test.
+fn services(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let mut sum = Outcome::default();
+    let mut promises = Vec::new();
+    for (service, durability) in [
+        ("Receipt", "LocalDisk"),
+        ("Twosafe", "Memory"),
+        ("Twosafe", "BothDisks"),
+        ("NoReturn", "LocalDisk"),
+    ] {
+        let patch =
+            json!({"spec": {"replication": {"returnService": service, "durability": durability}}});
+        namespace.kubectl(&["patch", "asp", "orders", "--type=merge", "-p", &patch.to_string()])?;
+        wait_for(&format!("{service} is in force"), Duration::from_secs(30), || {
+            let effective = pair.status()?["effective"].clone();
+            let is_told =
+                effective["returnService"] == service && effective["durability"] == durability;
+            Ok((is_told && pair.is_ready()? && pair.is_settled()?).then_some(()))
+        })?;
+        promises.push(pair.text("promise")?);
+        let (active, epoch) = (pair.active()?, pair.epoch()?);
+        let recording = pair.record(10)?;
+        recording.let_run(&pair);
+        if service != "NoReturn" {
+            pair.exec(&active, &["understudy", "fault", "kill-engine"])?;
+        }
+        let outcome = recording.finish().with_context(|| format!("{service} {durability}"))?;
+        pair.wait_whole()?;
+        if service != "NoReturn" {
+            assert_failed_over(&pair, &active, epoch)?;
+        }
+        sum.add(&outcome);
+    }
+    promises.dedup();
+    ensure!(promises.len() == 4, "four services, four promises: {promises:?}");
+    Ok(sum)
 }
 
 fn deleted_and_adopted(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {

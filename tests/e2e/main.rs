@@ -7,9 +7,13 @@
 mod flows;
 mod pair;
 mod refusals;
+mod report;
 mod shell;
 
 use clap::Parser;
+use pair::{Namespace, Outcome};
+use report::Report;
+use shell::Shell;
 use std::{process::ExitCode, time::Instant};
 
 #[derive(Debug, Parser)]
@@ -40,29 +44,27 @@ fn main() -> ExitCode {
         }
         return if chosen.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
-    let Some(shell) = shell::Shell::from_environment() else {
+    let Some(shell) = Shell::from_environment() else {
         println!("no cluster: run tests/e2e/run");
         println!("0 passed, 0 failed, {} skipped", chosen.len());
         return ExitCode::SUCCESS;
     };
-    let (mut passed, mut failed) = (0, 0);
+    let mut report = Report::default();
     for round in 1..=arguments.repeat {
         for flow in &chosen {
-            match run(&shell, flow, round, arguments.json) {
-                true => passed += 1,
-                false => failed += 1,
-            }
+            let outcome = run(&shell, flow, round, arguments.json);
+            report.add(flow.name, outcome);
         }
     }
-    println!("{passed} passed, {failed} failed, 0 skipped");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    print!("{report}");
+    if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs one flow in its own namespace; a failure prints the state of everything in it.
-fn run(shell: &shell::Shell, flow: &flows::Flow, round: u32, json: bool) -> bool {
+fn run(shell: &Shell, flow: &flows::Flow, round: u32, json: bool) -> Option<Outcome> {
     let begun = Instant::now();
     let namespace = format!("e2e-{}-{round}", flow.name);
-    let result = pair::Namespace::create(shell, &namespace)
+    let result = Namespace::create(shell, &namespace, round)
         .and_then(|namespace| (flow.run)(shell, &namespace));
     let seconds = begun.elapsed().as_secs();
     match &result {
@@ -74,5 +76,5 @@ fn run(shell: &shell::Shell, flow: &flows::Flow, round: u32, json: bool) -> bool
         }
     }
     pair::delete_namespace(shell, &namespace);
-    result.is_ok()
+    result.ok()
 }

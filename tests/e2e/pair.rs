@@ -13,6 +13,11 @@ const WHOLE: Duration = Duration::from_secs(120);
 /// Longest time until a Service follows its pods.
 const ROUTED: Duration = Duration::from_secs(10);
 
+/// When the fault comes in the first round, from the start of the load.
+const FAULT_AFTER: Duration = Duration::from_secs(3);
+/// How much later it comes in each round after that; no multiple of any period of the pair.
+const FAULT_STEP: Duration = Duration::from_millis(1_037);
+
 /// What a flow saw.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -23,6 +28,13 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Adds another run to this one; the longest gap counts.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.acknowledged += other.acknowledged;
+        self.unknown += other.unknown;
+        self.gap_ms = self.gap_ms.max(other.gap_ms);
+    }
+
     /// One line of JSON.
     pub(crate) fn json(&self, flow: &str, round: u32, seconds: u64) -> Value {
         serde_json::json!({
@@ -49,18 +61,20 @@ impl fmt::Display for Outcome {
 pub(crate) struct Namespace<'a> {
     shell: &'a Shell,
     pub(crate) name: String,
+    /// Which repetition this is, from 1: the fault comes at another moment of the load in each.
+    round: u32,
     scratch: tempfile::TempDir,
 }
 
 impl<'a> Namespace<'a> {
-    pub(crate) fn create(shell: &'a Shell, name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn create(shell: &'a Shell, name: &str, round: u32) -> anyhow::Result<Self> {
         let text = serde_json::json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {
                 "pod-security.kubernetes.io/enforce": "restricted",
                 "pod-security.kubernetes.io/enforce-version": "latest"}}});
         shell.kubectl_with(&["apply", "-f", "-"], &text.to_string())?;
-        Ok(Self { shell, name: name.to_owned(), scratch: tempfile::tempdir()? })
+        Ok(Self { shell, name: name.to_owned(), round, scratch: tempfile::tempdir()? })
     }
 
     /// Runs kubectl in the namespace.
@@ -170,6 +184,18 @@ impl Pair<'_> {
         Ok(ready && status["phase"] == "Normal")
     }
 
+    /// Whether the newest spec was carried out.
+    pub(crate) fn is_settled(&self) -> anyhow::Result<bool> {
+        let object = self.namespace.object("activestandbypairs", &self.name)?;
+        let object = object.with_context(|| format!("pair {} is gone", self.name))?;
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        Ok(conditions.iter().any(|c| {
+            c["type"] == "Reconciling"
+                && c["status"] == "False"
+                && c["observedGeneration"] == object["metadata"]["generation"]
+        }))
+    }
+
     pub(crate) fn wait_ready(&self, bound: Duration) -> anyhow::Result<()> {
         wait_for(&format!("pair {} is Ready", self.name), bound, || {
             Ok(self.is_ready()?.then_some(()))
@@ -215,9 +241,8 @@ impl Pair<'_> {
     /// Starts the recorder for `seconds`.
     pub(crate) fn record(&self, seconds: u32) -> anyhow::Result<Recording> {
         let (uri, ca, seconds) = (self.uri()?, self.ca_file()?, seconds.to_string());
-        let arguments =
-            ["--uri", &uri, "--ca", &ca, "--seconds", &seconds, "--json", "--sessions", "4"];
-        Ok(Recording { process: self.shell.start_recorder(&arguments)? })
+        let arguments = ["--ca", &ca, "--seconds", &seconds, "--json", "--sessions", "4"];
+        Ok(Recording { process: self.shell.start_recorder(&uri, &arguments)? })
     }
 
     /// psql as the application's user through a Service; returns rows without decoration.
@@ -285,10 +310,10 @@ impl Pair<'_> {
 }
 
 impl Recording {
-    /// Lets it write for a while before something breaks.
-    pub(crate) fn let_run(&self, milliseconds: u64) {
+    /// Lets it write for a while before something breaks, in each round for another while.
+    pub(crate) fn let_run(&self, pair: &Pair<'_>) {
         // Not a condition: the fault comes at a chosen moment of the load.
-        thread::sleep(Duration::from_millis(milliseconds));
+        thread::sleep(FAULT_AFTER + FAULT_STEP * (pair.namespace.round - 1));
     }
 
     /// Waits for its end and checks its verdict: nothing lost, nothing half there.

@@ -85,12 +85,12 @@ impl Shell {
             .context("cluster exec does not run")
     }
 
-    /// Starts the recorder.
-    pub(crate) fn start_recorder(&self, arguments: &[&str]) -> anyhow::Result<Child> {
+    /// Starts the recorder against a URI, which holds a password and therefore is no argument.
+    pub(crate) fn start_recorder(&self, uri: &str, arguments: &[&str]) -> anyhow::Result<Child> {
         let program = self.understudy.to_str().context("the path is not text")?;
         let mut command = vec![program, "demo"];
         command.extend_from_slice(arguments);
-        self.start_inside(&[], &command)
+        self.start_inside(&[("UNDERSTUDY_URI", uri)], &command)
     }
 
     /// SIGKILL to a container's PID 1, found by the cgroup that the kubelet named after the container.

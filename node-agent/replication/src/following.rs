@@ -161,11 +161,12 @@ impl Following {
         let record = &current.record;
         if let LeaseState::Initialising { by } = &record.state
             && by == &c.me
-            && consistent
             && !self.initialising
         {
-            self.initialising = true;
-            out.initialise = true;
+            // R20 acts on a consistent read only; a hint of the watch asks for one.
+            self.initialising = consistent;
+            out.initialise = consistent;
+            out.lease_read |= !consistent;
         }
         let free = match record.state {
             LeaseState::Released | LeaseState::Transferring { .. } => true,

@@ -215,7 +215,7 @@ fn check_serving(database: &dyn Database) -> Result<(), Refused> {
     let (what, hint) = match database.role() {
         Role::Active | Role::Standby | Role::Subscriber => return Ok(()),
         Role::Recovering => ("recovering", "It will take connections when it has caught up."),
-        Role::Idle => ("idle", "It has not joined its pair yet."),
+        Role::Idle => ("idle", "It follows nobody at this moment; another member may serve."),
         Role::Failed => ("failed", "See `kubectl describe` of the pair for what to do."),
     };
     let member = database.identity().member;

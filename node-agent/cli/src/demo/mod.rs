@@ -34,8 +34,9 @@ const SESSIONS_MAX: u16 = 64;
 pub struct DemoArguments {
     #[command(flatten)]
     pair: Option<PairArguments>,
-    /// Connect to this libpq URI (several hosts allowed) instead of through the API server
-    #[arg(long, conflicts_with = "pair")]
+    /// Connect to this libpq URI (several hosts allowed) instead of through the API server. One with a
+    /// password belongs into the variable, where no list of processes shows it
+    #[arg(long, env = "UNDERSTUDY_URI", hide_env_values = true, conflicts_with = "pair")]
     uri: Option<String>,
     /// Certificate authority of the server, PEM; for --uri
     #[arg(long, requires = "uri")]

@@ -198,6 +198,9 @@ impl<'a> Picture<'a> {
             .voter(&holder.member)
             .and_then(|v| v.silent_seconds)
             .is_none_or(|s| s < PATIENCE_SECONDS);
+        if self.is_lost_by_standby(record, holder) {
+            return ActiveSight::Silent;
+        }
         match (self.is_lease_fresh(record), patient) {
             (true, true) if self.is_ready(&holder.member) => ActiveSight::Serving,
             // A pair made again finds the last renewal of the one that it succeeds.
@@ -206,6 +209,15 @@ impl<'a> Picture<'a> {
             (false, _) if self.is_heard_by_peer(holder) => ActiveSight::Unreachable,
             (false, _) => ActiveSight::Silent,
         }
+    }
+
+    /// Whether the recorded standby, still the same process, says that its link to the holder is down.
+    fn is_lost_by_standby(&self, record: &LeaseRecord, holder: &Holder) -> bool {
+        let Some(standby) = record.sync.as_ref().map(|sync| &sync.standby) else { return false };
+        self.seen.agent(&standby.member).is_some_and(|agent| {
+            agent.incarnation == standby.incarnation
+                && agent.links.iter().any(|link| link.peer == holder.member && !link.up)
+        })
     }
 
     fn is_ready(&self, member: &MemberName) -> bool {

@@ -71,9 +71,12 @@ fn decision(
         (None, 1) => ("bootstrap".to_owned(), format!("{member} made the database")),
         (None, _) => ("epoch raised".to_owned(), format!("{member} serves epoch {epoch}")),
     };
-    let rejected = match before {
-        None => "none: nobody served before",
-        Some(_) => "waiting for the old active, or promoting a member that lacks commits",
+    let rejected = match (before, rule.as_str()) {
+        (None, _) => "none: nobody served before",
+        (Some(_), "active-dead") => "waiting for the Lease to expire: the death is proven",
+        (Some(_), "active-silent") => "promoting at once: nothing proved the old active dead",
+        (Some(_), "active-let-go" | "hand-over") => "none: the old active let go by itself",
+        (Some(_), _) => "none: the same member goes on",
     };
     Decision {
         id: format!("D-{epoch:04}"),
