@@ -65,9 +65,15 @@ pub(crate) const ALL: &[Flow] = &[
         what: "every return service and durability, changed live, then the engine killed",
         run: services,
     },
+    Flow { name: "at-rest", what: "a pair at rest writes nothing but Leases", run: at_rest },
+    Flow {
+        name: "paused",
+        what: "under mode Paused nobody is promoted, and then it is made good",
+        run: paused,
+    },
     Flow {
         name: "deleted-and-adopted",
-        what: "a deleted pair's volumes are adopted by its successor",
+        what: "a deleted pair's volumes are adopted by its successor, or go with it when told so",
         run: deleted_and_adopted,
     },
     Flow {
@@ -87,12 +93,7 @@ const LOAD_SECONDS: u32 = 20;
 
 fn bootstrap(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
     let pair = namespace.pair("orders", json!({}))?;
-    let lease = namespace.object("leases", "orders-authority")?.context("there is no Lease")?;
-    let record: Value = serde_json::from_str(
-        lease["metadata"]["annotations"]["understudy.dev/authority"]
-            .as_str()
-            .context("no record")?,
-    )?;
+    let record = pair.lease_record()?;
     ensure!(record["epoch"] == 1, "one initialiser opens epoch 1: {record}");
     ensure!(record["sync"].is_object(), "Ready means a recorded standby: {record}");
     let columns = namespace.kubectl(&["get", "asp", "orders"])?;
@@ -180,31 +181,48 @@ fn break_under_load(
     Ok(outcome)
 }
 
-fn assert_failed_over(pair: &Pair<'_>, before: &str, epoch: i64) -> anyhow::Result<()> {
-    let active = pair.active()?;
-    ensure!(active != before, "{before} is active still");
-    ensure!(pair.epoch()? > epoch, "the epoch did not rise");
-    let status = pair.status()?;
-    let decisions = status["decisions"].as_array().map_or(0, Vec::len);
-    ensure!(decisions > 0, "no decision explains the failover: {status}");
-    Ok(())
+/// Who was active, in which epoch, and which stores had a vote, before something breaks.
+struct Before {
+    active: String,
+    epoch: i64,
+    voters: Value,
+}
+
+impl Before {
+    fn of(pair: &Pair<'_>) -> anyhow::Result<Self> {
+        let voters = pair.lease_record()?["voters"].clone();
+        Ok(Self { active: pair.active()?, epoch: pair.epoch()?, voters })
+    }
+
+    /// The other member is active, the decision is told, and the old active came back from its own log.
+    fn assert_failed_over(&self, pair: &Pair<'_>) -> anyhow::Result<()> {
+        let active = pair.active()?;
+        ensure!(active != self.active, "{active} is active still");
+        ensure!(pair.epoch()? > self.epoch, "the epoch did not rise");
+        let status = pair.status()?;
+        let decisions = status["decisions"].as_array().map_or(0, Vec::len);
+        ensure!(decisions > 0, "no decision explains the failover: {status}");
+        let voters = pair.lease_record()?["voters"].clone();
+        ensure!(voters == self.voters, "a store was replaced: {} by {voters}", self.voters);
+        Ok(())
+    }
 }
 
 fn engine_killed(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
     let pair = namespace.pair("orders", json!({}))?;
-    let (active, epoch) = (pair.active()?, pair.epoch()?);
+    let before = Before::of(&pair)?;
     let outcome = break_under_load(&pair, || {
-        pair.exec(&active, &["understudy", "fault", "kill-engine"]).map(drop)
+        pair.exec(&before.active, &["understudy", "fault", "kill-engine"]).map(drop)
     })?;
-    assert_failed_over(&pair, &active, epoch)?;
+    before.assert_failed_over(&pair)?;
     Ok(outcome)
 }
 
 fn container_killed(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
     let pair = namespace.pair("orders", json!({}))?;
-    let (active, epoch) = (pair.active()?, pair.epoch()?);
-    let outcome = break_under_load(&pair, || kill_container(shell, namespace, &active))?;
-    assert_failed_over(&pair, &active, epoch)?;
+    let before = Before::of(&pair)?;
+    let outcome = break_under_load(&pair, || kill_container(shell, namespace, &before.active))?;
+    before.assert_failed_over(&pair)?;
     Ok(outcome)
 }
 
@@ -221,11 +239,11 @@ fn kill_container(shell: &Shell, namespace: &Namespace<'_>, pod: &str) -> anyhow
 
 fn hand_over(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
     let pair = namespace.pair("orders", json!({}))?;
-    let (active, epoch) = (pair.active()?, pair.epoch()?);
+    let before = Before::of(&pair)?;
     let outcome = break_under_load(&pair, || {
-        namespace.kubectl(&["delete", "pod", &active, "--wait=false"]).map(drop)
+        namespace.kubectl(&["delete", "pod", &before.active, "--wait=false"]).map(drop)
     })?;
-    assert_failed_over(&pair, &active, epoch)?;
+    before.assert_failed_over(&pair)?;
     Ok(outcome)
 }
 
@@ -336,22 +354,76 @@ fn services(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
             Ok((is_told && pair.is_ready()? && pair.is_settled()?).then_some(()))
         })?;
         promises.push(pair.text("promise")?);
-        let (active, epoch) = (pair.active()?, pair.epoch()?);
+        let before = Before::of(&pair)?;
         let recording = pair.record(10)?;
         recording.let_run(&pair);
         if service != "NoReturn" {
-            pair.exec(&active, &["understudy", "fault", "kill-engine"])?;
+            pair.exec(&before.active, &["understudy", "fault", "kill-engine"])?;
         }
         let outcome = recording.finish().with_context(|| format!("{service} {durability}"))?;
         pair.wait_whole()?;
         if service != "NoReturn" {
-            assert_failed_over(&pair, &active, epoch)?;
+            before.assert_failed_over(&pair)?;
         }
         sum.add(&outcome);
     }
     promises.dedup();
     ensure!(promises.len() == 4, "four services, four promises: {promises:?}");
     Ok(sum)
+}
+
+/// Everything that a pair and the operator own, with its version; Leases are written at rest.
+const OWNED: &str = "asp,pods,services,endpointslices,secrets,pvc,pdb,configmaps,deployments,\
+    serviceaccounts,roles,rolebindings,events";
+/// How long nothing may be written.
+const REST: Duration = Duration::from_secs(15);
+
+fn at_rest(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    namespace.pair("orders", json!({}))?;
+    let versions = || -> anyhow::Result<String> {
+        let path = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{'\\n'}{end}";
+        let mut all = namespace.kubectl(&["get", OWNED, "-o", path])?;
+        all.push_str(&shell.kubectl(&["-n", "understudy-system", "get", OWNED, "-o", path])?);
+        Ok(all)
+    };
+    let mut before = versions()?;
+    ensure!(before.lines().count() > 20, "too few objects to prove anything: {before}");
+    wait_for("the pair comes to rest", Duration::from_secs(60), || {
+        // Not a condition: rest is that nothing happens for a while.
+        std::thread::sleep(REST);
+        let now = versions()?;
+        let changed: Vec<&str> = now.lines().filter(|line| !before.contains(*line)).collect();
+        let is_same = changed.is_empty() && now.lines().count() == before.lines().count();
+        if !is_same {
+            println!("changed within {} s: {changed:?}", REST.as_secs());
+        }
+        before = now;
+        Ok(is_same.then_some(()))
+    })?;
+    Ok(Outcome { note: "nothing written but Leases".into(), ..Outcome::default() })
+}
+
+fn paused(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let (active, epoch) = (pair.active()?, pair.epoch()?);
+    let set_mode = |mode: &str| {
+        let patch = json!({"spec": {"mode": mode}}).to_string();
+        namespace.kubectl(&["patch", "asp", "orders", "--type=merge", "-p", &patch])
+    };
+    set_mode("Paused")?;
+    wait_for("Paused is in force", Duration::from_secs(30), || {
+        Ok((pair.status()?["effective"]["mode"] == "Paused" && pair.is_settled()?).then_some(()))
+    })?;
+    pair.exec(&active, &["understudy", "fault", "kill-engine"])?;
+    wait_for("the way out names the person", Duration::from_secs(30), || {
+        let exit = pair.status()?["exit"]["humanAction"].as_str().unwrap_or("").to_owned();
+        Ok(exit.contains("spec.mode: Automatic").then_some(()))
+    })?;
+    ensure!(pair.epoch()? == epoch, "somebody was promoted under mode Paused");
+    set_mode("Automatic")?;
+    pair.wait_whole()?;
+    ensure!(pair.epoch()? > epoch, "the pair is whole without a new epoch");
+    Ok(Outcome { note: "nobody promoted until Automatic".into(), ..Outcome::default() })
 }
 
 fn deleted_and_adopted(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
@@ -371,5 +443,12 @@ fn deleted_and_adopted(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<O
     let pair = namespace.pair("orders", json!({}))?;
     let kept = pair.psql("orders-active", "SELECT a FROM kept")?;
     ensure!(kept.trim() == "42", "the row is there: {kept}");
+    let patch = r#"{"spec":{"storage":{"retentionPolicy":"Delete"}}}"#;
+    namespace.kubectl(&["patch", "asp", "orders", "--type=merge", "-p", patch])?;
+    namespace.kubectl(&["delete", "asp", "orders", "--timeout=60s"])?;
+    wait_for("volumes and Lease are gone", Duration::from_secs(60), || {
+        let left = namespace.kubectl(&["get", "pvc,leases", "-o", "name"])?;
+        Ok(left.trim().is_empty().then_some(()))
+    })?;
     Ok(Outcome { note: "adopted".into(), ..Outcome::default() })
 }

@@ -184,6 +184,14 @@ impl Pair<'_> {
         Ok(ready && status["phase"] == "Normal")
     }
 
+    /// What the Lease says.
+    pub(crate) fn lease_record(&self) -> anyhow::Result<Value> {
+        let name = format!("{}-authority", self.name);
+        let lease = self.namespace.object("leases", &name)?.context("there is no Lease")?;
+        let record = lease["metadata"]["annotations"]["understudy.dev/authority"].as_str();
+        Ok(serde_json::from_str(record.context("the Lease has no record")?)?)
+    }
+
     /// Whether the newest spec was carried out.
     pub(crate) fn is_settled(&self) -> anyhow::Result<bool> {
         let object = self.namespace.object("activestandbypairs", &self.name)?;
