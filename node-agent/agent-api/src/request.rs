@@ -18,7 +18,8 @@ pub struct MemberAddress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Scheme {
-    /// `metadata.generation` of the ActiveStandbyPair that this was made from.
+    /// Rises with every change of the pair, also when it is made again over kept volumes
+    /// (operator/decisions/0002).
     pub version: u64,
     /// The pods that may vote. Who really votes stands on the Lease.
     pub voters: Vec<MemberAddress>,
