@@ -282,7 +282,9 @@ fn killed_in_duplicate(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<O
         wait_for("a duplicate is on its way", Duration::from_secs(30), || {
             let status = pair.status()?;
             let members = status["members"].as_array().cloned().unwrap_or_default();
-            Ok(members.iter().any(|m| m["state"] == "Duplicating").then_some(()))
+            // The store comes from a checkpoint, all since then from the log.
+            let is_built = |m: &Value| m["state"] == "Duplicating" || m["state"] == "CatchingUp";
+            Ok(members.iter().any(is_built).then_some(()))
         })?;
         pair.exec(&active, &["understudy", "fault", "kill-engine"]).map(drop)
     })?;
