@@ -9,8 +9,9 @@
 //! **Invariants.**
 //! 1. Nothing here decides about authority: a request asks, informs or vetoes, [`Control`] decides by
 //!    the rules of the protocol (A1.1).
-//! 2. The operator may ask everything. A member may read the status, and may tell of deaths that its
-//!    own supervisor reaped: nobody proves the death of another member's process this way (R10).
+//! 2. The operator may ask everything but a pledge, which is between voters (R11). A member may read the
+//!    status, may ask for a pledge to itself, and may tell of deaths that its own supervisor reaped:
+//!    nobody proves the death of another member's process this way (R10).
 //! 3. Whoever is slow, silent or talks garbage is cut off; places and bytes are bounded.
 //!
 //! Deliberately absent: HTTP/2, compression, anything without a client certificate.
@@ -36,8 +37,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use understudy_agent_api::{
-    self as api, AgentStatus, CandidacyRequest, DeathEvidence, DeathReport, Refusal, Scheme,
-    TransferRequest,
+    self as api, AgentStatus, CandidacyRequest, DeathEvidence, DeathReport, PledgeAnswer,
+    PledgeRequest, Refusal, Scheme, TransferRequest,
 };
 use understudy_authority::Timing;
 
@@ -68,6 +69,8 @@ pub trait Control: Send + Sync + 'static {
     async fn death(&self, report: DeathReport) -> Result<(), Refusal>;
     /// Asks the active to hand over.
     async fn transfer(&self, request: TransferRequest) -> Result<(), Refusal>;
+    /// Another voter asks for this one's word; what is promised is on disk when it answers.
+    async fn pledge(&self, request: PledgeRequest) -> PledgeAnswer;
 }
 
 type Agent = Arc<dyn Control>;
@@ -81,6 +84,7 @@ pub(crate) fn router(agent: Agent) -> Router {
         .route(api::CANDIDACY, post(candidacy))
         .route(api::DEATH, post(death))
         .route(api::TRANSFER, post(transfer))
+        .route(api::PLEDGE, post(pledge))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "no such path; see /v1/status") })
         .method_not_allowed_fallback(|| async {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")
@@ -179,6 +183,19 @@ async fn transfer(
         return Err(unprocessable(&"deadlineMs is out of range; write 1 to 60000"));
     }
     taken(agent.transfer(request).await)
+}
+
+async fn pledge(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<PeerIdentity>,
+    body: Bytes,
+) -> Result<Response, No> {
+    let request: PledgeRequest = parse(&body)?;
+    if peer != PeerIdentity::Member(request.member.clone()) {
+        let reason = format!("only {} asks for itself", request.member);
+        return Err(refuse(StatusCode::FORBIDDEN, reason));
+    }
+    Ok(json(StatusCode::OK, &agent.pledge(request).await))
 }
 
 fn operator_only(peer: &PeerIdentity) -> Result<(), No> {

@@ -16,7 +16,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use understudy_agent_api::{self as api, AgentStatus, DeathReport, Refusal};
+use understudy_agent_api::{
+    self as api, AgentStatus, DeathReport, PledgeAnswer, PledgeRequest, Refusal,
+};
 
 /// A whole call; an agent that takes longer than this does not answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -87,6 +89,16 @@ impl ControlClient {
     /// When the agent did not confirm that it took the report.
     pub async fn report_death(&self, report: &DeathReport) -> Result<(), CallError> {
         self.post(api::DEATH, report).await
+    }
+
+    /// Asks for a voter's word (R11, R13c).
+    ///
+    /// # Errors
+    /// When there is no answer; a word that was given on the way to it binds the voter all the same.
+    pub async fn pledge(&self, request: &PledgeRequest) -> Result<PledgeAnswer, CallError> {
+        let body = serde_json::to_vec(request).expect("requests are plain data");
+        let body = self.call(Method::POST, api::PLEDGE, body.into()).await?;
+        self.read(&body)
     }
 
     /// Sends a request that has no answer but yes or no.

@@ -37,7 +37,10 @@ use std::{
     time::Instant,
 };
 use tokio::sync::{mpsc, watch};
-use understudy_replication::{EndReason, Event, Input, LeaseWrite, Member, Message, Output};
+use understudy_replication::{
+    EndReason, Event, Input, LeaseWrite, LogEnd, Member, Message, Output, Pledge, PledgeRefused,
+    PledgeRequest,
+};
 use understudy_store::{Store, Txn};
 use understudy_txlog::{
     Appender, Log,
@@ -64,6 +67,8 @@ pub enum Effect {
     Restart(&'static str),
     /// A new epoch of this process: followers must attach again.
     EpochOpened(EpochId),
+    /// Ask the other voter for its word.
+    AskPledge(Box<PledgeRequest>),
     /// For the log and the decision's record.
     Event(Event),
 }
@@ -181,6 +186,29 @@ impl Engine {
         self.perform(out);
     }
 
+    /// Another voter asks for this one's word (R11, R13c): judged, and persisted before it is returned.
+    pub fn pledge(&self, request: PledgeRequest) -> Result<Pledge, PledgeRefused> {
+        let now = clock::now();
+        let mut section = self.section.lock();
+        let end = self.log_end();
+        let mut out = section.member.step(Input::PledgeAsked { request, end }, now);
+        let promised = section.member.control().promised.number;
+        drop(section);
+        let answer = out.pledge.take();
+        self.perform(out);
+        let leaving = || PledgeRefused { why: "it is about to restart".to_owned(), promised };
+        answer.unwrap_or_else(|| Err(leaving()))
+    }
+
+    /// The other voter answered, or did not.
+    pub fn pledge_answered(&self, epoch: EpochId, answer: Result<Pledge, PledgeRefused>) {
+        self.step(Input::PledgeAnswered { epoch, answer, end: self.log_end() });
+    }
+
+    fn log_end(&self) -> LogEnd {
+        LogEnd { epoch: self.log.history().last_epoch().number, lsn: self.log.end() }
+    }
+
     /// Opens the epoch that `out` demands, within the same critical section.
     fn begin_epoch(&self, section: &mut Section, mut out: Output, now: Moment) -> Output {
         let Some(epoch) = out.begin_epoch else { return out };
@@ -216,6 +244,9 @@ impl Engine {
         }
         if out.sync_log {
             self.send(Effect::SyncLog);
+        }
+        if let Some(request) = out.ask {
+            self.send(Effect::AskPledge(Box::new(request)));
         }
         if let Some(write) = out.lease_write {
             self.send(Effect::WriteLease(Box::new(write)));

@@ -61,6 +61,16 @@ pub(crate) const ALL: &[Flow] = &[
         run: operator_off,
     },
     Flow {
+        name: "both-killed",
+        what: "SIGKILL to both engines at once, under load",
+        run: both_killed,
+    },
+    Flow {
+        name: "both-replaced",
+        what: "both pods are force-deleted at once: nobody proves a death",
+        run: both_replaced,
+    },
+    Flow {
         name: "services",
         what: "every return service and durability, changed live, then the engine killed",
         run: services,
@@ -202,6 +212,11 @@ impl Before {
         let status = pair.status()?;
         let decisions = status["decisions"].as_array().map_or(0, Vec::len);
         ensure!(decisions > 0, "no decision explains the failover: {status}");
+        self.assert_same_stores(pair)
+    }
+
+    /// Everybody came back from their own volumes.
+    fn assert_same_stores(&self, pair: &Pair<'_>) -> anyhow::Result<()> {
         let voters = pair.lease_record()?["voters"].clone();
         ensure!(voters == self.voters, "a store was replaced: {} by {voters}", self.voters);
         Ok(())
@@ -332,6 +347,33 @@ fn operator_off(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outc
     scale("2")?;
     let outcome = outcome?;
     ensure!(outcome.gap_ms < 1_000, "clients saw a gap of {} ms", outcome.gap_ms);
+    Ok(outcome)
+}
+
+fn both_killed(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let before = Before::of(&pair)?;
+    let standby = pair.standby()?;
+    let outcome = break_under_load(&pair, || {
+        pair.exec(&standby, &["understudy", "fault", "kill-engine"])?;
+        pair.exec(&before.active, &["understudy", "fault", "kill-engine"]).map(drop)
+    })?;
+    before.assert_same_stores(&pair)?;
+    Ok(outcome)
+}
+
+/// Pods that are gone leave no status behind, so neither death is proven: the voters go on by each
+/// other's word (R11, R13c).
+fn both_replaced(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    let before = Before::of(&pair)?;
+    let standby = pair.standby()?;
+    let outcome = break_under_load(&pair, || {
+        let both = ["delete", "pod", &before.active, &standby, "--force", "--grace-period=0"];
+        namespace.kubectl(&both).map(drop)
+    })?;
+    before.assert_same_stores(&pair)?;
+    ensure!(pair.epoch()? > before.epoch, "the epoch did not rise");
     Ok(outcome)
 }
 

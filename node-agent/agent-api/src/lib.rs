@@ -9,7 +9,8 @@ mod status;
 mod termination;
 
 pub use request::{
-    CandidacyRequest, DeathEvidence, DeathReport, MemberAddress, Refusal, Scheme, TransferRequest,
+    CandidacyRequest, DeathEvidence, DeathReport, MemberAddress, PledgeAnswer, PledgeRequest,
+    Refusal, Scheme, TransferRequest,
 };
 pub use status::{
     AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, PositionStatus, Progress,
@@ -31,6 +32,9 @@ pub const CANDIDACY: &str = "/v1/candidacy";
 pub const DEATH: &str = "/v1/death";
 /// `POST` [`TransferRequest`]: asks the active to hand over (R22).
 pub const TRANSFER: &str = "/v1/transfer";
+/// `POST` [`PledgeRequest`]: a voter asks another for its word; the answer is a [`PledgeAnswer`] (R11,
+/// R13c).
+pub const PLEDGE: &str = "/v1/pledge";
 /// Longest silence on the status stream in milliseconds.
 pub const STREAM_BEAT_MS: u64 = 500;
 

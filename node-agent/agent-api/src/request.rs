@@ -1,7 +1,9 @@
 //! Requests to an agent.
 
 use serde::{Deserialize, Serialize};
-use understudy_types::{Durability, Epoch, Incarnation, MemberName, ReturnService};
+use understudy_types::{
+    Dbid, Durability, Epoch, EpochId, Incarnation, Lsn, MemberName, ReturnService, StoreId,
+};
 
 /// Where a member is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +97,52 @@ pub struct TransferRequest {
     pub to: MemberName,
     /// How long the active may hold commits back before it undoes the attempt, in milliseconds.
     pub deadline_ms: u64,
+}
+
+/// Asks a voter to promise an epoch to another one, durably, and to say where its log ends (R11, R13c).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PledgeRequest {
+    /// Database of the candidate.
+    pub dbid: Option<Dbid>,
+    /// Epoch that the candidate would open.
+    pub epoch: EpochId,
+    /// The candidate: member,
+    pub member: MemberName,
+    /// its directory,
+    pub store: StoreId,
+    /// its process.
+    pub incarnation: Incarnation,
+}
+
+/// The answer to [`PledgeRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum PledgeAnswer {
+    /// Promised, on disk.
+    #[serde(rename_all = "camelCase")]
+    Promised {
+        /// The epoch, as it was asked.
+        epoch: EpochId,
+        /// Who promised: member,
+        member: MemberName,
+        /// its directory,
+        store: StoreId,
+        /// its process.
+        incarnation: Incarnation,
+        /// Epoch of the last record of its log.
+        end_epoch: Epoch,
+        /// The last record of its log.
+        end_lsn: Lsn,
+    },
+    /// Not promised.
+    #[serde(rename_all = "camelCase")]
+    Refused {
+        /// In words.
+        reason: String,
+        /// What it has promised already; a candidate goes above it.
+        promised: Epoch,
+    },
 }
 
 /// Why a request was not taken; sent with status 409 (stale), 403 (identity) or 422 (bad).

@@ -43,6 +43,8 @@ pub enum Ground {
     Transferred,
     /// This very process holds it, and lapsed.
     Own,
+    /// An earlier process of this member holds it, without a new version for F·D + g (R11).
+    Replaced,
 }
 
 impl Ground {
@@ -51,9 +53,29 @@ impl Ground {
     pub const fn ends_authority(self) -> bool {
         match self {
             Self::ProvenDead | Self::Released | Self::Transferred | Self::Own => true,
-            Self::Expired => false,
+            Self::Expired | Self::Replaced => false,
         }
     }
+}
+
+/// What a candidacy needs of the other voter before its compare-and-swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// Its durable promise of the new epoch: a holder that may live gets no grant any more (R11).
+    Promise,
+    /// Its promise, and a log that ends no later than the candidate's (R13c).
+    Comparison,
+}
+
+/// A candidacy that may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Why the Lease is free.
+    pub ground: Ground,
+    /// What is needed of the other voter.
+    pub needs: Needs,
 }
 
 /// Why a member may not candidate now. The text is shown in status.
@@ -97,8 +119,8 @@ pub enum Veto {
         /// Until when that counts.
         until: Moment,
     },
-    /// An earlier process of this member holds the Lease and is not proven dead (R11).
-    UnprovenTwin(Incarnation),
+    /// The other voter did not give the word that is needed (R11, R13c).
+    NotPledged(String),
     /// S does not contain this process: acknowledged commits may be missing here (R13).
     NotInSync {
         /// The last holder, who has them.
@@ -130,10 +152,9 @@ impl fmt::Display for Veto {
             Self::Held { by, .. } => write!(f, "the Lease is held by {by}"),
             Self::TransferringTo(to) => write!(f, "the Lease is being handed to {to}"),
             Self::HearsServing { .. } => f.write_str("the active says that it serves"),
-            Self::UnprovenTwin(inc) => write!(
-                f,
-                "an earlier process of this member ({inc}) holds the Lease and is not proven dead"
-            ),
+            Self::NotPledged(why) => {
+                write!(f, "the other voter's word is needed and was not given: {why}")
+            }
             Self::NotInSync { holder } => write!(
                 f,
                 "this store is not recorded in sync: acknowledged commits may be on {holder} only"
@@ -147,7 +168,7 @@ impl fmt::Display for Veto {
 ///
 /// # Errors
 /// The first veto that stands.
-pub fn may_candidate(candidate: &Candidate<'_>, now: Moment) -> Result<Ground, Veto> {
+pub fn may_candidate(candidate: &Candidate<'_>, now: Moment) -> Result<Claim, Veto> {
     if !candidate.automatic {
         return Err(Veto::NotAutomatic);
     }
@@ -163,7 +184,7 @@ pub fn may_candidate(candidate: &Candidate<'_>, now: Moment) -> Result<Ground, V
     if now < candidate.yields_until {
         return Err(Veto::Yielding { until: candidate.yields_until });
     }
-    if ground == Ground::Expired
+    if matches!(ground, Ground::Expired | Ground::Replaced)
         && let Some(heard) = candidate.heard_serving
     {
         let until = heard + candidate.timing.lease();
@@ -171,8 +192,11 @@ pub fn may_candidate(candidate: &Candidate<'_>, now: Moment) -> Result<Ground, V
             return Err(Veto::HearsServing { until });
         }
     }
-    is_eligible(candidate, record, now)?;
-    Ok(ground)
+    let needs = match (is_eligible(candidate, record, now)?, ground) {
+        (Needs::Nothing, Ground::Replaced) => Needs::Promise,
+        (needs, _) => needs,
+    };
+    Ok(Claim { ground, needs })
 }
 
 /// Until when this process neither grants, candidates nor promises (R6).
@@ -223,17 +247,19 @@ fn ground(candidate: &Candidate<'_>, record: &LeaseRecord) -> Result<Ground, Vet
     if candidate.proven_dead.contains(&holder.incarnation) {
         return Ok(Ground::ProvenDead);
     }
-    if holder.member == candidate.me.member {
-        return Err(Veto::UnprovenTwin(holder.incarnation));
-    }
     if candidate.view.is_expired() {
-        return Ok(Ground::Expired);
+        let is_twin = holder.member == candidate.me.member;
+        return Ok(if is_twin { Ground::Replaced } else { Ground::Expired });
     }
     Err(Veto::Held { by: holder.member.clone(), until: candidate.view.expiry() })
 }
 
-/// R13 (a) and (b); comparison and waiver are not built.
-fn is_eligible(candidate: &Candidate<'_>, record: &LeaseRecord, now: Moment) -> Result<(), Veto> {
+/// R13 (a), (b) and (c); the waiver (d) is not built.
+fn is_eligible(
+    candidate: &Candidate<'_>,
+    record: &LeaseRecord,
+    now: Moment,
+) -> Result<Needs, Veto> {
     let me = candidate.me;
     if record.dbid != candidate.control.dbid || record.dbid.is_none() {
         return Err(Veto::WrongDatabase);
@@ -249,20 +275,16 @@ fn is_eligible(candidate: &Candidate<'_>, record: &LeaseRecord, now: Moment) -> 
     }
     let recorded = record.sync.as_ref().map(|s| &s.standby);
     if recorded == Some(me) {
-        return Ok(());
+        return Ok(Needs::Nothing);
     }
     let holder = record.holder.as_ref().ok_or(Veto::Uninitialised)?;
     let is_last_holder = holder.member == me.member && holder.store == me.store;
-    let not_in_sync = Veto::NotInSync { holder: holder.member.clone() };
-    if !is_last_holder {
-        return Err(not_in_sync);
-    }
-    let has_all = holder.incarnation == me.incarnation
-        || recorded.is_none()
-        || candidate.control.acked_beyond_fsync != Some(record.epoch);
+    let has_all = is_last_holder
+        && (holder.incarnation == me.incarnation
+            || recorded.is_none()
+            || candidate.control.acked_beyond_fsync != Some(record.epoch));
     if !has_all {
-        let standby = recorded.map_or_else(|| holder.member.clone(), |s| s.member.clone());
-        return Err(Veto::NotInSync { holder: standby });
+        return can_compare(me, record, holder);
     }
     if recorded.is_some() {
         let until = candidate.started + candidate.timing.lease();
@@ -270,7 +292,19 @@ fn is_eligible(candidate: &Candidate<'_>, record: &LeaseRecord, now: Moment) -> 
             return Err(Veto::StandbyFirst { until });
         }
     }
-    Ok(())
+    Ok(Needs::Nothing)
+}
+
+/// R13c asks every other member of S; a store that has no vote any more cannot answer for it.
+fn can_compare(me: &Holder, record: &LeaseRecord, holder: &Holder) -> Result<Needs, Veto> {
+    let recorded = record.sync.as_ref().map(|s| &s.standby);
+    let missing = std::iter::once(holder)
+        .chain(recorded)
+        .find(|other| other.store != me.store && !record.is_voter(&other.member, other.store));
+    match missing {
+        None => Ok(Needs::Comparison),
+        Some(other) => Err(Veto::NotInSync { holder: other.member.clone() }),
+    }
 }
 
 #[cfg(test)]

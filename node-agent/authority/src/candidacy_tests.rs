@@ -66,7 +66,7 @@ impl Case {
         case
     }
 
-    fn verdict(&self, now: Moment) -> Result<Ground, Veto> {
+    fn verdict(&self, now: Moment) -> Result<Claim, Veto> {
         let mut view = LeaseView::new(LeaseSeen::default());
         let versioned = Versioned { version: "7".into(), record: self.record.clone() };
         view.observe(
@@ -92,9 +92,13 @@ impl Case {
     }
 }
 
+fn free(ground: Ground) -> Claim {
+    Claim { ground, needs: Needs::Nothing }
+}
+
 #[test]
 fn the_recorded_standby_candidates_when_the_lease_is_expired() {
-    assert_eq!(Case::standby().verdict(at(10_000)), Ok(Ground::Expired));
+    assert_eq!(Case::standby().verdict(at(10_000)), Ok(free(Ground::Expired)));
 }
 
 #[test]
@@ -109,7 +113,7 @@ fn a_proof_of_death_needs_no_expiry() {
     let mut case = Case::standby();
     case.expired = false;
     case.dead.push(case.record.holder.as_ref().unwrap().incarnation);
-    assert_eq!(case.verdict(at(1_001)), Ok(Ground::ProvenDead));
+    assert_eq!(case.verdict(at(1_001)), Ok(free(Ground::ProvenDead)));
 }
 
 #[test]
@@ -117,13 +121,22 @@ fn nobody_candidates_against_an_active_that_says_it_serves() {
     let mut case = Case::standby();
     case.heard = Some(at(9_000));
     assert_eq!(case.verdict(at(10_000)), Err(Veto::HearsServing { until: at(9_000) + D }));
-    assert_eq!(case.verdict(at(13_000)), Ok(Ground::Expired));
+    assert_eq!(case.verdict(at(13_000)), Ok(free(Ground::Expired)));
 }
 
 #[test]
 fn a_restarted_standby_is_out_of_s_until_recorded_again() {
     let mut case = Case::standby();
     case.me = process("x-2", 2, 2);
+    let compared = Claim { ground: Ground::Expired, needs: Needs::Comparison };
+    assert_eq!(case.verdict(at(10_000)), Ok(compared));
+}
+
+#[test]
+fn a_member_of_s_without_a_vote_cannot_be_compared_with() {
+    let mut case = Case::standby();
+    case.me = process("x-2", 2, 2);
+    case.record.voters.remove(0);
     assert!(matches!(case.verdict(at(10_000)), Err(Veto::NotInSync { .. })));
 }
 
@@ -140,34 +153,40 @@ fn grants_of_an_earlier_life_black_out_unless_their_receiver_is_dead() {
     let holder = case.record.holder.as_ref().unwrap().incarnation;
     case.control.raise_grant(holder, D);
     assert_eq!(case.verdict(at(5_000)), Err(Veto::Blackout { until: at(6_000) }));
-    assert_eq!(case.verdict(at(6_000)), Ok(Ground::Expired));
+    assert_eq!(case.verdict(at(6_000)), Ok(free(Ground::Expired)));
     case.dead.push(holder);
-    assert_eq!(case.verdict(at(1_001)), Ok(Ground::ProvenDead));
+    assert_eq!(case.verdict(at(1_001)), Ok(free(Ground::ProvenDead)));
 }
 
 #[test]
-fn a_replacement_process_needs_proof_of_its_predecessors_death() {
+fn a_replacement_process_needs_a_proof_or_the_other_voters_promise() {
     let mut case = Case::restarted_holder();
     case.record.sync = None;
-    assert_eq!(case.verdict(at(10_000)), Ok(Ground::ProvenDead));
+    assert_eq!(case.verdict(at(10_000)), Ok(free(Ground::ProvenDead)));
     case.dead.clear();
-    assert!(matches!(case.verdict(at(10_000)), Err(Veto::UnprovenTwin(_))));
+    let promised = Claim { ground: Ground::Replaced, needs: Needs::Promise };
+    assert_eq!(case.verdict(at(10_000)), Ok(promised));
+    case.heard = Some(at(9_000));
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::HearsServing { .. })));
+    case.expired = false;
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::Held { .. })));
 }
 
 #[test]
 fn a_restarted_holder_lets_the_recorded_standby_go_first() {
     let case = Case::restarted_holder();
     assert_eq!(case.verdict(at(2_000)), Err(Veto::StandbyFirst { until: at(5_000) }));
-    assert_eq!(case.verdict(at(5_000)), Ok(Ground::ProvenDead));
+    assert_eq!(case.verdict(at(5_000)), Ok(free(Ground::ProvenDead)));
 }
 
 #[test]
-fn a_restarted_holder_that_acked_beyond_its_fsync_is_not_eligible_alone() {
+fn a_restarted_holder_that_acked_beyond_its_fsync_compares_logs() {
     let mut case = Case::restarted_holder();
     case.control.acked_beyond_fsync = Some(case.record.epoch);
-    assert!(matches!(case.verdict(at(9_000)), Err(Veto::NotInSync { .. })));
+    let compared = Claim { ground: Ground::ProvenDead, needs: Needs::Comparison };
+    assert_eq!(case.verdict(at(9_000)), Ok(compared));
     case.record.sync = None;
-    assert_eq!(case.verdict(at(9_000)), Ok(Ground::ProvenDead));
+    assert_eq!(case.verdict(at(9_000)), Ok(free(Ground::ProvenDead)));
 }
 
 #[test]
@@ -176,10 +195,10 @@ fn released_and_transferred_leases_are_free_at_once() {
     case.expired = false;
     case.heard = Some(at(9_999));
     case.record.state = LeaseState::Released;
-    assert_eq!(case.verdict(at(10_000)), Ok(Ground::Released));
+    assert_eq!(case.verdict(at(10_000)), Ok(free(Ground::Released)));
     case.record.state =
         LeaseState::Transferring { to: case.me.member.clone(), lsn: understudy_types::Lsn(4) };
-    assert_eq!(case.verdict(at(10_000)), Ok(Ground::Transferred));
+    assert_eq!(case.verdict(at(10_000)), Ok(free(Ground::Transferred)));
     case.me = process("x-1", 1, 2);
     assert!(matches!(case.verdict(at(10_000)), Err(Veto::TransferringTo(_))));
 }
@@ -191,7 +210,7 @@ fn a_lapsed_active_yields_before_it_runs_again() {
     case.control.store = case.me.store;
     case.yields = at(20_000);
     assert_eq!(case.verdict(at(10_000)), Err(Veto::Yielding { until: at(20_000) }));
-    assert_eq!(case.verdict(at(20_000)), Ok(Ground::Own));
+    assert_eq!(case.verdict(at(20_000)), Ok(free(Ground::Own)));
 }
 
 #[test]

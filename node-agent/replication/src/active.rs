@@ -544,7 +544,7 @@ impl Active {
         let Some(record) = c.view.record().map(LeaseRecord::successor) else { return };
         self.bump_synced = false;
         self.next_bump = now + AGAIN;
-        let epoch = c.promise_next(out);
+        let epoch = c.promise(c.next_epoch(), out);
         let record = LeaseRecord { epoch: epoch.number, sync: None, ..record };
         self.send(c, WriteKind::Acquire(epoch), record, now, out);
     }

@@ -3,10 +3,10 @@
 use crate::input::Policy;
 use crate::output::{LeaseWrite, Output};
 use understudy_authority::{
-    Candidate, ControlState, Ground, Holder, LeaseRecord, LeaseSeen, LeaseView, Sight, Timing,
-    Veto, may_candidate,
+    Candidate, Claim, ControlState, Holder, LeaseRecord, LeaseSeen, LeaseView, Sight, Timing, Veto,
+    may_candidate,
 };
-use understudy_types::{EpochId, Incarnation, Lsn, Moment, Span};
+use understudy_types::{Epoch, EpochId, Incarnation, Lsn, Moment, Span};
 
 /// What a Lease write under way would do once confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,7 +162,7 @@ impl Common {
         }
     }
 
-    pub(crate) fn may_candidate(&self, now: Moment) -> Result<Ground, Veto> {
+    pub(crate) fn may_candidate(&self, now: Moment) -> Result<Claim, Veto> {
         may_candidate(&self.candidate(), now)
     }
 
@@ -204,9 +204,13 @@ impl Common {
         }
     }
 
-    /// The promise of the next candidacy: one above everything known (R8), by this process.
-    pub(crate) fn promise_next(&mut self, out: &mut Output) -> EpochId {
-        let number = self.view.epoch().max(self.control.promised.number).next();
+    /// One above everything known.
+    pub(crate) fn next_epoch(&self) -> Epoch {
+        self.view.epoch().max(self.control.promised.number).next()
+    }
+
+    /// The promise of a candidacy, at least [`Common::next_epoch`], by this process (R8).
+    pub(crate) fn promise(&mut self, number: Epoch, out: &mut Output) -> EpochId {
         let epoch = EpochId { number, author: self.me.incarnation.id };
         self.control.raise_promise(epoch);
         self.control.lease_seen = LeaseSeen::max(self.control.lease_seen, self.view.highest());

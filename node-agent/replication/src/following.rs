@@ -4,8 +4,10 @@
 use crate::common::{AGAIN, Common, InFlight, WriteKind};
 use crate::input::WriteOutcome;
 use crate::output::{EndReason, Event, Output};
-use crate::{FollowerKind, Message};
-use understudy_authority::{Ground, LeaseRecord, LeaseState, Sight, Veto, Voter, blackout_until};
+use crate::{FollowerKind, LogEnd, Message, Pledge, PledgeRefused, PledgeRequest};
+use understudy_authority::{
+    Claim, Ground, LeaseRecord, LeaseState, Needs, Sight, Veto, Voter, blackout_until,
+};
 use understudy_types::{Dbid, Epoch, EpochId, Incarnation, Lsn, Moment, Role, Span};
 
 /// A candidacy, in the order of R7–R9.
@@ -13,7 +15,7 @@ use understudy_types::{Dbid, Epoch, EpochId, Incarnation, Lsn, Moment, Role, Spa
 struct Candidacy {
     /// The version that R7 and R13 were judged on.
     base: String,
-    ground: Ground,
+    claim: Claim,
     stage: Stage,
 }
 
@@ -23,6 +25,8 @@ enum Stage {
     Waiting,
     /// Frames stopped; the whole log goes to disk.
     Syncing(Lsn),
+    /// The other voter is asked for its word (R11, R13c), until this time.
+    Asking(EpochId, Moment),
     /// Promised; the compare-and-swap is under way.
     Acquiring(EpochId),
 }
@@ -35,6 +39,10 @@ pub(crate) struct Following {
     candidacy: Option<Candidacy>,
     /// A candidacy failed; the next one waits so long.
     not_before: Moment,
+    /// Since when a candidacy would need the other voter's word.
+    needy_since: Option<Moment>,
+    /// The other voter promised so much: an epoch to ask for lies above it.
+    promised_elsewhere: Epoch,
     /// The write that ends R20's initialisation is under way, or was tried.
     initialising: bool,
     /// Last veto, for status.
@@ -42,6 +50,9 @@ pub(crate) struct Following {
     /// First sign that the active is in trouble.
     pub(crate) suspected: Option<Moment>,
 }
+
+/// Longest wait for the other voter's word; the agents' call has a shorter time-out.
+const ANSWER_WITHIN: Span = Span::seconds(3);
 
 /// One heartbeat, as a follower judges it.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +79,8 @@ impl Following {
             feeder: None,
             candidacy: None,
             not_before: Moment::ZERO,
+            needy_since: None,
+            promised_elsewhere: Epoch::ZERO,
             initialising: false,
             veto: None,
             suspected: None,
@@ -103,6 +116,7 @@ impl Following {
     pub(crate) fn feeder_attached(&mut self, c: &mut Common, epoch: EpochId, out: &mut Output) {
         self.feeder = Some(epoch);
         self.suspected = None;
+        self.needy_since = None;
         out.persist |= c.control.raise_promise(epoch);
         out.role = Some(self.role());
     }
@@ -190,7 +204,7 @@ impl Following {
             return;
         }
         c.control.dbid = Some(dbid);
-        let epoch = c.promise_next(out);
+        let epoch = c.promise(c.next_epoch(), out);
         let record = LeaseRecord {
             dbid: Some(dbid),
             epoch: epoch.number,
@@ -204,7 +218,8 @@ impl Following {
         c.write(WriteKind::Acquire(epoch), record, now, out);
         let base = out.lease_write.as_ref().map(|w| w.base.clone()).unwrap_or_default();
         let stage = Stage::Acquiring(epoch);
-        self.candidacy = Some(Candidacy { base, ground: Ground::Released, stage });
+        let claim = Claim { ground: Ground::Released, needs: Needs::Nothing };
+        self.candidacy = Some(Candidacy { base, claim, stage });
     }
 
     pub(crate) fn tick(&mut self, c: &mut Common, now: Moment, out: &mut Output) {
@@ -226,20 +241,46 @@ impl Following {
     fn consider(&mut self, c: &Common, now: Moment, out: &mut Output) {
         match c.may_candidate(now) {
             Err(veto) => self.veto = Some(veto),
-            Ok(ground) if c.is_free_to_write() && now >= self.not_before => {
-                self.veto = None;
+            Ok(claim) if c.is_free_to_write() && now >= self.not_before => {
+                if claim.needs != Needs::Nothing && self.must_wait_to_ask(c, now) {
+                    return;
+                }
+                if claim.needs == Needs::Nothing {
+                    self.veto = None;
+                }
                 self.suspected.get_or_insert(now);
                 let base = c.view.current().map(|v| v.version.clone()).unwrap_or_default();
-                self.candidacy = Some(Candidacy { base, ground, stage: Stage::Waiting });
-                out.events.push(Event::CandidacyBegan(ground));
+                self.candidacy = Some(Candidacy { base, claim, stage: Stage::Waiting });
+                out.events.push(Event::CandidacyBegan(claim.ground));
                 self.freeze_when_grants_ran_out(c, now, out);
             }
             Ok(_) => {}
         }
     }
 
+    /// Two that need each other's word go one after the other: the last holder, who most likely has
+    /// everything, then the recorded standby, then a store that was not in S.
+    fn must_wait_to_ask(&mut self, c: &Common, now: Moment) -> bool {
+        let since = *self.needy_since.get_or_insert(now);
+        let store_of = |holder: &Option<understudy_authority::Holder>| {
+            holder.as_ref().is_some_and(|h| h.store == c.me.store)
+        };
+        let Some(record) = c.view.record() else { return true };
+        let turn = match () {
+            () if store_of(&record.holder) => 0,
+            () if store_of(&record.sync.as_ref().map(|s| s.standby.clone())) => 1,
+            () => 2,
+        };
+        now < since + Span::millis(c.timing.lease().as_millis() * turn)
+    }
+
     fn go_on(&mut self, c: &Common, now: Moment, out: &mut Output) {
         let Some(candidacy) = &self.candidacy else { return };
+        if let Stage::Asking(_, until) = candidacy.stage
+            && now >= until
+        {
+            return self.not_pledged(c, "it does not answer", now, out);
+        }
         if candidacy.stage == Stage::Waiting {
             if let Err(veto) = c.may_candidate(now) {
                 self.veto = Some(veto);
@@ -252,7 +293,7 @@ impl Following {
     /// R8: from here no frame is accepted, so that what is synced is all there is.
     fn freeze_when_grants_ran_out(&mut self, c: &Common, now: Moment, out: &mut Output) {
         let Some(candidacy) = &mut self.candidacy else { return };
-        if candidacy.ground.ends_authority() || now >= c.grants_out {
+        if candidacy.claim.ground.ends_authority() || now >= c.grants_out {
             candidacy.stage = Stage::Syncing(c.end);
             out.sync_log = true;
         }
@@ -267,12 +308,35 @@ impl Following {
             out.sync_log = true;
             return;
         }
-        let same = c.view.current().is_some_and(|v| v.version == candidacy.base);
-        if !same || !c.is_free_to_write() || c.may_candidate(now).is_err() {
+        if !self.may_go_on(c, now) {
             return self.end_candidacy("the Lease changed before the promise", out);
         }
+        let Some(candidacy) = &mut self.candidacy else { return };
+        if candidacy.claim.needs == Needs::Nothing {
+            return self.acquire(c, c.next_epoch(), now, out);
+        }
+        let number = c.next_epoch().max(self.promised_elsewhere.next());
+        let epoch = EpochId { number, author: c.me.incarnation.id };
+        candidacy.stage = Stage::Asking(epoch, now + ANSWER_WITHIN);
+        out.ask = Some(PledgeRequest { dbid: c.control.dbid, epoch, candidate: c.me.clone() });
+    }
+
+    /// Whether the present candidacy stands on the newest version, and no veto came up.
+    fn may_go_on(&self, c: &Common, now: Moment) -> bool {
+        self.candidacy.as_ref().is_some_and(|candidacy| {
+            let same = c.view.current().is_some_and(|v| v.version == candidacy.base);
+            let claim = c.may_candidate(now);
+            same && c.is_free_to_write()
+                && claim.is_ok_and(|claim| {
+                    claim.needs == Needs::Nothing || claim.needs == candidacy.claim.needs
+                })
+        })
+    }
+
+    /// Promises, and writes to the version that was judged (R8, R9).
+    fn acquire(&mut self, c: &mut Common, number: Epoch, now: Moment, out: &mut Output) {
         let Some(record) = c.view.record().map(LeaseRecord::successor) else { return };
-        let epoch = c.promise_next(out);
+        let epoch = c.promise(number, out);
         let record = LeaseRecord {
             epoch: epoch.number,
             state: LeaseState::Held,
@@ -284,6 +348,116 @@ impl Following {
         c.write(WriteKind::Acquire(epoch), record, now, out);
         if let Some(candidacy) = &mut self.candidacy {
             candidacy.stage = Stage::Acquiring(epoch);
+        }
+    }
+
+    /// The other voter gave its word, or did not (R11, R13c).
+    pub(crate) fn pledge_answered(
+        &mut self,
+        c: &mut Common,
+        (epoch, answer): (EpochId, Result<Pledge, PledgeRefused>),
+        own: LogEnd,
+        now: Moment,
+        out: &mut Output,
+    ) {
+        let Some(candidacy) = &self.candidacy else { return };
+        if !matches!(candidacy.stage, Stage::Asking(asked, _) if asked == epoch) {
+            return;
+        }
+        let pledge = match answer {
+            Ok(pledge) => pledge,
+            Err(refused) => {
+                self.promised_elsewhere = self.promised_elsewhere.max(refused.promised);
+                return self.not_pledged(c, &refused.why, now, out);
+            }
+        };
+        let voter = &pledge.voter;
+        let has_vote = voter.store != c.me.store
+            && c.view.record().is_some_and(|r| r.is_voter(&voter.member, voter.store));
+        if pledge.epoch != epoch || !has_vote {
+            return self.not_pledged(c, "it was given by somebody without a vote", now, out);
+        }
+        if candidacy.claim.needs == Needs::Comparison && pledge.end > own {
+            let why =
+                format!("its log ends later, at {} of epoch {}", pledge.end.lsn, pledge.end.epoch);
+            return self.not_pledged(c, &why, now, out);
+        }
+        if !self.may_go_on(c, now) || c.next_epoch() > epoch.number {
+            return self.end_candidacy("the Lease changed before the promise", out);
+        }
+        self.acquire(c, epoch.number, now, out);
+    }
+
+    fn not_pledged(&mut self, c: &Common, why: &str, now: Moment, out: &mut Output) {
+        self.veto = Some(Veto::NotPledged(why.to_owned()));
+        self.not_before = now + c.timing.lease();
+        self.end_candidacy("the other voter did not give its word", out);
+    }
+
+    /// The other voter asks: under the conditions of an own candidacy (R6, R8) this one promises, and
+    /// says where its log ends. From then on it takes nothing of lower epochs.
+    pub(crate) fn pledge_asked(
+        &mut self,
+        c: &mut Common,
+        (request, end): (PledgeRequest, LogEnd),
+        now: Moment,
+        out: &mut Output,
+    ) {
+        let answer = match self.why_not_pledge(c, &request, now) {
+            Some(why) => {
+                Err(PledgeRefused { why: why.to_owned(), promised: c.control.promised.number })
+            }
+            None => {
+                self.end_candidacy("the other voter has this one's word", out);
+                // The asker goes first.
+                self.not_before = now + c.timing.lease();
+                out.persist |= c.control.raise_promise(request.epoch);
+                Ok(Pledge { epoch: request.epoch, voter: c.me.clone(), end })
+            }
+        };
+        out.pledge = Some(answer);
+    }
+
+    fn why_not_pledge(
+        &self,
+        c: &Common,
+        request: &PledgeRequest,
+        now: Moment,
+    ) -> Option<&'static str> {
+        let Some(record) = c.view.record() else { return Some("it has not read the Lease yet") };
+        let votes =
+            |holder: &understudy_authority::Holder| record.is_voter(&holder.member, holder.store);
+        let candidate = &request.candidate;
+        let hears = c.heard_serving.is_some_and(|at| now < at + c.timing.lease());
+        let own = self.candidacy.as_ref().map(|k| (&k.stage, k.claim.needs));
+        match own {
+            _ if self.kind == FollowerKind::Subscriber || !votes(&c.me) => Some("it has no vote"),
+            _ if !votes(candidate) || candidate.store == c.me.store => {
+                Some("the candidate has no vote")
+            }
+            _ if request.dbid.is_none() || request.dbid != c.control.dbid => {
+                Some("it holds another database")
+            }
+            _ if c.view.is_regressed() => Some("it knows a newer Lease"),
+            _ if !c.is_automatic() => Some("mode is Paused: a person decides"),
+            _ if !c.data_path_ok => Some("its log does not answer"),
+            _ if hears && self.feeder.is_some() => Some("it hears an active that serves"),
+            Some((Stage::Acquiring(_), _)) | Some((_, Needs::Nothing)) => {
+                Some("it runs for active itself")
+            }
+            Some((Stage::Asking(epoch, _), _))
+                if (epoch.number, epoch.author) >= (request.epoch.number, request.epoch.author) =>
+            {
+                Some("it asks for a higher epoch itself")
+            }
+            _ if now < blackout_until(&c.candidate()) => {
+                Some("grants of an earlier life of its store may still be in use")
+            }
+            _ if now < c.grants_out => Some("a grant of it may still be in use"),
+            _ if request.epoch.number <= c.control.promised.number => {
+                Some("it promised that epoch or a higher one already")
+            }
+            Some(_) | None => None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Everything that can happen to a member, as data. Time is the second argument of
 //! [`crate::Member::step`].
 
-use crate::Follower;
+use crate::{Follower, LogEnd, Pledge, PledgeRefused, PledgeRequest};
 use understudy_authority::{Sight, Timing, Versioned};
 use understudy_types::{
     Durability, Epoch, EpochId, Incarnation, Lsn, MemberName, ReturnService, StoreId,
@@ -53,6 +53,22 @@ pub enum Input {
     Tick {
         /// Whether the log's writer finished a probe within D/2 (A1.10).
         data_path_ok: bool,
+    },
+    /// The other voter asks for this one's word (R11, R13c).
+    PledgeAsked {
+        /// What it asks.
+        request: PledgeRequest,
+        /// Where the own log ends.
+        end: LogEnd,
+    },
+    /// The other voter answered the candidacy of this epoch.
+    PledgeAnswered {
+        /// The epoch that was asked for.
+        epoch: EpochId,
+        /// Its answer; a voter that does not answer promised nothing that is known.
+        answer: Result<Pledge, PledgeRefused>,
+        /// Where the own log ends.
+        end: LogEnd,
     },
     /// Active: a record was appended to the log at this LSN.
     Appended(Lsn),

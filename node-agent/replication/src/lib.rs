@@ -21,8 +21,8 @@
 //! 4. Only the confirmed Acquire of the present candidacy activates (R9).
 //!
 //! # Caveats
-//! R11 and R21 are refusals here: no candidacy, with the reason. R13's comparison and waiver, the
-//! classes of NO RETURN and the in-doubt list are not built; S under NO RETURN is the active alone.
+//! R21 is a refusal here: no candidacy, with the reason. R13's waiver, the classes of NO RETURN and the
+//! in-doubt list are not built; S under NO RETURN is the active alone.
 
 mod active;
 mod attach;
@@ -32,6 +32,7 @@ mod input;
 mod member;
 mod message;
 mod output;
+mod pledge;
 
 pub use attach::{FeederLog, answer_attach};
 pub use input::{Input, Policy, Report, WriteOutcome};
@@ -40,3 +41,4 @@ pub use message::{
     Attach, Attached, FRAME_BYTES_MAX, Follower, FollowerKind, Message, MessageError, WIRE_VERSION,
 };
 pub use output::{EndReason, Event, LeaseWrite, Output};
+pub use pledge::{LogEnd, Pledge, PledgeRefused, PledgeRequest};

@@ -1,11 +1,11 @@
 //! The member as one function: an event and the time in, things to do out.
 
-use crate::FollowerKind;
 use crate::active::{Active, After};
 use crate::common::Common;
 use crate::following::{Beat, Following, Next};
 use crate::input::{Input, Policy, Report};
 use crate::output::{EndReason, Output};
+use crate::{FollowerKind, PledgeRefused};
 use understudy_authority::{ControlState, Holder, LeaseView, Timing};
 use understudy_types::{Epoch, EpochId, Incarnation, Lsn, MemberName, Moment, Role, Span};
 
@@ -265,6 +265,12 @@ impl Member {
             Input::FeederAttached(epoch) => following.feeder_attached(c, epoch, out),
             Input::FeederLost => following.feeder_lost(now, out),
             Input::Initialised(dbid) => following.initialised(c, dbid, now, out),
+            Input::PledgeAsked { request, end } => {
+                following.pledge_asked(c, (request, end), now, out);
+            }
+            Input::PledgeAnswered { epoch, answer, end } => {
+                following.pledge_answered(c, (epoch, answer), end, now, out);
+            }
             Input::Appended(_)
             | Input::Ack { .. }
             | Input::Grant { .. }
@@ -368,6 +374,10 @@ fn control_active(
         }
         Input::Policy(policy) => active.policy(c, policy),
         Input::Unfit(why) => c.unfit = why,
+        Input::PledgeAsked { .. } => {
+            let why = "it is active itself".to_owned();
+            out.pledge = Some(Err(PledgeRefused { why, promised: c.control.promised.number }));
+        }
         Input::Heartbeat { epoch, .. } if epoch.number > active.epoch.number => {
             return After::StepDown("an active of a higher epoch speaks");
         }
@@ -375,6 +385,7 @@ fn control_active(
         | Input::FeederAttached(_)
         | Input::FeederLost
         | Input::Initialised(_)
+        | Input::PledgeAnswered { .. }
         | Input::Appended(_)
         | Input::Durable(_)
         | Input::Ack { .. }

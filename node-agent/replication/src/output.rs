@@ -2,7 +2,7 @@
 //! before everything else of the same output, appends the epoch's first record before it lets any
 //! other record in, and only then writes the Lease and sends messages.
 
-use crate::Message;
+use crate::{Message, Pledge, PledgeRefused, PledgeRequest};
 use understudy_authority::{LeaseRecord, StandbySync};
 use understudy_types::{EpochId, Lsn, Role};
 
@@ -61,6 +61,10 @@ pub struct Output {
     pub begin_epoch: Option<EpochId>,
     /// 3. Bring the whole log to disk and answer `Input::Synced`.
     pub sync_log: bool,
+    /// 3a. Ask the other voter, and tell its answer by `Input::PledgeAnswered`.
+    pub ask: Option<PledgeRequest>,
+    /// 3b. The answer to `Input::PledgeAsked`.
+    pub pledge: Option<Result<Pledge, PledgeRefused>>,
     /// 4. Write the Lease. One write is under way at a time.
     pub lease_write: Option<LeaseWrite>,
     /// 5. Read the Lease consistently.

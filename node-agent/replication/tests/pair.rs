@@ -76,8 +76,28 @@ fn unknown_lease_writes_lose_nothing() {
 
 #[test]
 fn every_fault_at_once_loses_nothing() {
-    let all = Faults { crash: true, cut: true, api: true, doubt: true, freeze: true };
+    let all =
+        Faults { crash: true, cut: true, api: true, doubt: true, freeze: true, unproven: false };
     run(all, SEEDS);
+}
+
+#[test]
+fn deaths_that_nobody_proves_lose_nothing_and_end() {
+    run(Faults { crash: true, unproven: true, ..Faults::default() }, SEEDS);
+    let all =
+        Faults { crash: true, unproven: true, cut: true, api: true, doubt: true, freeze: true };
+    run(all, SEEDS);
+}
+
+#[test]
+fn two_pods_that_were_replaced_at_once_go_on_within_half_a_minute() {
+    for seed in 1..=20 {
+        let mut world = World::new(seed, Faults::default());
+        world.run_ms(2_000);
+        world.lose_both_pods();
+        world.run_ms(30_000);
+        world.assert_whole();
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use tokio::{
     sync::oneshot,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use understudy_types::{Epoch, Incarnation, MemberName};
+use understudy_types::{Epoch, EpochId, Incarnation, MemberName, StoreId};
 use uuid::Uuid;
 
 /// An agent that writes down what it was asked.
@@ -54,6 +54,15 @@ impl Control for Scribe {
     }
     async fn transfer(&self, request: TransferRequest) -> Result<(), Refusal> {
         self.note(&request)
+    }
+    async fn pledge(&self, request: PledgeRequest) -> PledgeAnswer {
+        let promised = request.epoch.number;
+        match self.note(&request) {
+            Ok(()) => {
+                PledgeAnswer::Refused { reason: "a scribe promises nothing".into(), promised }
+            }
+            Err(Refusal { reason }) => PledgeAnswer::Refused { reason, promised },
+        }
     }
 }
 
@@ -157,6 +166,26 @@ async fn the_operator_may_ask_everything() {
         assert_eq!(code(client.post(api::DEATH, &report).await), 204);
     }
     assert_eq!(served.asked().len(), 6);
+}
+
+#[tokio::test]
+async fn a_voter_asks_for_a_pledge_to_itself_and_nobody_else_asks() {
+    let served = served(false).await;
+    let request = PledgeRequest {
+        dbid: None,
+        epoch: EpochId { number: Epoch(8), author: Uuid::from_u128(4) },
+        member: MemberName::new("orders-2").unwrap(),
+        store: StoreId(Uuid::from_u128(2)),
+        incarnation: Incarnation { start: 4, id: Uuid::from_u128(4) },
+    };
+    let answer = served.client(&served.ca.member("orders-2")).pledge(&request).await.unwrap();
+    let PledgeAnswer::Refused { promised, .. } = answer else { panic!("a scribe promised") };
+    assert_eq!(promised, Epoch(8));
+    for stranger in [served.ca.operator(), served.ca.member("orders-3")] {
+        let refused = served.client(&stranger).pledge(&request).await.map(drop);
+        assert_eq!(code(refused), 403);
+    }
+    assert_eq!(served.asked().len(), 1);
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use understudy_agent_api::{
-    AgentStatus, CandidacyRequest, DeathReport, Refusal, Scheme, TransferRequest,
+    AgentStatus, CandidacyRequest, DeathReport, PledgeAnswer, PledgeRequest, Refusal, Scheme,
+    TransferRequest,
 };
 use understudy_replication::Input;
 
@@ -50,6 +51,10 @@ impl Control for Node {
         );
         self.engine.step(Input::ProvenDead(report.incarnation));
         Ok(())
+    }
+
+    async fn pledge(&self, request: PledgeRequest) -> PledgeAnswer {
+        self.give_pledge(request)
     }
 
     async fn transfer(&self, request: TransferRequest) -> Result<(), Refusal> {

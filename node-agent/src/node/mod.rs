@@ -20,6 +20,7 @@ mod follow_link;
 mod hand_over;
 pub mod lease_link;
 mod lives;
+mod pledges;
 mod recover;
 mod start;
 mod status;
@@ -37,6 +38,7 @@ use crate::{
     pg::{self, SessionRegistry},
     pod::RoleLabels,
     supervisor::Lifeline,
+    tls::Tls,
 };
 use lease_link::{LeaseLink, chain};
 use parking_lot::Mutex;
@@ -101,6 +103,8 @@ pub struct Node {
     trapped: Mutex<Vec<TrappedStatus>>,
     certificate_end: Box<dyn Fn() -> Option<String> + Send + Sync>,
     label: watch::Sender<Option<Role>>,
+    /// Certificates for calls to other agents.
+    agent_tls: Arc<Tls>,
     stopping: AtomicBool,
     volumes: Arc<DataDir>,
     /// The files could not be used: only a duplicate helps.
@@ -135,6 +139,10 @@ impl Node {
                     tracing::info!(epoch = %epoch.number, "an epoch was opened");
                     self.engine.metrics.epochs_opened.inc();
                     self.engine.feeds.detach_all();
+                }
+                Effect::AskPledge(request) => {
+                    let node = Arc::clone(&self);
+                    tokio::spawn(async move { node.ask_pledge(*request).await });
                 }
                 Effect::Event(event) => {
                     tracing::info!(event = ?event, "decided");

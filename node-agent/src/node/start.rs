@@ -255,6 +255,7 @@ fn make_node(
         trapped: Mutex::new(trapped),
         certificate_end: Box::new(move || Some(for_end.not_after().to_string())),
         label: watch::channel(None).0,
+        agent_tls: Arc::clone(tls),
         stopping: std::sync::atomic::AtomicBool::new(false),
         volumes: Arc::new(volumes),
         needs_duplicate,

@@ -83,6 +83,7 @@ const fn rule(ground: Ground) -> &'static str {
         Ground::Released => "active-let-go",
         Ground::Transferred => "hand-over",
         Ground::Own => "authority-regained",
+        Ground::Replaced => "active-replaced",
     }
 }
 

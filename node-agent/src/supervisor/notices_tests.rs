@@ -15,7 +15,8 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use understudy_agent_api::{
-    AgentStatus, CandidacyRequest, Refusal, Scheme, TransferRequest, names,
+    AgentStatus, CandidacyRequest, PledgeAnswer, PledgeRequest, Refusal, Scheme, TransferRequest,
+    names,
 };
 use understudy_authority::{Holder, StandbySync, SyncClass, Voter};
 use understudy_lease::Timeouts;
@@ -61,6 +62,9 @@ impl Control for Ear {
         Ok(())
     }
     async fn transfer(&self, _: TransferRequest) -> Result<(), Refusal> {
+        unreachable!("nobody asks")
+    }
+    async fn pledge(&self, _: PledgeRequest) -> PledgeAnswer {
         unreachable!("nobody asks")
     }
 }

@@ -5,8 +5,8 @@ use understudy_authority::{
     ControlState, Holder, LeaseRecord, LeaseState, Sight, Timing, Versioned, Voter,
 };
 use understudy_replication::{
-    Follower, FollowerKind, Input, LeaseWrite, Member, Message, Output, Policy, Report, Start,
-    WriteOutcome,
+    Follower, FollowerKind, Input, LeaseWrite, LogEnd, Member, Message, Output, Pledge,
+    PledgeRefused, PledgeRequest, Policy, Report, Start, WriteOutcome,
 };
 use understudy_types::{
     Dbid, Durability, EpochHistory, EpochId, EpochStart, Incarnation, Lsn, MemberName, Moment,
@@ -27,6 +27,8 @@ pub(crate) struct Faults {
     pub(crate) doubt: bool,
     /// A process stands still for a while.
     pub(crate) freeze: bool,
+    /// Nobody ever proves a death: pods are replaced, and their parents told nobody.
+    pub(crate) unproven: bool,
 }
 
 const STEP: Span = Span::millis(5);
@@ -52,6 +54,7 @@ struct Node {
     /// As a follower: attached to the other, at this epoch.
     attached: Option<EpochId>,
     data_inbox: VecDeque<(Moment, Wire)>,
+    pledge_inbox: VecDeque<(Moment, Ask)>,
     api_inbox: VecDeque<(Moment, ApiAnswer)>,
     next_read: Moment,
 }
@@ -60,6 +63,12 @@ struct Node {
 enum Wire {
     Records { epoch: EpochId, from: usize, records: Vec<Record>, acknowledged: Lsn },
     Say(Message),
+}
+
+#[derive(Debug, Clone)]
+enum Ask {
+    Request(PledgeRequest),
+    Answer(EpochId, Result<Pledge, PledgeRefused>),
 }
 
 #[derive(Debug, Clone)]
@@ -84,6 +93,8 @@ pub(crate) struct World {
     longest_gap: Span,
     delayed: Vec<(Moment, String, LeaseRecord)>,
     decided: Option<Incarnation>,
+    /// The epoch of the question that is being answered.
+    pledging: Option<EpochId>,
 }
 
 fn name(i: usize) -> MemberName {
@@ -111,6 +122,7 @@ impl World {
                 sync_asked: false,
                 attached: None,
                 data_inbox: VecDeque::new(),
+                pledge_inbox: VecDeque::new(),
                 api_inbox: VecDeque::new(),
                 next_read: Moment::ZERO,
             }
@@ -140,6 +152,7 @@ impl World {
             longest_gap: Span::ZERO,
             delayed: Vec::new(),
             decided: None,
+            pledging: None,
         }
     }
 
@@ -229,8 +242,17 @@ impl World {
         self.crash(i);
     }
 
+    /// Both die at once and nobody ever proves it.
+    pub(crate) fn lose_both_pods(&mut self) {
+        self.faults.unproven = true;
+        self.crash(0);
+        self.crash(1);
+    }
+
     /// The process dies; its parent tells the other voter if it can be reached, and starts the next.
     fn crash(&mut self, i: usize) {
+        // A container is started again at once; a pod that was replaced comes when it comes.
+        let away = if self.faults.unproven { self.random(9_000) } else { 0 };
         let node = &mut self.nodes[i];
         if node.member.take().is_none() {
             return;
@@ -239,9 +261,9 @@ impl World {
         node.log.truncate(node.durable);
         node.sync_asked = false;
         node.frozen_until = Moment::ZERO;
-        node.starts_at = Some(self.now + Span::millis(150));
+        node.starts_at = Some(self.now + Span::millis(150 + away));
         self.detach(i);
-        if self.link_until <= self.now {
+        if self.link_until <= self.now && !self.faults.unproven {
             self.input(1 - i, Input::ProvenDead(dead));
         }
     }
@@ -284,6 +306,7 @@ impl World {
             }
             self.api(i);
             self.wire(i);
+            self.pledges(i);
             self.disk(i);
             self.commit(i);
             self.input(i, Input::Tick { data_path_ok: true });
@@ -300,7 +323,10 @@ impl World {
         }
         let node = &mut self.nodes[i];
         node.starts_at = None;
-        node.lives.push(node.inc);
+        if !self.faults.unproven {
+            node.lives.push(node.inc);
+        }
+        node.pledge_inbox.clear();
         node.disk.starts += 1;
         let id = Uuid::from_u128(u128::from(node.disk.starts) * 2 + i as u128 + 1000);
         node.inc = Incarnation { start: node.disk.starts, id };
@@ -348,6 +374,13 @@ impl World {
             self.input(i, Input::Appended(lsn));
         }
         self.nodes[i].sync_asked |= out.sync_log;
+        if let Some(request) = out.ask {
+            self.ask(1 - i, Ask::Request(request));
+        }
+        if let Some(answer) = out.pledge {
+            let epoch = self.pledging.expect("an answer follows a question");
+            self.ask(1 - i, Ask::Answer(epoch, answer));
+        }
         if let Some(write) = out.lease_write {
             self.write_lease(i, write);
         }
@@ -394,6 +427,31 @@ impl World {
             .map_or(self.now + delay, |(last, _)| (*last).max(self.now + delay));
         if self.link_until <= self.now && self.nodes[1 - from].member.is_some() {
             self.nodes[1 - from].data_inbox.push_back((at, wire));
+        }
+    }
+
+    /// Questions between agents go over another connection, and share its network.
+    fn ask(&mut self, to: usize, ask: Ask) {
+        let at = self.now + Span::millis(1 + self.random(40));
+        if self.link_until <= self.now && self.nodes[to].member.is_some() {
+            self.nodes[to].pledge_inbox.push_back((at, ask));
+        }
+    }
+
+    fn pledges(&mut self, i: usize) {
+        while self.nodes[i].pledge_inbox.front().is_some_and(|(at, _)| *at <= self.now) {
+            let Some((_, ask)) = self.nodes[i].pledge_inbox.pop_front() else { return };
+            let epoch = self.history(i).last_epoch().number;
+            let end = LogEnd { epoch, lsn: Lsn(self.nodes[i].log.len() as u64) };
+            match ask {
+                Ask::Request(request) => {
+                    self.pledging = Some(request.epoch);
+                    self.input(i, Input::PledgeAsked { request, end });
+                }
+                Ask::Answer(epoch, answer) => {
+                    self.input(i, Input::PledgeAnswered { epoch, answer, end });
+                }
+            }
         }
     }
 

@@ -163,10 +163,10 @@ pub(super) fn active_down(picture: &Picture<'_>) -> Option<Verdict> {
     let way_out = match (is_stuck, is_unproven) {
         (true, _) => way_out,
         (false, true) => exit(
-            format!("{holder} goes on when the death of its earlier process is proven"),
             format!(
-                "none is offered by this version: keep the volumes of {holder}, they hold every commit"
+                "{holder} goes on when the other voter promises, or its earlier process is proven dead"
             ),
+            "bring the other voter back".to_owned(),
             "none: it holds every commit",
         ),
         (false, false) => way_out.within(picture, phase, 30),
@@ -194,7 +194,8 @@ pub(super) fn reexamine() -> Verdict {
     }
 }
 
-/// The holder's own later process waits, and no proof of the earlier one's death came (R11).
+/// The holder's own later process waits: neither a proof of the earlier one's death nor the other voter's
+/// promise came (R11).
 fn is_unproven_too_long(picture: &Picture<'_>, phase: Phase) -> bool {
     let status = &picture.seen.status;
     let since = status.phase_since.as_ref().filter(|_| status.phase == Some(phase));
