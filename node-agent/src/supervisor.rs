@@ -57,6 +57,9 @@ const NOTICES_MAX: usize = 8;
 /// Engines named in the termination log.
 const ENGINES_NAMED_MAX: usize = 64;
 
+/// Usual [`Settings::linger`]: endpoints follow a pod's deletion within this time.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// What is run, and where its traces go.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -70,6 +73,9 @@ pub struct Settings {
     pub termination_log: PathBuf,
     /// From the first request to stop until the engine is killed.
     pub grace: Duration,
+    /// After a stop, how long this process stays: while it does, its pod's kernel refuses connections at
+    /// once, and nobody waits a second for a repeated SYN before the Services forget the pod.
+    pub linger: Duration,
     /// First pause after an engine died twice quickly; doubled each time.
     pub pause: Duration,
 }
@@ -86,6 +92,7 @@ impl Settings {
             run_dir: config.run_dir.clone(),
             termination_log: config.termination_log.clone(),
             grace: config.grace,
+            linger: LINGER,
             pause: restart::PAUSE_FIRST,
         })
     }
@@ -252,7 +259,7 @@ impl Supervisor {
             self.announce(&ended, number).await;
             let pause = self.restarts.after(ended.exit_code, lived);
             if is_stopping || self.pause(pause).await {
-                self.finish().await;
+                tokio::join!(tokio::time::sleep(self.settings.linger), self.finish());
                 return Ok(ended.exit_code);
             }
         }

@@ -55,6 +55,7 @@ fn play_supervisor(dir: &Path) -> ExitCode {
         run_dir: dir.to_owned(),
         termination_log: dir.join("termination"),
         grace: LIMIT,
+        linger: Duration::ZERO,
         pause: Duration::from_millis(10),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -197,7 +197,7 @@ impl Member {
         out
     }
 
-    /// The commit path's events; everything else goes to [`Member::control_active`].
+    /// The commit path's events; everything else goes to `control_active`.
     fn step_active(&mut self, input: Input, now: Moment, out: &mut Output) {
         let RoleState::Active(active) = &mut self.role else { return };
         let c = &mut self.common;

@@ -9,7 +9,7 @@ use crate::expr::Expr;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Definition {
     CreateTable(TableDef),
-    /// Nothing to do, for IF [NOT] EXISTS; with the notices that say why.
+    /// Nothing to do, for IF (NOT) EXISTS; with the notices that say why.
     Skip(Vec<String>),
     DropTables {
         tables: Vec<Arc<TableDef>>,

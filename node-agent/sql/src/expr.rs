@@ -140,19 +140,19 @@ pub(crate) enum Expr {
     And(Vec<Expr>),
     Or(Vec<Expr>),
     Not(Box<Expr>),
-    /// IS [NOT] NULL.
+    /// IS (NOT) NULL.
     IsNull {
         expr: Box<Expr>,
         negated: bool,
     },
-    /// IS [NOT] TRUE, FALSE, UNKNOWN (None).
+    /// IS (NOT) TRUE, FALSE, UNKNOWN (None).
     IsTruth {
         expr: Box<Expr>,
         truth: Option<bool>,
         negated: bool,
     },
     Compare(CompareOp, Box<(Expr, Expr)>),
-    /// IS [NOT] DISTINCT FROM.
+    /// IS (NOT) DISTINCT FROM.
     Distinct {
         pair: Box<(Expr, Expr)>,
         negated: bool,

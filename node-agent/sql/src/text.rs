@@ -135,7 +135,7 @@ fn out_of_range(ty: Type, text: &str) -> SqlError {
     )
 }
 
-/// Reads the text form of a type. Lengths and precision are applied by [`crate::cast::limit`].
+/// Reads the text form of a type. Lengths and precision are applied by `crate::cast::limit`.
 ///
 /// # Errors
 /// 22P02, 22003, 22007 or 22008, as PostgreSQL's input functions.

@@ -1,8 +1,8 @@
 //! The PostgreSQL front end: what an application connects to.
 //!
 //! Place in the flow: [`Listener`] takes connections and spreads them over a few session loops (one
-//! thread and one `current_thread` runtime each); [`startup`] brings a connection to "ready for query";
-//! [`session`] answers it until it ends. Everything a session needs from the member is the trait
+//! thread and one `current_thread` runtime each); `startup` brings a connection to "ready for query";
+//! `session` answers it until it ends. Everything a session needs from the member is the trait
 //! [`Database`], which the engine implements.
 //!
 //! Invariants:

@@ -64,6 +64,7 @@ fn supervise(script: &str, grace: Duration) -> Supervised {
         run_dir: path.clone(),
         termination_log: path.join("termination"),
         grace,
+        linger: Duration::ZERO,
         pause: Duration::from_millis(10),
     };
     let mourner = Arc::new(Mourner {
@@ -243,6 +244,7 @@ async fn a_program_that_does_not_exist_is_an_error_and_no_loop() {
         run_dir: "/nowhere".into(),
         termination_log: "/nowhere".into(),
         grace: LONG,
+        linger: Duration::ZERO,
         pause: LONG,
     };
     let mourner = Arc::new(Mourner {

@@ -49,7 +49,7 @@ pub struct Record {
     pub errors: u64,
     /// Sessions that were opened again.
     pub reconnects: u64,
-    /// Gaps of at least [`Shared::GAP_MS_MIN`], longest first.
+    /// Gaps of at least `Shared::GAP_MS_MIN`, longest first.
     pub gaps: Vec<Gap>,
     /// Commit latency in microseconds, median.
     pub p50_us: u64,

@@ -163,9 +163,9 @@ pub enum Statement {
     },
     /// SAVEPOINT name.
     Savepoint(String),
-    /// RELEASE [SAVEPOINT] name.
+    /// RELEASE (SAVEPOINT) name.
     ReleaseSavepoint(String),
-    /// ROLLBACK TO [SAVEPOINT] name.
+    /// ROLLBACK TO (SAVEPOINT) name.
     RollbackTo(String),
     /// SET TRANSACTION, or SET SESSION CHARACTERISTICS AS TRANSACTION.
     SetTransaction {

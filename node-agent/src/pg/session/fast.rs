@@ -1,4 +1,4 @@
-//! The hot loop: a whole Bind, [Describe,] Execute, Sync batch of a known statement, answered from the
+//! The hot loop: a whole Bind, perhaps Describe, Execute, Sync batch of a known statement, answered from the
 //! read buffer into the output buffer without a step in between.
 //!
 //! Only the plain case is answered here: the unnamed portal, all rows, a plan that is current, no lock in
