@@ -205,6 +205,11 @@ impl Engine {
         self.step(Input::PledgeAnswered { epoch, answer, end: self.log_end() });
     }
 
+    /// The log is on disk up to `lsn` (R8); frames were stopped before, so nothing lies above it.
+    pub fn synced(&self, lsn: Lsn) {
+        self.step(Input::Synced(LogEnd { lsn, ..self.log_end() }));
+    }
+
     fn log_end(&self) -> LogEnd {
         LogEnd { epoch: self.log.history().last_epoch().number, lsn: self.log.end() }
     }

@@ -113,6 +113,8 @@ pub struct PledgeRequest {
     pub store: StoreId,
     /// its process.
     pub incarnation: Incarnation,
+    /// Where its log ends, when it must not be behind the voter's (R13c): epoch of the last record, LSN.
+    pub compare: Option<(Epoch, Lsn)>,
 }
 
 /// The answer to [`PledgeRequest`].

@@ -54,6 +54,9 @@ pub(crate) struct Following {
 /// Longest wait for the other voter's word; the agents' call has a shorter time-out.
 const ANSWER_WITHIN: Span = Span::seconds(3);
 
+/// Time between two questions: the other voter may still be starting.
+const ASK_AGAIN: Span = Span::seconds(1);
+
 /// One heartbeat, as a follower judges it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Beat {
@@ -279,7 +282,7 @@ impl Following {
         if let Stage::Asking(_, until) = candidacy.stage
             && now >= until
         {
-            return self.not_pledged(c, "it does not answer", now, out);
+            return self.not_pledged("it does not answer", now, out);
         }
         if candidacy.stage == Stage::Waiting {
             if let Err(veto) = c.may_candidate(now) {
@@ -301,10 +304,10 @@ impl Following {
 
     /// The whole log is on disk: promise, then compare-and-swap on the version that was judged (R8,
     /// R9).
-    pub(crate) fn synced(&mut self, c: &mut Common, lsn: Lsn, now: Moment, out: &mut Output) {
+    pub(crate) fn synced(&mut self, c: &mut Common, end: LogEnd, now: Moment, out: &mut Output) {
         let Some(candidacy) = &self.candidacy else { return };
         let Stage::Syncing(target) = candidacy.stage else { return };
-        if lsn < target {
+        if end.lsn < target {
             out.sync_log = true;
             return;
         }
@@ -318,7 +321,9 @@ impl Following {
         let number = c.next_epoch().max(self.promised_elsewhere.next());
         let epoch = EpochId { number, author: c.me.incarnation.id };
         candidacy.stage = Stage::Asking(epoch, now + ANSWER_WITHIN);
-        out.ask = Some(PledgeRequest { dbid: c.control.dbid, epoch, candidate: c.me.clone() });
+        let compare = (candidacy.claim.needs == Needs::Comparison).then_some(end);
+        out.ask =
+            Some(PledgeRequest { dbid: c.control.dbid, epoch, candidate: c.me.clone(), compare });
     }
 
     /// Whether the present candidacy stands on the newest version, and no veto came up.
@@ -368,19 +373,19 @@ impl Following {
             Ok(pledge) => pledge,
             Err(refused) => {
                 self.promised_elsewhere = self.promised_elsewhere.max(refused.promised);
-                return self.not_pledged(c, &refused.why, now, out);
+                return self.not_pledged(&refused.why, now, out);
             }
         };
         let voter = &pledge.voter;
         let has_vote = voter.store != c.me.store
             && c.view.record().is_some_and(|r| r.is_voter(&voter.member, voter.store));
         if pledge.epoch != epoch || !has_vote {
-            return self.not_pledged(c, "it was given by somebody without a vote", now, out);
+            return self.not_pledged("it was given by somebody without a vote", now, out);
         }
         if candidacy.claim.needs == Needs::Comparison && pledge.end > own {
             let why =
                 format!("its log ends later, at {} of epoch {}", pledge.end.lsn, pledge.end.epoch);
-            return self.not_pledged(c, &why, now, out);
+            return self.not_pledged(&why, now, out);
         }
         if !self.may_go_on(c, now) || c.next_epoch() > epoch.number {
             return self.end_candidacy("the Lease changed before the promise", out);
@@ -388,9 +393,9 @@ impl Following {
         self.acquire(c, epoch.number, now, out);
     }
 
-    fn not_pledged(&mut self, c: &Common, why: &str, now: Moment, out: &mut Output) {
+    fn not_pledged(&mut self, why: &str, now: Moment, out: &mut Output) {
         self.veto = Some(Veto::NotPledged(why.to_owned()));
-        self.not_before = now + c.timing.lease();
+        self.not_before = now + ASK_AGAIN;
         self.end_candidacy("the other voter did not give its word", out);
     }
 
@@ -403,7 +408,7 @@ impl Following {
         now: Moment,
         out: &mut Output,
     ) {
-        let answer = match self.why_not_pledge(c, &request, now) {
+        let answer = match self.why_not_pledge(c, &request, end, now) {
             Some(why) => {
                 Err(PledgeRefused { why: why.to_owned(), promised: c.control.promised.number })
             }
@@ -422,6 +427,7 @@ impl Following {
         &self,
         c: &Common,
         request: &PledgeRequest,
+        end: LogEnd,
         now: Moment,
     ) -> Option<&'static str> {
         let Some(record) = c.view.record() else { return Some("it has not read the Lease yet") };
@@ -454,6 +460,7 @@ impl Following {
                 Some("grants of an earlier life of its store may still be in use")
             }
             _ if now < c.grants_out => Some("a grant of it may still be in use"),
+            _ if request.compare.is_some_and(|theirs| theirs < end) => Some("its log ends later"),
             _ if request.epoch.number <= c.control.promised.number => {
                 Some("it promised that epoch or a higher one already")
             }

@@ -99,7 +99,7 @@ pub enum Input {
     /// A process is proven dead (R10).
     ProvenDead(Incarnation),
     /// Everything appended before the last `sync_log` is on disk up to here (R8).
-    Synced(Lsn),
+    Synced(LogEnd),
     /// Follower: a heartbeat of the active arrived.
     Heartbeat {
         /// Its epoch, with author.

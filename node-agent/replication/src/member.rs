@@ -249,9 +249,9 @@ impl Member {
                     self.activate(epoch, lease_end, out);
                 }
             }
-            Input::Synced(lsn) => {
-                c.durable = c.durable.max(lsn);
-                following.synced(c, lsn, now, out);
+            Input::Synced(end) => {
+                c.durable = c.durable.max(end.lsn);
+                following.synced(c, end, now, out);
             }
             Input::ProvenDead(incarnation) => {
                 if c.view.holder_incarnation() == Some(incarnation) {
@@ -360,8 +360,8 @@ fn control_active(
                 down @ After::StepDown(_) => down,
             };
         }
-        Input::Synced(lsn) => {
-            c.durable = c.durable.max(lsn);
+        Input::Synced(end) => {
+            c.durable = c.durable.max(end.lsn);
             active.synced();
         }
         Input::StandbyAttached(follower) => active.attached(follower),

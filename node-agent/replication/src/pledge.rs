@@ -17,6 +17,9 @@ pub struct PledgeRequest {
     pub epoch: EpochId,
     /// The candidate.
     pub candidate: Holder,
+    /// Where its log ends, when the candidacy needs a comparison (R13c): a voter whose own log ends
+    /// later promises nothing and goes itself.
+    pub compare: Option<LogEnd>,
 }
 
 /// End of a log: epoch number of its last record first, then its LSN (A2.13).

@@ -82,7 +82,7 @@ fn epoch(number: u64, author: &Holder) -> EpochId {
 
 fn request(number: u64) -> PledgeRequest {
     let candidate = process(1, 2);
-    PledgeRequest { dbid: lease().dbid, epoch: epoch(number, &candidate), candidate }
+    PledgeRequest { dbid: lease().dbid, epoch: epoch(number, &candidate), candidate, compare: None }
 }
 
 fn ask(member: &mut Member, request: PledgeRequest, now: Moment) -> Output {
@@ -153,6 +153,16 @@ fn a_follower_of_a_serving_active_promises_nobody() {
 }
 
 #[test]
+fn a_voter_with_the_longer_log_promises_nobody_who_compares() {
+    let mut b = voter(process(2, 1), |_| {});
+    let shorter = LogEnd { epoch: END.epoch, lsn: END.lsn.previous() };
+    let behind = PledgeRequest { compare: Some(shorter), ..request(4) };
+    assert!(refusal(ask(&mut b, behind, at(10))).why.contains("ends later"));
+    let as_long = PledgeRequest { compare: Some(END), ..request(4) };
+    assert!(ask(&mut b, as_long, at(20)).pledge.unwrap().is_ok());
+}
+
+#[test]
 fn strangers_and_other_databases_get_no_promise() {
     let mut b = voter(process(2, 1), |_| {});
     let stranger = PledgeRequest { candidate: process(9, 1), ..request(4) };
@@ -175,7 +185,7 @@ fn asking(change: impl FnOnce(&mut ControlState)) -> (Member, PledgeRequest, Mom
             out = a.step(Input::Lease(Box::new(sight)), now);
         }
         if out.sync_log {
-            let out = a.step(Input::Synced(END.lsn), now);
+            let out = a.step(Input::Synced(END), now);
             return (a, out.ask.expect("it needs the other's word"), now);
         }
         assert!(out.lease_write.is_none(), "it writes without having asked");
@@ -215,7 +225,7 @@ fn a_refused_candidate_asks_above_what_the_other_promised() {
     let again = (0..1_000).find_map(|_| {
         now = now + Span::millis(10);
         let out = a.step(Input::Tick { data_path_ok: true }, now);
-        out.sync_log.then(|| a.step(Input::Synced(END.lsn), now).ask.unwrap())
+        out.sync_log.then(|| a.step(Input::Synced(END), now).ask.unwrap())
     });
     assert_eq!(again.unwrap().epoch.number, Epoch(10));
 }

@@ -177,6 +177,7 @@ async fn a_voter_asks_for_a_pledge_to_itself_and_nobody_else_asks() {
         member: MemberName::new("orders-2").unwrap(),
         store: StoreId(Uuid::from_u128(2)),
         incarnation: Incarnation { start: 4, id: Uuid::from_u128(4) },
+        compare: None,
     };
     let answer = served.client(&served.ca.member("orders-2")).pledge(&request).await.unwrap();
     let PledgeAnswer::Refused { promised, .. } = answer else { panic!("a scribe promised") };

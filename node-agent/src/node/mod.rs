@@ -230,7 +230,7 @@ impl Node {
     fn sync_log(self: &Arc<Self>) {
         let engine = Arc::clone(&self.engine);
         tokio::task::spawn_blocking(move || match engine.log.sync_all() {
-            Ok(lsn) => engine.step(Input::Synced(lsn)),
+            Ok(lsn) => engine.synced(lsn),
             Err(error) => tracing::error!(error = %chain(&error), "the log was not synced"),
         });
     }

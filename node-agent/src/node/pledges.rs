@@ -45,6 +45,7 @@ impl Node {
             member: me.member,
             store: me.store,
             incarnation: me.incarnation,
+            compare: request.compare.map(|end| (end.epoch, end.lsn)),
         };
         let expected = Expected::Member(other.member);
         let tls = Arc::clone(&self.agent_tls);
@@ -64,7 +65,8 @@ impl Node {
     pub(crate) fn give_pledge(&self, asked: api::PledgeRequest) -> PledgeAnswer {
         let candidate =
             Holder { member: asked.member, store: asked.store, incarnation: asked.incarnation };
-        let request = PledgeRequest { dbid: asked.dbid, epoch: asked.epoch, candidate };
+        let compare = asked.compare.map(|(epoch, lsn)| LogEnd { epoch, lsn });
+        let request = PledgeRequest { dbid: asked.dbid, epoch: asked.epoch, candidate, compare };
         match self.engine.pledge(request) {
             Ok(pledge) => PledgeAnswer::Promised {
                 epoch: pledge.epoch,

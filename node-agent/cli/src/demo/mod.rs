@@ -110,7 +110,7 @@ async fn write(arguments: &DemoArguments, target: &Arc<Target>) -> anyhow::Resul
     for task in tasks {
         task.await?;
     }
-    let record = record.take(run);
+    let record = record.take(run, end);
     if let Some(path) = &arguments.record {
         record.write(path)?;
     }

@@ -139,15 +139,7 @@ impl Shared {
             inner.sent.push(Sent { session, number, outcome: Outcome::Acknowledged });
             let _ =
                 inner.latency.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1));
-            if let Some(last) = inner.last {
-                let ms = now.duration_since(last).as_millis() as u64;
-                if ms >= Self::GAP_MS_MIN {
-                    let at_ms = last.duration_since(begun).as_millis() as u64;
-                    inner.gaps.push(Gap { at_ms, ms });
-                    inner.gaps.sort_by_key(|g| std::cmp::Reverse(g.ms));
-                    inner.gaps.truncate(Self::GAPS_MAX);
-                }
-            }
+            note_gap(inner, begun, now);
             inner.last = Some(now);
         });
     }
@@ -190,20 +182,35 @@ impl Shared {
         })
     }
 
-    /// The finished run.
+    /// The finished run, whose writing was to end at `end`: silence until then is a gap too.
     #[must_use]
-    pub(crate) fn take(&self, run: i64) -> Record {
-        self.with(|inner, begun| Record {
-            run,
-            sent: std::mem::take(&mut inner.sent),
-            errors: inner.errors,
-            reconnects: inner.reconnects,
-            gaps: std::mem::take(&mut inner.gaps),
-            p50_us: inner.latency.value_at_quantile(0.5),
-            p99_us: inner.latency.value_at_quantile(0.99),
-            elapsed_ms: begun.elapsed().as_millis() as u64,
-            last_errors: std::mem::take(&mut inner.last_errors),
+    pub(crate) fn take(&self, run: i64, end: Instant) -> Record {
+        self.with(|inner, begun| {
+            note_gap(inner, begun, end);
+            Record {
+                run,
+                sent: std::mem::take(&mut inner.sent),
+                errors: inner.errors,
+                reconnects: inner.reconnects,
+                gaps: std::mem::take(&mut inner.gaps),
+                p50_us: inner.latency.value_at_quantile(0.5),
+                p99_us: inner.latency.value_at_quantile(0.99),
+                elapsed_ms: begun.elapsed().as_millis() as u64,
+                last_errors: std::mem::take(&mut inner.last_errors),
+            }
         })
+    }
+}
+
+/// Notes the time from the last acknowledgement, or from the beginning, to `now`.
+fn note_gap(inner: &mut Inner, begun: Instant, now: Instant) {
+    let last = inner.last.unwrap_or(begun);
+    let ms = now.saturating_duration_since(last).as_millis() as u64;
+    if ms >= Shared::GAP_MS_MIN {
+        let at_ms = last.duration_since(begun).as_millis() as u64;
+        inner.gaps.push(Gap { at_ms, ms });
+        inner.gaps.sort_by_key(|g| std::cmp::Reverse(g.ms));
+        inner.gaps.truncate(Shared::GAPS_MAX);
     }
 }
 
@@ -212,4 +219,22 @@ fn note(inner: &mut Inner, error: &str) {
         inner.last_errors.remove(0);
     }
     inner.last_errors.push(error.to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_until_the_end_is_a_gap() {
+        let begun = Instant::now();
+        let after = |ms| begun + Duration::from_millis(ms);
+        let silent = Shared::new(begun).take(1, after(3_000));
+        assert_eq!(silent.gaps, [Gap { at_ms: 0, ms: 3_000 }]);
+        let shared = Shared::new(begun);
+        shared.with(|inner, _| inner.last = Some(after(1_000)));
+        assert_eq!(shared.take(1, after(3_000)).gaps, [Gap { at_ms: 1_000, ms: 2_000 }]);
+        shared.with(|inner, _| inner.last = Some(after(2_999)));
+        assert!(shared.take(1, after(3_000)).gaps.is_empty());
+    }
 }

@@ -438,11 +438,15 @@ impl World {
         }
     }
 
+    fn log_end(&self, i: usize) -> LogEnd {
+        let epoch = self.history(i).last_epoch().number;
+        LogEnd { epoch, lsn: Lsn(self.nodes[i].log.len() as u64) }
+    }
+
     fn pledges(&mut self, i: usize) {
         while self.nodes[i].pledge_inbox.front().is_some_and(|(at, _)| *at <= self.now) {
             let Some((_, ask)) = self.nodes[i].pledge_inbox.pop_front() else { return };
-            let epoch = self.history(i).last_epoch().number;
-            let end = LogEnd { epoch, lsn: Lsn(self.nodes[i].log.len() as u64) };
+            let end = self.log_end(i);
             match ask {
                 Ask::Request(request) => {
                     self.pledging = Some(request.epoch);
@@ -552,7 +556,8 @@ impl World {
         let durable = Lsn(self.nodes[i].durable as u64);
         self.input(i, Input::Durable(durable));
         if std::mem::take(&mut self.nodes[i].sync_asked) {
-            self.input(i, Input::Synced(durable));
+            let end = self.log_end(i);
+            self.input(i, Input::Synced(end));
         }
     }
 
