@@ -271,8 +271,13 @@ impl Engine {
             self.send(Effect::Label(role));
         }
         if let Some(reason) = out.end_sessions {
-            if reason != EndReason::Promoted {
-                self.gate.close("this member is no longer the active");
+            match reason {
+                EndReason::Promoted => {}
+                // The same process may serve again, by a grant or a new epoch.
+                EndReason::Lapsed => self.gate.interrupt("this member has no authority now"),
+                EndReason::Deposed | EndReason::HandedOver => {
+                    self.gate.close("this member is no longer the active");
+                }
             }
             self.send(Effect::EndSessions(reason));
         }

@@ -3,7 +3,8 @@
 //!
 //! **Invariants.** 1. A task that saw the gate closed is woken by the advance that opens it: the LSN
 //! is published before the queue is looked at, and checked again under the queue's lock. 2. After
-//! [`Gate::close`] every wait ends as *unknown*: the outcome is in the log and may be kept (law 2).
+//! [`Gate::close`] every wait ends as *unknown*: the outcome is in the log and may be kept (law 2). After
+//! [`Gate::interrupt`] only those do that wait already: authority may come back.
 //!
 //! Deliberately absent: time-outs (the session's) and the decision to acknowledge (`Member`).
 
@@ -34,6 +35,8 @@ struct Queue {
     waiting: BTreeMap<(Lsn, u64), Waker>,
     arrivals: u64,
     closed: Option<&'static str>,
+    /// Waits that arrived up to here have ended, and why.
+    interrupted: (u64, &'static str),
 }
 
 /// See the module.
@@ -68,6 +71,17 @@ impl Gate {
     pub fn close(&self, reason: &'static str) {
         let mut queue = self.queue.lock();
         queue.closed.get_or_insert(reason);
+        let waiting = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        for waker in waiting.into_values() {
+            waker.wake();
+        }
+    }
+
+    /// Ends the waits that are there as unknown; later ones wait for their acknowledgement.
+    pub fn interrupt(&self, reason: &'static str) {
+        let mut queue = self.queue.lock();
+        queue.interrupted = (queue.arrivals, reason);
         let waiting = std::mem::take(&mut queue.waiting);
         drop(queue);
         for waker in waiting.into_values() {
@@ -110,6 +124,10 @@ impl Future for Wait {
         if let Some(reason) = queue.closed {
             return Poll::Ready(Err(Unknown { reason }));
         }
+        let (ended, reason) = queue.interrupted;
+        if self.place.is_some_and(|place| place <= ended) {
+            return Poll::Ready(Err(Unknown { reason }));
+        }
         let place = *self.place.get_or_insert_with(|| {
             queue.arrivals += 1;
             queue.arrivals
@@ -150,6 +168,19 @@ mod tests {
         gate.close("deposed");
         assert_eq!(gate.wait(Lsn(5)).now_or_never(), Some(Ok(())));
         assert_eq!(gate.wait(Lsn(6)).now_or_never(), Some(Err(Unknown { reason: "deposed" })));
+    }
+
+    #[test]
+    fn an_interruption_ends_the_waits_that_are_there_and_no_later_one() {
+        let gate = Arc::new(Gate::default());
+        let mut early = gate.wait(Lsn(5));
+        assert!((&mut early).now_or_never().is_none());
+        gate.interrupt("lapsed");
+        assert_eq!(early.now_or_never(), Some(Err(Unknown { reason: "lapsed" })));
+        let mut late = gate.wait(Lsn(6));
+        assert!((&mut late).now_or_never().is_none());
+        gate.open_to(Lsn(6));
+        assert_eq!(late.now_or_never(), Some(Ok(())));
     }
 
     #[test]

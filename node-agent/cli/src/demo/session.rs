@@ -110,8 +110,11 @@ async fn work(client: &Client, settings: &Settings, number: u64) -> Result<(), E
 fn is_rolled_back(error: &Error) -> bool {
     error.code().is_some_and(|code| {
         // Serialization failures, deadlocks, refusals of a read-only or fenced member before logging,
-        // and a full log; 40003 and 57P01 say nothing about the outcome.
-        matches!(code.code(), "40001" | "40P01" | "25006" | "53100" | "25P02" | "55000")
+        // a full log and too large a transaction; 40003 and 57P01 say nothing about the outcome.
+        matches!(
+            code.code(),
+            "40001" | "40P01" | "25006" | "53100" | "25P02" | "55000" | "57P03" | "54000"
+        )
     })
 }
 
