@@ -71,6 +71,10 @@ impl Checkpoints {
         // Pinned: what is visible is acknowledged, and nobody frees it while it is written.
         let pinned = engine.store.pin_visible();
         let lsn = pinned.lsn();
+        if lsn == Lsn::ZERO {
+            // A copy of it would have no record in common with any log, and be replaced for ever.
+            return Err("nothing is acknowledged yet".to_owned());
+        }
         // With durability Memory the log may lag behind; a checkpoint without its log has no place.
         engine.log.sync_all().map_err(|e| chain(&e))?;
         let hash = engine.log.hash_at(lsn).ok_or("the log no longer reaches back to the LSN")?;
