@@ -73,8 +73,8 @@ impl Inner {
             count += 1;
         }
         let requested = payload.len() as u64 + count as u64 * (ROW_BYTES + 2 * ENTRY_BYTES);
-        let (used, limit) =
-            (self.accountant.used(Pool::Permanent), self.accountant.limit(Pool::Permanent));
+        let used = self.accountant.used(Pool::Permanent);
+        let limit = self.accountant.limit_of_history(Pool::Permanent);
         if used.saturating_add(requested) > limit {
             return Err(ApplyError::OutOfMemory { lsn, requested, used, limit });
         }

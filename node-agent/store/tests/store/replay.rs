@@ -146,6 +146,35 @@ fn a_record_that_does_not_fit_changes_nothing_and_fits_later() {
     assert_same(&db, &follower);
 }
 
+/// Found by the fault campaign: a full active came back, and its own log did not fit any more.
+#[test]
+fn what_filled_one_store_fits_into_another_of_the_same_size() {
+    let db = Database::new();
+    let limits = MemoryLimits { permanent_bytes: 256 << 10, temporary_bytes: 1 << 20 };
+    db.store.set_limits(limits);
+    let filled = (1..100_000).find(|number| {
+        let mut txn = db.begin();
+        let inserted = db.insert(&mut txn, *number, *number);
+        match inserted {
+            Ok(_) => drop(db.commit(txn).unwrap()),
+            Err(_) => db.store.rollback(txn),
+        }
+        inserted.is_err()
+    });
+    assert!(filled.is_some(), "the store was never full");
+    let follower = Store::new(limits);
+    for (lsn, payload) in db.log.lock().iter() {
+        follower.apply(*lsn, payload).unwrap();
+    }
+    assert_same(&db, &follower);
+    let mut bytes = Vec::new();
+    let at = follower.committed();
+    follower.set_visible(at);
+    follower.write_checkpoint(at, &mut bytes).unwrap();
+    let loaded = Store::load_checkpoint(limits, at, &mut &*bytes).unwrap();
+    assert_same(&db, &loaded);
+}
+
 #[test]
 fn a_row_that_came_and_went_leaves_nothing_in_the_log() {
     let db = Database::filled(1);
