@@ -265,6 +265,10 @@ impl Engine {
         if let Some(lsn) = out.acknowledged {
             self.show(lsn);
         }
+        if out.overdue {
+            self.gate
+                .interrupt("no standby answers; the commit is kept, and counts once one has it");
+        }
         if let Some(role) = out.role {
             let epoch = self.section.lock().member.view().epoch();
             self.role.send_replace((role, epoch));

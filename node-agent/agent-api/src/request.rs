@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use understudy_types::{
     Dbid, Durability, Epoch, EpochId, Incarnation, Lsn, MemberName, ReturnService, StoreId,
+    WhenStandbyLost,
 };
 
 /// Where a member is reached.
@@ -31,6 +32,8 @@ pub struct Scheme {
     pub return_service: ReturnService,
     /// Which disks hold it first.
     pub durability: Durability,
+    /// What the active does when the standby is lost.
+    pub when_standby_lost: WhenStandbyLost,
     /// D of the protocol, in milliseconds, 3,000 to 60,000.
     pub lease_duration_ms: u64,
     /// Port of replication.

@@ -112,6 +112,8 @@ pub struct LeaseStatus {
     pub seq: u64,
     /// Holder, when there is one.
     pub holder: Option<MemberName>,
+    /// A consistent read showed it older than what this member has seen: it was restored (R21).
+    pub regressed: bool,
     /// Milliseconds since this agent last talked with the API server successfully.
     pub silent_ms: u64,
 }
@@ -160,6 +162,8 @@ pub struct StoreStatus {
     pub dbid: Option<Dbid>,
     /// Highest epoch promised (R1).
     pub promised: Epoch,
+    /// D_max: the longest lease duration seen, in milliseconds (R1).
+    pub lease_longest_ms: u64,
 }
 
 /// Everything an agent says of itself.
@@ -210,4 +214,11 @@ pub struct AgentStatus {
     pub memory_limit_bytes: u64,
     /// End of this member's certificate, RFC 3339.
     pub certificate_not_after: Option<String>,
+}
+impl AgentStatus {
+    /// Whether this member judged the record of this (epoch, seq) to be older than what it has seen.
+    #[must_use]
+    pub fn calls_regressed(&self, (epoch, seq): (Epoch, u64)) -> bool {
+        self.lease.as_ref().is_some_and(|l| l.regressed && (l.epoch, l.seq) == (epoch, seq))
+    }
 }

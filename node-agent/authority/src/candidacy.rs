@@ -3,7 +3,7 @@
 
 use crate::{ControlState, Holder, LeaseRecord, LeaseState, LeaseView, Timing};
 use std::fmt;
-use understudy_types::{Incarnation, MemberName, Moment};
+use understudy_types::{Incarnation, MemberName, Moment, Span};
 
 /// All that a candidacy is judged on.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Candidate<'a> {
     pub timing: Timing,
     /// When this process started.
     pub started: Moment,
+    /// The grants that earlier processes of this store gave; those of this one are waited for apart (R8).
+    pub granted_before: &'a GrantsBefore,
     /// When it last received a heartbeat in which the holder said `serving`.
     pub heard_serving: Option<Moment>,
     /// Processes that are proven dead (R10).
@@ -28,6 +30,23 @@ pub struct Candidate<'a> {
     pub automatic: bool,
     /// Until when it yields after a lapse of its own authority (R4).
     pub yields_until: Moment,
+}
+
+/// What a process finds in its control file about grants, at its start (R6).
+#[derive(Debug, Clone, Default)]
+pub struct GrantsBefore {
+    /// Who was given any.
+    pub to: Vec<Incarnation>,
+    /// The longest of them.
+    pub longest: Span,
+}
+
+impl GrantsBefore {
+    /// As the control file says, before this process changes it.
+    #[must_use]
+    pub fn of(control: &ControlState) -> Self {
+        Self { to: control.granted_to.clone(), longest: control.grant_longest }
+    }
 }
 
 /// On what ground the Lease is free.
@@ -202,7 +221,7 @@ pub fn may_candidate(candidate: &Candidate<'_>, now: Moment) -> Result<Claim, Ve
 /// Until when this process neither grants, candidates nor promises (R6).
 #[must_use]
 pub fn blackout_until(candidate: &Candidate<'_>) -> Moment {
-    let control = candidate.control;
+    let before = candidate.granted_before;
     let released = candidate.view.record().is_some_and(|r| match r.state {
         LeaseState::Released | LeaseState::Transferring { .. } => true,
         LeaseState::Uninitialised | LeaseState::Initialising { .. } | LeaseState::Held => false,
@@ -216,10 +235,18 @@ pub fn blackout_until(candidate: &Candidate<'_>) -> Moment {
                     .and_then(|r| r.holder.as_ref())
                     .is_some_and(|h| h.incarnation == *inc)
     };
-    if control.granted_to.iter().all(is_over) {
+    if before.to.iter().all(is_over) {
         return Moment::ZERO;
     }
-    candidate.started + Timing::stretched(control.grant_longest)
+    candidate.started + Timing::stretched(before.longest)
+}
+
+/// Whether a held Lease names this process in an epoch that it never promised as its own: a person, or
+/// something else that is no member, wrote it there (A1.16). A process that acquired promised before.
+fn is_foreign_hand(candidate: &Candidate<'_>, record: &LeaseRecord) -> bool {
+    let promised = candidate.control.promised;
+    let is_mine = promised.author == candidate.me.incarnation.id && promised.number >= record.epoch;
+    record.is_held_by(candidate.me.incarnation) && !is_mine
 }
 
 fn ground(candidate: &Candidate<'_>, record: &LeaseRecord) -> Result<Ground, Veto> {
@@ -241,7 +268,7 @@ fn ground(candidate: &Candidate<'_>, record: &LeaseRecord) -> Result<Ground, Vet
         }
         LeaseState::Held => record.holder.as_ref().ok_or(Veto::Uninitialised)?,
     };
-    if holder.incarnation == candidate.me.incarnation {
+    if holder.incarnation == candidate.me.incarnation && !is_foreign_hand(candidate, record) {
         return Ok(Ground::Own);
     }
     if candidate.proven_dead.contains(&holder.incarnation) {
@@ -280,13 +307,14 @@ fn is_eligible(
     let holder = record.holder.as_ref().ok_or(Veto::Uninitialised)?;
     let is_last_holder = holder.member == me.member && holder.store == me.store;
     let has_all = is_last_holder
+        && !is_foreign_hand(candidate, record)
         && (holder.incarnation == me.incarnation
             || recorded.is_none()
             || candidate.control.acked_beyond_fsync != Some(record.epoch));
     if !has_all {
         return can_compare(me, record, holder);
     }
-    if recorded.is_some() {
+    if recorded.is_some_and(|standby| !candidate.proven_dead.contains(&standby.incarnation)) {
         let until = candidate.started + candidate.timing.lease();
         if now < until {
             return Err(Veto::StandbyFirst { until });

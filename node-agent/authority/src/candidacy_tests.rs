@@ -76,7 +76,9 @@ impl Case {
         if self.expired {
             view.observe(Sight { versioned, asked: Some(view.expiry()) }, view.expiry());
         }
+        let granted_before = GrantsBefore::of(&self.control);
         let candidate = Candidate {
+            granted_before: &granted_before,
             me: &self.me,
             control: &self.control,
             view: &view,
@@ -208,6 +210,8 @@ fn a_lapsed_active_yields_before_it_runs_again() {
     let mut case = Case::standby();
     case.me = case.record.holder.clone().unwrap();
     case.control.store = case.me.store;
+    let author = case.me.incarnation.id;
+    case.control.promised = understudy_types::EpochId { number: case.record.epoch, author };
     case.yields = at(20_000);
     assert_eq!(case.verdict(at(10_000)), Err(Veto::Yielding { until: at(20_000) }));
     assert_eq!(case.verdict(at(20_000)), Ok(free(Ground::Own)));
@@ -224,4 +228,26 @@ fn unfit_poisoned_and_foreign_stores_are_never_promoted() {
     let mut case = Case::standby();
     case.control.dbid = None;
     assert_eq!(case.verdict(at(10_000)), Err(Veto::WrongDatabase));
+}
+
+/// A1.16: a person wrote the standby into the record. It never promised that epoch as its own, so the
+/// record is neither its own authority nor a proof that it holds everything.
+#[test]
+fn a_record_that_names_this_process_without_its_promise_is_nobodys_act() {
+    let mut case = Case::standby();
+    case.record.holder = Some(case.me.clone());
+    case.record.sync = None;
+    case.expired = false;
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::Held { .. })));
+    case.expired = true;
+    let compared = Claim { ground: Ground::Replaced, needs: Needs::Comparison };
+    assert_eq!(case.verdict(at(10_000)), Ok(compared));
+}
+
+#[test]
+fn the_last_holder_does_not_wait_for_a_recorded_standby_that_is_proven_dead() {
+    let mut case = Case::restarted_holder();
+    assert!(matches!(case.verdict(at(2_000)), Err(Veto::StandbyFirst { .. })));
+    case.dead.push(case.record.sync.as_ref().unwrap().standby.incarnation);
+    assert_eq!(case.verdict(at(2_000)), Ok(free(Ground::ProvenDead)));
 }

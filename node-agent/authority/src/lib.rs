@@ -17,7 +17,9 @@ mod heartbeats;
 mod lease_record;
 mod view;
 
-pub use candidacy::{Candidate, Claim, Ground, Needs, Veto, blackout_until, may_candidate};
+pub use candidacy::{
+    Candidate, Claim, GrantsBefore, Ground, Needs, Veto, blackout_until, may_candidate,
+};
 pub use clock::{Timing, TimingError};
 pub use control::{ControlError, ControlState, LeaseSeen};
 pub use heartbeats::Heartbeats;

@@ -176,14 +176,22 @@ impl Active {
         if memory && self.joint.is_some() && self.joint == attached { c.end } else { c.durable }
     }
 
-    /// What the standby allows; without limit while solo.
+    /// What the standby allows, or being alone does.
     fn by_standby(&self, c: &Common) -> Lsn {
-        if self.solo {
-            return Lsn::MAX;
-        }
-        match &self.standby {
+        let by_standby = match &self.standby {
             Some(s) if s.reported && is_listed(c, &s.follower) => promised_lsn(c, &s.report),
             Some(_) | None => Lsn::ZERO,
+        };
+        by_standby.max(self.alone(c))
+    }
+
+    /// What may be acknowledged alone: without limit while solo. Under Block it is what the epoch began
+    /// with, which no client of it waits for, and which a duplicate is made from.
+    fn alone(&self, c: &Common) -> Lsn {
+        match c.policy {
+            _ if !self.solo => Lsn::ZERO,
+            Some(policy) if policy.blocks() => self.begin.unwrap_or(Lsn::ZERO),
+            Some(_) | None => Lsn::MAX,
         }
     }
 
@@ -220,6 +228,17 @@ impl Active {
         if let Some(sent) = self.beats.sent_at(nonce) {
             self.grant_end = self.grant_end.max(c.timing.authority_end(sent));
         }
+    }
+
+    /// A1.6: what was counted on a clock that may have stood still counts for nothing; one fresh
+    /// renewal or grant gives authority again.
+    pub(crate) fn clock_jumped(&mut self, c: &mut Common) {
+        self.lease_end = Moment::ZERO;
+        self.grant_end = Moment::ZERO;
+        self.beats.forget();
+        c.distrust_write();
+        self.next_beat = Moment::ZERO;
+        self.next_renewal = Moment::ZERO;
     }
 
     pub(crate) fn attached(&mut self, follower: Follower) {
@@ -294,7 +313,7 @@ impl Active {
         self.advance(c, now, out);
         self.watch_authority(c, now, out);
         self.beat(c, now, out);
-        self.watch_waits(c, now);
+        self.watch_waits(c, now, out);
         self.undo_late_transfer(now, out);
         self.write_next(c, now, out);
         After::Stay
@@ -339,7 +358,15 @@ impl Active {
         });
     }
 
-    fn watch_waits(&mut self, c: &Common, now: Moment) {
+    fn watch_waits(&mut self, c: &Common, now: Moment, out: &mut Output) {
+        let is_blocked = c.policy.is_some_and(|policy| {
+            let is_overdue = |(_, since)| now.since(since).as_millis() >= policy.return_wait_ms;
+            policy.blocks() && self.waiting.is_some_and(is_overdue)
+        });
+        if is_blocked {
+            out.overdue = true;
+            self.waiting = None;
+        }
         match self.waiting {
             Some((lsn, _)) if c.acknowledged < lsn => {}
             Some(_) | None if c.acknowledged < c.end => self.waiting = Some((c.end, now)),
@@ -362,6 +389,9 @@ impl Active {
         let policy = c.policy?;
         if policy.return_service == ReturnService::NoReturn {
             return Some("no return service");
+        }
+        if policy.blocks() {
+            return None;
         }
         let Some(standby) = &self.standby else { return Some("no standby is attached") };
         if standby.failed {

@@ -3,8 +3,8 @@
 use crate::input::Policy;
 use crate::output::{LeaseWrite, Output};
 use understudy_authority::{
-    Candidate, Claim, ControlState, Holder, LeaseRecord, LeaseSeen, LeaseView, Sight, Timing, Veto,
-    may_candidate,
+    Candidate, Claim, ControlState, GrantsBefore, Holder, LeaseRecord, LeaseSeen, LeaseView, Sight,
+    Timing, Veto, may_candidate,
 };
 use understudy_types::{Epoch, EpochId, Incarnation, Lsn, Moment, Span};
 
@@ -58,6 +58,7 @@ pub(crate) struct Common {
     pub(crate) unfit: Option<String>,
     pub(crate) data_path_ok: bool,
     pub(crate) started: Moment,
+    granted_before: GrantsBefore,
     /// Last record in the log.
     pub(crate) end: Lsn,
     pub(crate) durable: Lsn,
@@ -65,6 +66,8 @@ pub(crate) struct Common {
     pub(crate) heard_serving: Option<Moment>,
     /// End of the last grant given (R5: its decision + F·T).
     pub(crate) grants_out: Moment,
+    /// Who got it.
+    pub(crate) granted: Option<Incarnation>,
     pub(crate) yields_until: Moment,
     pub(crate) in_flight: Option<InFlight>,
     next_ticket: u64,
@@ -81,6 +84,7 @@ const READ_EVERY: Span = Span::millis(250);
 impl Common {
     pub(crate) fn new(me: Holder, timing: Timing, control: ControlState, now: Moment) -> Self {
         let view = LeaseView::new(control.lease_seen);
+        let granted_before = GrantsBefore::of(&control);
         Self {
             me,
             timing,
@@ -91,11 +95,13 @@ impl Common {
             unfit: None,
             data_path_ok: true,
             started: now,
+            granted_before,
             end: Lsn::ZERO,
             durable: Lsn::ZERO,
             acknowledged: Lsn::ZERO,
             heard_serving: None,
             grants_out: Moment::ZERO,
+            granted: None,
             yields_until: Moment::ZERO,
             in_flight: None,
             next_ticket: 1,
@@ -150,6 +156,7 @@ impl Common {
             view: &self.view,
             timing: self.timing,
             started: self.started,
+            granted_before: &self.granted_before,
             heard_serving: self.heard_serving,
             proven_dead: &self.proven_dead,
             unfit: self.unfit.as_deref().or(if self.data_path_ok {
@@ -185,6 +192,13 @@ impl Common {
         self.next_ticket += 1;
         self.in_flight = Some(InFlight { ticket, sent: now, timing: self.timing, kind });
         out.lease_write = Some(LeaseWrite { ticket, base, record });
+    }
+
+    /// The write under way gives no authority by its answer: the clock that it was sent by jumped.
+    pub(crate) fn distrust_write(&mut self) {
+        if let Some(write) = &mut self.in_flight {
+            write.sent = Moment::ZERO;
+        }
     }
 
     /// Takes the write with this ticket off the books.

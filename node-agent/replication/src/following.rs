@@ -150,6 +150,7 @@ impl Following {
         let span = beat.grant.min(c.timing.lease());
         out.persist |= c.control.raise_grant(beat.active, span);
         c.grants_out = c.grants_out.max(c.timing.grant_out(now));
+        c.granted = Some(beat.active);
         out.messages.push(Message::Grant {
             epoch: beat.epoch.number,
             nonce: beat.nonce,
@@ -293,10 +294,17 @@ impl Following {
         }
     }
 
-    /// R8: from here no frame is accepted, so that what is synced is all there is.
+    /// R8: from here no frame is accepted, so that what is synced is all there is. That the last holder
+    /// let go or died voids its own grant, and nobody else's: a Lease that was made again may name
+    /// another holder than the one who serves by this member's grant (R21).
     fn freeze_when_grants_ran_out(&mut self, c: &Common, now: Moment, out: &mut Output) {
         let Some(candidacy) = &mut self.candidacy else { return };
-        if candidacy.claim.ground.ends_authority() || now >= c.grants_out {
+        let holder = c.view.record().and_then(|r| r.holder.as_ref()).map(|h| h.incarnation);
+        let is_void = candidacy.claim.ground.ends_authority()
+            && (candidacy.claim.ground == Ground::Own
+                || c.granted.is_none()
+                || c.granted == holder);
+        if is_void || now >= c.grants_out {
             candidacy.stage = Stage::Syncing(c.end);
             out.sync_log = true;
         }

@@ -5,6 +5,7 @@ use crate::{Follower, LogEnd, Pledge, PledgeRefused, PledgeRequest};
 use understudy_authority::{Sight, Timing, Versioned};
 use understudy_types::{
     Durability, Epoch, EpochId, Incarnation, Lsn, MemberName, ReturnService, StoreId,
+    WhenStandbyLost,
 };
 
 /// Positions that a follower reports (R18).
@@ -38,12 +39,24 @@ pub struct Policy {
     pub return_service: ReturnService,
     /// Which disks hold it first.
     pub durability: Durability,
+    /// What the active does when the standby is lost.
+    pub when_standby_lost: WhenStandbyLost,
     /// Whether agents may become active without a person.
     pub automatic: bool,
     /// The pair's times. A new D counts from the holder's first record that carries it.
     pub timing: Timing,
-    /// How long a commit waits for the standby before the active goes on alone, in milliseconds.
+    /// How long a commit waits for the standby before the active goes on alone, or, when it may not,
+    /// before its client is told that the outcome is open; in milliseconds.
     pub return_wait_ms: u64,
+}
+
+impl Policy {
+    /// Whether no commit may be acknowledged without a standby.
+    #[must_use]
+    pub fn blocks(&self) -> bool {
+        self.when_standby_lost == WhenStandbyLost::Block
+            && self.return_service != ReturnService::NoReturn
+    }
 }
 
 /// An event.
@@ -54,6 +67,9 @@ pub enum Input {
         /// Whether the log's writer finished a probe within D/2 (A1.10).
         data_path_ok: bool,
     },
+    /// The clocks of this machine jumped against each other: it may have stood still, so that all
+    /// authority counted on its clock may be over (A1.6).
+    ClockJumped,
     /// The other voter asks for this one's word (R11, R13c).
     PledgeAsked {
         /// What it asks.

@@ -260,6 +260,7 @@ impl Member {
                 c.prove_dead(incarnation);
                 following.tick(c, now, out);
             }
+            Input::ClockJumped => c.distrust_write(),
             Input::Policy(policy) => c.set_policy(policy),
             Input::Unfit(why) => c.unfit = why,
             Input::FeederAttached(epoch) => following.feeder_attached(c, epoch, out),
@@ -368,6 +369,7 @@ fn control_active(
         Input::StandbyLost(incarnation) => active.lost(incarnation, now),
         Input::ApplyFailed(incarnation) => active.apply_failed(incarnation),
         Input::ProvenDead(incarnation) => c.prove_dead(incarnation),
+        Input::ClockJumped => active.clock_jumped(c),
         Input::Refused(promised) => active.refused(promised),
         Input::Transfer { to, deadline_ms } => {
             active.transfer(to, now + Span::millis(deadline_ms));

@@ -73,6 +73,9 @@ pub struct Output {
     pub messages: Vec<Message>,
     /// 7. Release what waits for acknowledgement up to here; make it visible; tell followers.
     pub acknowledged: Option<Lsn>,
+    /// 7a. Replies that wait now are told that their outcome is open: the standby is lost, and
+    ///     nothing may be acknowledged without it.
+    pub overdue: bool,
     /// 8. The role changed: set the pod's label.
     pub role: Option<Role>,
     /// 9. End client sessions.

@@ -7,6 +7,7 @@
 
 mod world;
 
+use understudy_types::WhenStandbyLost;
 use world::{Faults, World};
 
 const SEEDS: u64 = 60;
@@ -76,17 +77,97 @@ fn unknown_lease_writes_lose_nothing() {
 
 #[test]
 fn every_fault_at_once_loses_nothing() {
-    let all =
-        Faults { crash: true, cut: true, api: true, doubt: true, freeze: true, unproven: false };
+    let all = Faults {
+        crash: true,
+        cut: true,
+        api: true,
+        doubt: true,
+        freeze: true,
+        jump: true,
+        ..Faults::default()
+    };
     run(all, SEEDS);
 }
 
 #[test]
 fn deaths_that_nobody_proves_lose_nothing_and_end() {
     run(Faults { crash: true, unproven: true, ..Faults::default() }, SEEDS);
-    let all =
-        Faults { crash: true, unproven: true, cut: true, api: true, doubt: true, freeze: true };
+    let all = Faults {
+        crash: true,
+        unproven: true,
+        cut: true,
+        api: true,
+        doubt: true,
+        freeze: true,
+        ..Faults::default()
+    };
     run(all, SEEDS);
+}
+
+#[test]
+fn a_lease_that_goes_back_in_time_loses_nothing_and_is_made_again() {
+    run(Faults { amnesia: true, ..Faults::default() }, SEEDS);
+    run(Faults { amnesia: true, crash: true, cut: true, ..Faults::default() }, SEEDS);
+}
+
+#[test]
+fn an_active_whose_clock_jumped_decides_again_by_one_fresh_grant() {
+    let mut world = World::new(11, Faults::default());
+    world.run_ms(2_000);
+    world.jump_active();
+    assert!(!world.somebody_decides(), "authority counted on a clock that jumped");
+    world.run_ms(300);
+    assert!(world.somebody_decides(), "{}", world.describe());
+    assert!(world.longest_gap_ms() < 500, "a gap of {} ms", world.longest_gap_ms());
+    world.assert_whole();
+}
+
+/// Found beside the clock that jumped: a standby took its own first grant for one of an earlier life,
+/// and then gave none for as long as a blackout.
+#[test]
+fn a_standby_that_just_began_to_grant_takes_over_at_once() {
+    let mut world = World::new(13, Faults::default());
+    world.run_ms(2_000);
+    world.lose_standby();
+    world.run_ms(6_000);
+    world.heal();
+    world.run_ms(1_500);
+    world.crash_active_with_proof();
+    world.run_until_acknowledging_elsewhere(500);
+}
+
+#[test]
+fn under_block_nothing_is_acknowledged_without_a_standby() {
+    let mut world = World::new(12, Faults::default());
+    world.when_standby_lost = WhenStandbyLost::Block;
+    world.run_ms(2_000);
+    world.assert_whole();
+    world.lose_standby();
+    world.run_ms(100);
+    let before = world.acknowledged();
+    world.run_ms(20_000);
+    assert_eq!(world.acknowledged(), before, "acknowledged without a standby");
+    world.heal();
+    world.run_ms(15_000);
+    world.assert_whole();
+}
+
+#[test]
+fn under_block_faults_lose_nothing() {
+    for seed in 1..=SEEDS {
+        let faults = Faults { crash: true, cut: true, api: true, doubt: true, ..Faults::default() };
+        let mut world = World::new(seed, faults);
+        world.when_standby_lost = WhenStandbyLost::Block;
+        world.run_ms(1_500);
+        for _ in 0..6 {
+            world.fault();
+            let pause = world.random(4_000);
+            world.run_ms(pause);
+        }
+        world.heal();
+        world.run_ms(30_000);
+        world.assert_whole();
+    }
 }
 
 #[test]

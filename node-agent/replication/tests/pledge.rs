@@ -13,7 +13,7 @@ use understudy_replication::{
 };
 use understudy_types::{
     Dbid, Durability, Epoch, EpochId, Incarnation, Lsn, MemberName, Moment, ReturnService, Span,
-    StoreId,
+    StoreId, WhenStandbyLost,
 };
 use uuid::Uuid;
 
@@ -66,6 +66,7 @@ fn voter(me: Holder, change: impl FnOnce(&mut ControlState)) -> Member {
     let policy = Policy {
         return_service: ReturnService::Twosafe,
         durability: Durability::LocalDisk,
+        when_standby_lost: WhenStandbyLost::Continue,
         automatic: true,
         timing: Timing::new(4_000).unwrap(),
         return_wait_ms: 10_000,

@@ -2,7 +2,7 @@
 
 use super::*;
 use std::collections::BTreeMap;
-use understudy_types::{Durability, ReturnService};
+use understudy_types::{Durability, ReturnService, WhenStandbyLost};
 
 pub(crate) fn address_of(member: &str, host: &str) -> MemberAddress {
     MemberAddress { member: MemberName::new(member).unwrap(), host: host.into() }
@@ -15,6 +15,7 @@ pub(crate) fn usual_scheme() -> Scheme {
         subscribers: vec![address_of("orders-s1", "127.0.0.3")],
         return_service: ReturnService::Twosafe,
         durability: Durability::LocalDisk,
+        when_standby_lost: WhenStandbyLost::Continue,
         lease_duration_ms: 4000,
         replication_port: 4444,
         automatic: true,

@@ -12,10 +12,12 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use understudy_authority::{Sight, Versioned};
 use understudy_lease::{AuthorityLease, ReadError, Version, WriteOutcome as Written};
 use understudy_replication::{Input, LeaseWrite, WriteOutcome};
-use understudy_types::Moment;
+use understudy_types::{MemberName, Moment};
 
 /// Versions kept to write on: a write names the newest or one just before it.
 const VERSIONS_KEPT: usize = 8;
+/// How long commits may be held back for a hand-over that a person asked for on the Lease.
+const ASKED_DEADLINE_MS: u64 = 2_500;
 /// Time between two attempts to watch a Lease that cannot be watched.
 const WATCH_AGAIN: Duration = Duration::from_millis(500);
 
@@ -45,6 +47,7 @@ impl LeaseLink {
         match self.lease.read().await {
             Ok(seen) => {
                 *self.contact.lock() = Some(seen.seen);
+                self.heed(seen.asked_holder.as_deref());
                 let asked = Some(seen.sent);
                 let versioned = self.remember(&seen.version, seen.record);
                 self.engine.step(Input::Lease(Box::new(Sight { versioned, asked })));
@@ -90,6 +93,7 @@ impl LeaseLink {
             while let Some(event) = events.next().await {
                 match event {
                     Ok(seen) => {
+                        self.heed(seen.asked_holder.as_deref());
                         let versioned = self.remember(&seen.version, seen.record);
                         let sight = Sight { versioned, asked: None };
                         self.engine.step(Input::Lease(Box::new(sight)));
@@ -99,6 +103,22 @@ impl LeaseLink {
                 }
             }
             tokio::time::sleep(WATCH_AGAIN).await;
+        }
+    }
+
+    /// A person wrote another member into `holderIdentity`: a request to hand over, which an active
+    /// carries out while that member is in sync, and which nobody else heeds (A1.16). The next renewal
+    /// writes the holder back.
+    fn heed(&self, asked: Option<&str>) {
+        let Some(to) = asked.and_then(|name| MemberName::new(name).ok()) else { return };
+        let may = self.engine.with_section(|s| {
+            let record = s.member.view().record();
+            let recorded = record.and_then(|r| r.sync.as_ref()).map(|sync| &sync.standby.member);
+            s.member.active_epoch().is_some() && recorded == Some(&to)
+        });
+        if may {
+            tracing::info!(to = %to, "the Lease was edited to ask for another holder: handing over");
+            self.engine.step(Input::Transfer { to: Some(to), deadline_ms: ASKED_DEADLINE_MS });
         }
     }
 

@@ -158,12 +158,20 @@ impl Node {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut beat = 0_u32;
+        let mut jumps = clock::JumpWatch::start();
         loop {
             interval.tick().await;
             let oldest = self.engine.with_section(|s| {
                 s.member.policy().map_or(Span::seconds(2), |p| p.timing.probe_age_max())
             });
             let data_path_ok = self.engine.log.probe_age() < Duration::from(oldest);
+            if let Some(jump) = jumps.look() {
+                tracing::warn!(
+                    nanoseconds = jump.0,
+                    "the clocks jumped; authority is asked for afresh"
+                );
+                self.engine.step(Input::ClockJumped);
+            }
             self.engine.step(Input::Tick { data_path_ok });
             self.engine.feeds.pump(&self.engine.progress());
             beat = beat.wrapping_add(1);
@@ -393,6 +401,7 @@ impl Node {
         let policy = Policy {
             return_service: scheme.return_service,
             durability: scheme.durability,
+            when_standby_lost: scheme.when_standby_lost,
             automatic: scheme.automatic,
             timing,
             return_wait_ms: RETURN_WAIT_MS,

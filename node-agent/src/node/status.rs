@@ -132,16 +132,18 @@ impl Node {
     /// The whole status at `now`.
     pub(crate) fn describe(&self, now: Moment) -> AgentStatus {
         let engine = &self.engine;
-        let (standing, me, control, record, standby, policy) = engine.with_section(|s| {
-            (
-                s.member.standing(now),
-                s.member.me().clone(),
-                s.member.control().clone(),
-                s.member.view().record().cloned(),
-                s.member.standby(),
-                s.member.policy(),
-            )
-        });
+        let (standing, me, control, record, regressed, standby, policy) =
+            engine.with_section(|s| {
+                (
+                    s.member.standing(now),
+                    s.member.me().clone(),
+                    s.member.control().clone(),
+                    s.member.view().record().cloned(),
+                    s.member.view().is_regressed(),
+                    s.member.standby(),
+                    s.member.policy(),
+                )
+            });
         let problem = self.problem.lock().clone();
         let in_sync =
             record.as_ref().and_then(|r| r.sync.as_ref()).is_some_and(|s| s.standby == me);
@@ -155,6 +157,7 @@ impl Node {
                 store: me.store,
                 dbid: control.dbid,
                 promised: control.promised.number,
+                lease_longest_ms: control.lease_longest.as_millis(),
             }),
             role: standing.role,
             state: if progress.is_some() {
@@ -175,6 +178,7 @@ impl Node {
                 epoch: r.epoch,
                 seq: r.seq,
                 holder: r.holder.as_ref().map(|h| h.member.clone()),
+                regressed,
                 silent_ms: Self::ago(now, self.lease.contact()).unwrap_or(u64::MAX),
             }),
             progress,

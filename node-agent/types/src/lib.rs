@@ -14,4 +14,4 @@ pub use epoch::{Epoch, EpochBegin, EpochHistory, EpochId, EpochStart, HistoryErr
 pub use identity::{Dbid, Incarnation, MemberName, MemberNameError, StoreId};
 pub use lsn::{Lsn, RunningHash};
 pub use moment::{Moment, Span};
-pub use promise::{Durability, ReturnService, Role};
+pub use promise::{Durability, ReturnService, Role, WhenStandbyLost};

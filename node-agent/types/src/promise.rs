@@ -53,6 +53,16 @@ pub enum ReturnService {
     Twosafe,
 }
 
+/// What an active does when its standby is lost (seed 003, "RETURN SERVICES … WHEN STOPPED").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum WhenStandbyLost {
+    /// It records on the Lease that it is alone, and goes on.
+    #[default]
+    Continue,
+    /// Its commits wait for a standby.
+    Block,
+}
+
 /// Which disks hold a commit before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Durability {

@@ -1,16 +1,18 @@
 //! The simulated world of `pair.rs`.
 
+mod lease;
+
 use std::collections::{BTreeSet, VecDeque};
 use understudy_authority::{
-    ControlState, Holder, LeaseRecord, LeaseState, Sight, Timing, Versioned, Voter,
+    ControlState, Holder, LeaseRecord, LeaseState, Timing, Versioned, Voter,
 };
 use understudy_replication::{
-    Follower, FollowerKind, Input, LeaseWrite, LogEnd, Member, Message, Output, Pledge,
-    PledgeRefused, PledgeRequest, Policy, Report, Start, WriteOutcome,
+    Follower, FollowerKind, Input, LogEnd, Member, Message, Output, Pledge, PledgeRefused,
+    PledgeRequest, Policy, Report, Start, WriteOutcome,
 };
 use understudy_types::{
     Dbid, Durability, EpochHistory, EpochId, EpochStart, Incarnation, Lsn, MemberName, Moment,
-    ReturnService, Span, StoreId,
+    ReturnService, Span, StoreId, WhenStandbyLost,
 };
 use uuid::Uuid;
 
@@ -29,6 +31,10 @@ pub(crate) struct Faults {
     pub(crate) freeze: bool,
     /// Nobody ever proves a death: pods are replaced, and their parents told nobody.
     pub(crate) unproven: bool,
+    /// The clocks of a member's machine jump (A1.6).
+    pub(crate) jump: bool,
+    /// The Lease goes back to an older state, and the operator makes it again (R21).
+    pub(crate) amnesia: bool,
 }
 
 const STEP: Span = Span::millis(5);
@@ -95,6 +101,12 @@ pub(crate) struct World {
     decided: Option<Incarnation>,
     /// The epoch of the question that is being answered.
     pledging: Option<EpochId>,
+    /// What an active does without its standby.
+    pub(crate) when_standby_lost: WhenStandbyLost,
+    /// An older record, to be restored.
+    backup: LeaseRecord,
+    /// Since when the Lease is older than what was on it.
+    regressed: Option<Moment>,
 }
 
 fn name(i: usize) -> MemberName {
@@ -142,7 +154,6 @@ impl World {
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             faults,
             nodes: [node(0), node(1)],
-            lease,
             version: 1,
             link_until: Moment::ZERO,
             api_until: Moment::ZERO,
@@ -151,8 +162,12 @@ impl World {
             last_acknowledgement: Moment(1_000_000_000),
             longest_gap: Span::ZERO,
             delayed: Vec::new(),
+            backup: lease.clone(),
+            lease,
             decided: None,
             pledging: None,
+            when_standby_lost: WhenStandbyLost::Continue,
+            regressed: None,
         }
     }
 
@@ -210,7 +225,10 @@ impl World {
     pub(crate) fn fault(&mut self) {
         let i = self.random(2) as usize;
         let span = Span::millis(300 + self.random(8_000));
-        match self.random(5) {
+        match self.random(8) {
+            5 if self.faults.jump => self.input(i, Input::ClockJumped),
+            6 if self.faults.amnesia => self.backup = self.lease.clone(),
+            7 if self.faults.amnesia => self.restore_lease(),
             0 if self.faults.crash => self.crash(i),
             1 if self.faults.cut => self.link_until = self.now + span,
             2 if self.faults.api => self.api_until = self.now + span,
@@ -230,6 +248,22 @@ impl World {
     pub(crate) fn freeze_active(&mut self) {
         let i = self.active().expect("somebody serves");
         self.nodes[i].frozen_until = Moment::NEVER;
+    }
+
+    pub(crate) fn jump_active(&mut self) {
+        let i = self.active().expect("somebody serves");
+        self.input(i, Input::ClockJumped);
+    }
+
+    pub(crate) fn somebody_decides(&self) -> bool {
+        self.active().is_some()
+    }
+
+    /// The standby's process is gone until [`World::heal`].
+    pub(crate) fn lose_standby(&mut self) {
+        let i = 1 - self.active().expect("somebody serves");
+        self.crash(i);
+        self.nodes[i].starts_at = Some(Moment::NEVER);
     }
 
     pub(crate) fn hand_over(&mut self) {
@@ -274,6 +308,9 @@ impl World {
         self.api_until = Moment::ZERO;
         for node in &mut self.nodes {
             node.frozen_until = Moment::ZERO;
+            if node.starts_at == Some(Moment::NEVER) {
+                node.starts_at = Some(self.now);
+            }
         }
     }
 
@@ -299,6 +336,7 @@ impl World {
             self.detach(0);
         }
         self.land_delayed();
+        self.reinstate();
         for i in 0..2 {
             self.start(i);
             if self.nodes[i].frozen_until > self.now {
@@ -347,6 +385,7 @@ impl World {
             Input::Policy(Policy {
                 return_service: ReturnService::Twosafe,
                 durability: Durability::LocalDisk,
+                when_standby_lost: self.when_standby_lost,
                 automatic: true,
                 timing: Timing::new(4_000).expect("in range"),
                 return_wait_ms: 10_000,
@@ -454,93 +493,6 @@ impl World {
                 }
                 Ask::Answer(epoch, answer) => {
                     self.input(i, Input::PledgeAnswered { epoch, answer, end });
-                }
-            }
-        }
-    }
-
-    fn write_lease(&mut self, i: usize, write: LeaseWrite) {
-        let at = self.now + Span::millis(2 + self.random(20));
-        let away = self.api_until > self.now;
-        let mut outcome = if away {
-            WriteOutcome::Refused("not connected".into())
-        } else if self.faults.doubt && self.random(6) == 0 {
-            match self.random(3) {
-                0 => {}
-                1 => {
-                    self.apply_lease(&write.base, &write.record);
-                }
-                _ => {
-                    let later = self.now + Span::millis(self.random(6_000));
-                    self.delayed.push((later, write.base.clone(), write.record.clone()));
-                }
-            }
-            WriteOutcome::Unknown("no answer".into())
-        } else if self.apply_lease(&write.base, &write.record) {
-            WriteOutcome::Confirmed(Box::new(self.versioned()))
-        } else {
-            WriteOutcome::Conflict
-        };
-        let slow = matches!(outcome, WriteOutcome::Unknown(_));
-        let at = if slow { self.now + Span::millis(1_500) } else { at };
-        if let WriteOutcome::Confirmed(v) = &mut outcome {
-            assert_eq!(v.record, write.record);
-        }
-        self.nodes[i].api_inbox.push_back((at, ApiAnswer::Written(write.ticket, outcome)));
-    }
-
-    fn apply_lease(&mut self, base: &str, record: &LeaseRecord) -> bool {
-        if base != self.version.to_string() {
-            return false;
-        }
-        assert_eq!(record.seq, self.lease.seq + 1, "seq rises by one");
-        self.lease = record.clone();
-        self.version += 1;
-        true
-    }
-
-    fn land_delayed(&mut self) {
-        let now = self.now;
-        let (due, later) = std::mem::take(&mut self.delayed).into_iter().partition(|d| d.0 <= now);
-        self.delayed = later;
-        let due: Vec<(Moment, String, LeaseRecord)> = due;
-        for (_, base, record) in due {
-            self.apply_lease(&base, &record);
-        }
-    }
-
-    fn versioned(&self) -> Versioned {
-        Versioned { version: self.version.to_string(), record: self.lease.clone() }
-    }
-
-    fn look(&mut self, i: usize) {
-        if self.nodes[i].member.is_none() || self.nodes[i].next_read > self.now {
-            return;
-        }
-        self.nodes[i].next_read = self.now + Span::millis(100);
-        if self.api_until <= self.now {
-            let at = self.now + Span::millis(2 + self.random(10));
-            let seen = ApiAnswer::Seen(Box::new(self.versioned()), self.now);
-            self.nodes[i].api_inbox.push_back((at, seen));
-        }
-    }
-
-    fn api(&mut self, i: usize) {
-        let now = self.now;
-        let ready: Vec<_> = {
-            let inbox = &mut self.nodes[i].api_inbox;
-            let (ready, later): (Vec<_>, Vec<_>) = inbox.drain(..).partition(|(at, _)| *at <= now);
-            inbox.extend(later);
-            ready
-        };
-        for (_, answer) in ready {
-            match answer {
-                ApiAnswer::Seen(versioned, asked) => {
-                    let sight = Sight { versioned: *versioned, asked: Some(asked) };
-                    self.input(i, Input::Lease(Box::new(sight)));
-                }
-                ApiAnswer::Written(ticket, outcome) => {
-                    self.input(i, Input::LeaseWritten { ticket, outcome });
                 }
             }
         }
@@ -756,7 +708,7 @@ impl World {
         assert!(self.acknowledged.len() > before, "nothing acknowledged\n{}", self.describe());
     }
 
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let mut text = format!(
             "at {} ms, seed state {}, lease epoch {} seq {} {:?} holder {:?} sync {:?}\n",
             self.now_ms(),
