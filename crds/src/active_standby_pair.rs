@@ -71,6 +71,12 @@ use std::collections::BTreeMap;
         "durability: Memory with returnService: NoReturn keeps an acknowledged commit in one memory only; write durability: LocalDisk, or returnService: Receipt or Twosafe"
     ),
     validation = Rule::new(
+        "!(self.?replication.?returnService.orValue('') == 'NoReturn' && self.?replication.?whenStandbyLost.orValue('') == 'Block')"
+    )
+    .message(
+        "whenStandbyLost: Block waits for the standby, returnService: NoReturn waits for nothing; write whenStandbyLost: Continue, or returnService: Receipt or Twosafe"
+    ),
+    validation = Rule::new(
         "!oldSelf.?storage.?data.?size.hasValue() || (self.?storage.?data.?size.hasValue() && quantity(string(self.storage.data.size)).compareTo(quantity(string(oldSelf.storage.data.size))) >= 0)"
     )
     .message("storage.data.size can only grow; write at least the size it had, or make a new pair"),
@@ -244,6 +250,9 @@ pub struct ReplicationSpec {
     /// Which disks hold a commit before it is acknowledged; default LocalDisk. L
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durability: Option<DurabilityChoice>,
+    /// What the active does when the standby is lost; default Continue. L
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_standby_lost: Option<WhenStandbyLostChoice>,
     /// Port of replication; default 4444. I
     #[x_kube(validation = Rule::new("self >= 1024 && self <= 65535 && !(self in [5432, 8443, 9090])")
         .message("replication.port is 1024 to 65535 and not 5432, 8443 or 9090 (SQL, control and metrics listen there)"))]
@@ -261,6 +270,17 @@ pub enum ReturnServiceChoice {
     /// The standby has received, logged and applied it.
     #[default]
     Twosafe,
+}
+
+/// What the active does when the standby is lost.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenStandbyLostChoice {
+    /// It records that it is alone, and goes on acknowledging from its own disk.
+    #[default]
+    Continue,
+    /// Commits wait until a standby is in sync; after ten seconds a client is told that the outcome of
+    /// its commit is open.
+    Block,
 }
 
 /// Which disks hold a commit before it is acknowledged.

@@ -24,7 +24,7 @@ pub use active_standby_pair::{
     ActiveStandbyPair, ActiveStandbyPairSpec, AuthenticationSpec, ClientTls, DurabilityChoice,
     FailoverSpec, LimitAmounts, MemorySpec, Mode, ReplicationSpec, RequestAmounts, ResourcesSpec,
     RetentionPolicy, ReturnServiceChoice, SchedulingSpec, Spread, StorageSpec, SubscribersSpec,
-    TlsSpec, VolumeSpec,
+    TlsSpec, VolumeSpec, WhenStandbyLostChoice,
 };
 pub use phase::Phase;
 pub use quantity::{QuantityError, as_bytes, from_bytes};

@@ -82,6 +82,7 @@ impl Context {
 #[derive(Debug, Default)]
 pub struct Sightings {
     seen: Mutex<HashMap<PairKey, Sighting>>,
+    absent: Mutex<HashMap<PairKey, Instant>>,
 }
 
 #[derive(Debug)]
@@ -94,6 +95,7 @@ struct Sighting {
 impl Sightings {
     /// Notes a version; true when `digest`, what a plan could depend on, differs from the last one.
     pub fn note(&self, pair: &PairKey, version: &str, digest: &str) -> bool {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner).remove(pair);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match seen.get_mut(pair) {
             Some(sighting) => {
@@ -126,8 +128,17 @@ impl Sightings {
             .map_or(0, |s| u64::try_from(s.since.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// Milliseconds since it was first noted that the pair has no Lease.
+    #[must_use]
+    pub fn absent_ms(&self, pair: &PairKey) -> u64 {
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = absent.entry(pair.clone()).or_insert_with(Instant::now);
+        u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn forget(&self, pair: &PairKey) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(pair);
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner).remove(pair);
     }
 }
 
@@ -174,5 +185,17 @@ mod tests {
         assert!(!sightings.note(&pair, "2", "held"));
         assert!(sightings.note(&pair, "3", "released"));
         assert_eq!(sightings.unchanged_ms(&pair, "2"), 0);
+    }
+
+    #[test]
+    fn absence_is_counted_from_the_first_look_until_a_lease_is_there() {
+        let sightings = Sightings::default();
+        let pair = ("shop".to_owned(), "orders".to_owned());
+        assert_eq!(sightings.absent_ms(&pair), 0);
+        let long_ago = Instant::now() - std::time::Duration::from_secs(9);
+        sightings.absent.lock().unwrap().insert(pair.clone(), long_ago);
+        assert!(sightings.absent_ms(&pair) >= 9_000);
+        sightings.note(&pair, "1", "held");
+        assert_eq!(sightings.absent_ms(&pair), 0);
     }
 }

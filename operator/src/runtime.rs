@@ -292,11 +292,16 @@ async fn feed_leases(
     context: Arc<Context>,
     wake: Wake,
 ) {
-    let touched = events.reflect(writer).touched_objects();
-    touched
-        .for_each(|lease| {
-            match lease {
-                Ok(lease) => note_lease(&lease, &context, &wake),
+    let events = events.reflect(writer);
+    events
+        .for_each(|event| {
+            match event {
+                Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {
+                    note_lease(&lease, &context, &wake);
+                }
+                // The third voter lost its memory: nothing else tells (R21).
+                Ok(watcher::Event::Delete(lease)) => wake_pair_of(&lease, &wake),
+                Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
                 Err(error) => tracing::warn!(%error, "the watch of Leases broke and begins again"),
             }
             std::future::ready(())

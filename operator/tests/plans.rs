@@ -43,7 +43,7 @@ scripts! {
     subscribers_follow_the_number_asked_for,
     a_changed_spec_is_rolled_out_one_pod_at_a_time,
     a_paused_pair_is_left_alone,
-    a_lease_that_cannot_be_trusted_stops_everything,
+    a_lease_that_cannot_be_trusted,
     kept_volumes_are_adopted,
     no_return_is_normal_and_never_promoted,
     the_active_hands_over,

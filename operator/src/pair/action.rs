@@ -30,6 +30,12 @@ pub enum Action {
         /// Whom it names.
         initialiser: Holder,
     },
+    /// Gives the third voter its memory back, by what both stores know: makes the Lease again, or writes
+    /// over the one that went back in time (R21).
+    ReinstateLease {
+        /// The whole record: Released, above every known epoch.
+        record: LeaseRecord,
+    },
     /// Makes the member's volumes and pod where they are absent.
     CreateMember {
         /// The member.
@@ -105,6 +111,7 @@ impl Action {
             Action::OfferDeath { .. } | Action::RequestCandidacy { .. } => true,
             Action::CreateLease { .. }
             | Action::NameInitialiser { .. }
+            | Action::ReinstateLease { .. }
             | Action::CreateMember { .. }
             | Action::DeletePod { .. }
             | Action::DeleteSubscriberVolumes { .. }
@@ -122,6 +129,10 @@ impl fmt::Display for Action {
             Action::CreateLease { .. } => write!(f, "create-lease"),
             Action::NameInitialiser { initialiser, .. } => {
                 write!(f, "name-initialiser {}", initialiser.member)
+            }
+            Action::ReinstateLease { record } => {
+                let holder = record.holder.as_ref().map_or("nobody", |h| h.member.as_str());
+                write!(f, "reinstate-lease epoch={} last-holder={holder}", record.epoch)
             }
             Action::CreateMember { member, kind: Kind::Voter } => {
                 write!(f, "create-voter {member}")

@@ -97,6 +97,10 @@ impl Executor<'_> {
         match action {
             Action::CreateLease { record } => self.create_lease(action, record).await,
             Action::NameInitialiser { record, .. } => self.write_lease(action, record).await,
+            Action::ReinstateLease { record } => match &self.judged {
+                Some(_) => self.write_lease(action, record).await,
+                None => self.create_lease(action, record).await,
+            },
             Action::CreateMember { member, kind } => {
                 self.create_member(action, member, *kind).await
             }

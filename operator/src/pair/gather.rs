@@ -169,6 +169,16 @@ fn newest_status(context: &Context, pair: &ActiveStandbyPair) -> ActiveStandbyPa
     context.written.newest(&key_of(pair), pair).or_else(|| pair.status.clone()).unwrap_or_default()
 }
 
+/// Whether a member judged this very record to be older than what it has seen (R21).
+fn is_regressed(seen: &Observation) -> bool {
+    seen.record().is_some_and(|record| {
+        seen.agents
+            .values()
+            .filter_map(Seen::known)
+            .any(|agent| agent.calls_regressed(record.order()))
+    })
+}
+
 /// Whether somebody knows a later epoch than the cache of the Lease: then the cache is late, or the
 /// Lease was restored from an older copy, and only a consistent read tells which.
 fn is_behind(seen: &Observation) -> bool {
@@ -178,7 +188,7 @@ fn is_behind(seen: &Observation) -> bool {
     });
     let written = seen.status.epoch.and_then(|epoch| u64::try_from(epoch).ok());
     let known = heard.chain(written).max().unwrap_or(0);
-    seen.record().is_some_and(|record| record.epoch.0 < known)
+    seen.record().is_some_and(|record| record.epoch.0 < known) || is_regressed(seen)
 }
 
 async fn lease(
@@ -196,7 +206,7 @@ async fn lease(
             LeaseSight::Present { record, .. } => {
                 matches!(record.state, LeaseState::Uninitialised | LeaseState::Initialising { .. })
             }
-            LeaseSight::Absent | LeaseSight::Unreadable(_) => false,
+            LeaseSight::Absent { .. } | LeaseSight::Unreadable(_) => false,
         };
         if !may_be_written {
             return (Seen::Known(sight), None);
@@ -214,14 +224,18 @@ async fn consistent_lease(
     let unknown = |why: String| (Seen::Unknown { since: now, why }, None);
     match context.authority_lease(&namespace, &name).read().await {
         Ok(read) => {
+            let version = read.version.resource_version();
             let sight = LeaseSight::Present {
                 record: read.record,
-                unchanged_ms: 0,
+                unchanged_ms: context.sightings.unchanged_ms(&key_of(pair), version),
                 is_being_deleted: read.is_being_deleted,
             };
             (Seen::Known(sight), Some(read.version))
         }
-        Err(ReadError::Absent) => (Seen::Known(LeaseSight::Absent), None),
+        Err(ReadError::Absent) => {
+            let since_ms = context.sightings.absent_ms(&key_of(pair));
+            (Seen::Known(LeaseSight::Absent { since_ms }), None)
+        }
         Err(error) if error.is_transient() => unknown(chain(&error)),
         Err(error) => (Seen::Known(LeaseSight::Unreadable(chain(&error))), None),
     }

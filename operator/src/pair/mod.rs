@@ -108,6 +108,7 @@ fn retired(action: &Action) -> Option<understudy_types::MemberName> {
         Action::RetireMember { member } => Some(member.clone()),
         Action::CreateLease { .. }
         | Action::NameInitialiser { .. }
+        | Action::ReinstateLease { .. }
         | Action::CreateMember { .. }
         | Action::DeletePod { .. }
         | Action::DeleteSubscriberVolumes { .. }

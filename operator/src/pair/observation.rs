@@ -39,7 +39,10 @@ impl<T> Seen<T> {
 #[expect(clippy::large_enum_variant, reason = "one per look at a pair, and never in a list")]
 pub enum LeaseSight {
     /// The API server says that there is none.
-    Absent,
+    Absent {
+        /// Milliseconds since the operator first saw that.
+        since_ms: u64,
+    },
     /// It exists and its annotation is no record that this version reads.
     Unreadable(String),
     /// The record.
@@ -164,7 +167,7 @@ impl Observation {
     pub fn record(&self) -> Option<&LeaseRecord> {
         match self.lease.known()? {
             LeaseSight::Present { record, .. } => Some(record),
-            LeaseSight::Absent | LeaseSight::Unreadable(_) => None,
+            LeaseSight::Absent { .. } | LeaseSight::Unreadable(_) => None,
         }
     }
 

@@ -99,6 +99,7 @@ fn told(action: &Action) -> Option<Event> {
     let reason = match action {
         Action::CreateLease { .. } => "LeaseCreated",
         Action::NameInitialiser { .. } => "InitialiserNamed",
+        Action::ReinstateLease { .. } => "LeaseReinstated",
         Action::CreateMember { .. } => "MemberCreated",
         Action::DeletePod { .. } => "PodDeleted",
         Action::DeleteSubscriberVolumes { .. } => "VolumesDeleted",

@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use understudy_agent_api::PORT_REPLICATION;
 use understudy_crds::{
     ActiveStandbyPair, ActiveStandbyPairSpec, ClientTls, DurabilityChoice, Mode, ResourcesSpec,
-    RetentionPolicy, ReturnServiceChoice, Spread, VolumeSpec, as_bytes, from_bytes,
+    RetentionPolicy, ReturnServiceChoice, Spread, VolumeSpec, WhenStandbyLostChoice, as_bytes,
+    from_bytes,
 };
-use understudy_types::{Durability, ReturnService};
+use understudy_types::{Durability, ReturnService, WhenStandbyLost};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -98,6 +99,8 @@ pub struct ValidatedSpec {
     pub return_service: ReturnService,
     /// Which disks hold it first.
     pub durability: Durability,
+    /// What the active does when the standby is lost.
+    pub when_standby_lost: WhenStandbyLost,
     /// Port of replication.
     pub replication_port: u16,
     /// How many subscribers.
@@ -258,6 +261,7 @@ fn read_spec(
         retention: storage.retention_policy.unwrap_or_default(),
         return_service: return_service(replication.return_service.unwrap_or_default()),
         durability: durability(replication.durability.unwrap_or_default()),
+        when_standby_lost: when_standby_lost(replication.when_standby_lost.unwrap_or_default()),
         replication_port: replication
             .port
             .and_then(|port| u16::try_from(port).ok())
@@ -350,6 +354,13 @@ fn return_service(choice: ReturnServiceChoice) -> ReturnService {
         ReturnServiceChoice::NoReturn => ReturnService::NoReturn,
         ReturnServiceChoice::Receipt => ReturnService::Receipt,
         ReturnServiceChoice::Twosafe => ReturnService::Twosafe,
+    }
+}
+
+fn when_standby_lost(choice: WhenStandbyLostChoice) -> WhenStandbyLost {
+    match choice {
+        WhenStandbyLostChoice::Continue => WhenStandbyLost::Continue,
+        WhenStandbyLostChoice::Block => WhenStandbyLost::Block,
     }
 }
 

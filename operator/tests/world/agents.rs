@@ -5,14 +5,16 @@ use goldenscript::Command;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use understudy_agent_api::{
-    AgentStatus, AuthorityStatus, LinkStatus, MemberState, PositionStatus, StoreStatus, SyncState,
+    AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, PositionStatus,
+    StoreStatus, SyncState,
 };
 use understudy_operator::pair::observation::Seen;
 use understudy_types::{Dbid, Epoch, Lsn, MemberName, Role};
 use uuid::Uuid;
 
 /// `agent M none | silent for=S | ROLE STATE inc=N epoch=E` with `empty` (no database), `foreign`
-/// (another database), `hears=M` (a link that is up), `scheme=V`, `problem=TEXT`.
+/// (another database), `hears=M` (a link that is up), `scheme=V`, `problem=TEXT`, `end=LSN`, `promised=E`, and
+/// `regressed=E/SEQ` (it calls the Lease with this record older than what it has seen).
 pub(crate) fn set(
     agents: &mut BTreeMap<MemberName, Seen<AgentStatus>>,
     now: Timestamp,
@@ -41,6 +43,23 @@ pub(crate) fn set(
             }
             if let Some(version) = args.take_key("scheme") {
                 status.scheme_version = version.parse()?;
+            }
+            if let Some(end) = args.take_key("end") {
+                status.positions.end_lsn = Lsn(end.parse()?);
+            }
+            if let Some(promised) = args.take_key("promised") {
+                let store = status.store.as_mut().ok_or("no store")?;
+                store.promised = Epoch(promised.parse()?);
+            }
+            if let Some(read) = args.take_key("regressed") {
+                let (epoch, seq) = read.split_once('/').ok_or("write epoch/seq")?;
+                status.lease = Some(LeaseStatus {
+                    epoch: Epoch(epoch.parse()?),
+                    seq: seq.parse()?,
+                    holder: None,
+                    regressed: true,
+                    silent_ms: 0,
+                });
             }
             status.problem = args.take_key("problem").map(str::to_owned);
             if let Some(peer) = args.take_key("hears") {
@@ -119,7 +138,12 @@ fn usual(name: &str, role: Role, state: MemberState) -> AgentStatus {
         member: member(name),
         incarnation: incarnation(name, 1),
         version: "0.1.0".to_owned(),
-        store: Some(StoreStatus { store: store(name), dbid: Some(DBID), promised: Epoch(1) }),
+        store: Some(StoreStatus {
+            store: store(name),
+            dbid: Some(DBID),
+            promised: Epoch(1),
+            lease_longest_ms: 4_000,
+        }),
         role,
         state,
         epoch: Epoch(1),

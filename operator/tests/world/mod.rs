@@ -43,7 +43,7 @@ impl Default for World {
         pair.metadata.uid = Some("5f0c".to_owned());
         pair.metadata.generation = Some(1);
         let seen = Observation {
-            lease: Seen::Known(LeaseSight::Absent),
+            lease: Seen::Known(LeaseSight::Absent { since_ms: 0 }),
             pods: BTreeMap::new(),
             volumes: BTreeMap::new(),
             agents: BTreeMap::new(),
@@ -159,13 +159,16 @@ impl World {
         }));
     }
 
-    /// `lease absent | unknown | unreadable | uninitialised | initialising P | held P | released P |
+    /// `lease absent age=MS | unknown | unreadable | uninitialised | initialising P | held P | released P |
     /// transferring P to=M`, with `epoch=`, `sync=P`, `voters=M,M`, `age=MS`; P is member/start.
     fn set_lease(&mut self, command: &Command) -> Outcome {
         let mut args = command.consume_args();
         let word = args.next_pos().ok_or("which state?")?;
         self.seen.lease = match word {
-            "absent" => Seen::Known(LeaseSight::Absent),
+            "absent" => {
+                let since_ms = args.take_key("age").unwrap_or("0").parse()?;
+                Seen::Known(LeaseSight::Absent { since_ms })
+            }
             "unknown" => Seen::Unknown { since: self.now, why: "connection refused".to_owned() },
             "unreadable" => {
                 Seen::Known(LeaseSight::Unreadable("the annotation is not a record".to_owned()))

@@ -1,5 +1,5 @@
-//! Rules for a pair without a database yet (R20), and for a Lease that cannot be trusted: lost,
-//! older than what a member knows (R21, as refusal), or of another database. Pure.
+//! Rules for a pair without a database yet (R20), and for a Lease that cannot be judged: not read, not
+//! readable, or of another database. Pure.
 
 use super::{Picture, Verdict, exit, picture::START_SECONDS, stalled, waiting};
 use crate::pair::{
@@ -42,66 +42,6 @@ pub(super) fn lease_unreadable(picture: &Picture<'_>) -> Option<Verdict> {
     })
 }
 
-/// A database of this pair is known, and its Lease is gone: the third voter lost its memory (A1.13).
-pub(super) fn lease_lost(picture: &Picture<'_>) -> Option<Verdict> {
-    let Some(LeaseSight::Absent) = picture.seen.lease.known() else { return None };
-    let (place, dbid) = known_database(picture)?;
-    let lease = names::lease(&picture.pair.identity.name);
-    Some(Verdict {
-        rule: "lease-lost",
-        phase: Phase::SuspectPartition,
-        actions: Vec::new(),
-        waiting: stalled(
-            "LeaseLost",
-            format!("Lease {lease} is gone, and {place} knows database {dbid}"),
-        ),
-        exit: Some(exit(
-            "none; a serving active goes on by the standby's grants",
-            format!(
-                "restore Lease {lease} with its annotation from a backup; to begin anew, delete the pair and its volumes"
-            ),
-            "none while the active lives; no failover is possible",
-        )),
-        is_frozen: true,
-    })
-}
-
-/// The Lease says less than a member has seen: it was restored from an older copy (A1.14).
-pub(super) fn lease_regressed(picture: &Picture<'_>) -> Option<Verdict> {
-    let record = picture.record()?;
-    let lease = record.epoch.0;
-    let written = picture.seen.status.epoch.and_then(|e| u64::try_from(e).ok()).unwrap_or(0);
-    let heard = picture
-        .seen
-        .agents
-        .values()
-        .filter_map(Seen::known)
-        .map(|agent| agent.positions.epoch.0.max(agent.lease.as_ref().map_or(0, |l| l.epoch.0)))
-        .max()
-        .unwrap_or(0);
-    let known = written.max(heard);
-    if known <= lease {
-        return None;
-    }
-    Some(Verdict {
-        rule: "lease-regressed",
-        phase: Phase::SuspectPartition,
-        actions: Vec::new(),
-        waiting: stalled(
-            "LeaseRegressed",
-            format!(
-                "the Lease says epoch {lease}, and epoch {known} is known: it was restored from an older copy"
-            ),
-        ),
-        exit: Some(exit(
-            "none; a serving active goes on by the standby's grants",
-            "restore the newest copy of the Lease, and find who replaced it (audit log)",
-            "none while the active lives; no failover is possible",
-        )),
-        is_frozen: true,
-    })
-}
-
 /// A volume holds another database than the Lease: it was taken from another pair, or made before.
 pub(super) fn foreign_volume(picture: &Picture<'_>) -> Option<Verdict> {
     let record = picture.record()?;
@@ -138,7 +78,7 @@ pub(super) fn foreign_volume(picture: &Picture<'_>) -> Option<Verdict> {
 
 /// Nothing was ever made: the Lease is (R20).
 pub(super) fn create_lease(picture: &Picture<'_>) -> Option<Verdict> {
-    let Some(LeaseSight::Absent) = picture.seen.lease.known() else { return None };
+    let Some(LeaseSight::Absent { .. }) = picture.seen.lease.known() else { return None };
     let spec = picture.spec();
     let actions = spec
         .map(|spec| Action::CreateLease {
@@ -247,7 +187,9 @@ fn empty_store(picture: &Picture<'_>, member: &MemberName) -> Option<Holder> {
 }
 
 /// Databases that members' agents and volumes know.
-fn databases<'p>(picture: &'p Picture<'_>) -> impl Iterator<Item = (MemberName, String)> + 'p {
+pub(super) fn databases<'p>(
+    picture: &'p Picture<'_>,
+) -> impl Iterator<Item = (MemberName, String)> + 'p {
     let said = picture.voters.iter().filter_map(|voter| {
         let dbid: Dbid = voter.agent?.store?.dbid?;
         Some((voter.member.clone(), dbid.to_string()))
@@ -257,15 +199,6 @@ fn databases<'p>(picture: &'p Picture<'_>) -> impl Iterator<Item = (MemberName, 
         Some((voter.member.clone(), dbid))
     });
     said.chain(noted)
-}
-
-fn known_database(picture: &Picture<'_>) -> Option<(String, String)> {
-    let written = picture.seen.status.dbid.clone().map(|dbid| ("the status".to_owned(), dbid));
-    let anywhere = databases(picture).map(|(member, dbid)| (member.to_string(), dbid)).next();
-    let volumes = picture.seen.volumes.iter().find_map(|(member, volumes)| {
-        Some((member.to_string(), volumes.data.as_ref()?.dbid.clone()?))
-    });
-    written.or(anywhere).or(volumes)
 }
 
 fn first_pods(picture: &Picture<'_>) -> super::WaitingOn {

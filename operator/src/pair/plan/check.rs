@@ -2,7 +2,10 @@
 //! Used by every golden script, and by the operator itself before it acts.
 
 use super::{Picture, Plan};
-use crate::pair::{action::Action, observation::LeaseSight};
+use crate::pair::{
+    action::Action,
+    observation::{LeaseSight, Seen},
+};
 use understudy_authority::LeaseState;
 use understudy_crds::{Mode, Phase};
 
@@ -41,6 +44,7 @@ fn disturbs_one_voter_at_most(picture: &Picture<'_>, plan: &Plan) -> Result<(), 
         Action::RequestTransfer { .. } => true,
         Action::CreateLease { .. }
         | Action::NameInitialiser { .. }
+        | Action::ReinstateLease { .. }
         | Action::CreateMember { .. }
         | Action::RetireMember { .. }
         | Action::SendScheme { .. }
@@ -71,7 +75,11 @@ fn writes_the_lease_only_at_the_beginning(
             Action::CreateLease { record } => {
                 record.state == LeaseState::Uninitialised
                     && picture.seen.status.dbid.is_none()
-                    && picture.seen.lease.known() == Some(&LeaseSight::Absent)
+                    && picture
+                        .seen
+                        .lease
+                        .known()
+                        .is_some_and(|sight| matches!(sight, LeaseSight::Absent { .. }))
             }
             Action::NameInitialiser { record, .. } => picture.record().is_some_and(|base| {
                 record.seq == base.seq + 1
@@ -81,6 +89,18 @@ fn writes_the_lease_only_at_the_beginning(
                         LeaseState::Uninitialised | LeaseState::Initialising { .. }
                     )
             }),
+            Action::ReinstateLease { record } => {
+                let answer = picture.voters.iter().all(|voter| voter.agent.is_some());
+                let knows_less =
+                    picture.seen.agents.values().filter_map(Seen::known).all(|agent| {
+                        let promised = agent.store.map_or(0, |store| store.promised.0);
+                        promised.max(agent.positions.epoch.0) < record.epoch.0
+                    });
+                answer
+                    && knows_less
+                    && record.state == LeaseState::Released
+                    && record.sync.is_none()
+            }
             Action::CreateMember { .. }
             | Action::DeletePod { .. }
             | Action::DeleteSubscriberVolumes { .. }
@@ -92,7 +112,7 @@ fn writes_the_lease_only_at_the_beginning(
             | Action::NoteDatabase { .. } => true,
         };
         if !is_lawful {
-            return Err(format!("`{action}` would write the Lease outside R20"));
+            return Err(format!("`{action}` would write the Lease outside R20 and R21"));
         }
     }
     Ok(())

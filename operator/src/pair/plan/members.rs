@@ -38,6 +38,7 @@ pub fn scheme(pair: &PairView, spec: &ValidatedSpec, voters: &[MemberName], last
         subscribers: subscribers.map(address).collect(),
         return_service: spec.return_service,
         durability: spec.durability,
+        when_standby_lost: spec.when_standby_lost,
         lease_duration_ms: spec.lease_duration_ms,
         replication_port: spec.replication_port,
         automatic: spec.mode == Mode::Automatic,

@@ -11,8 +11,8 @@
 //! 2. A plan in another phase than Normal names its exit: next step, human action, data at risk.
 //! 3. At most one running voter is disturbed, and only while the other one is in sync and serving.
 //! 4. No volume of a voter is ever deleted by a plan.
-//! 5. The Lease is written only in state Uninitialised or Initialising (R20), and made only when no
-//!    database of this pair was ever seen.
+//! 5. The Lease is written only in state Uninitialised or Initialising (R20), made only when no database
+//!    of this pair was ever seen, and reinstated only with both stores' word above every epoch (R21).
 //! 6. Under `mode: Paused` nothing is asked of anybody but to take the scheme.
 //!
 //! Deliberately absent: clocks, clients, randomness, and the rules of candidacy (crate `authority`).
@@ -22,6 +22,7 @@ pub mod check;
 mod failover;
 mod members;
 mod picture;
+mod reinstate;
 mod serving;
 
 pub use members::{scheme, scheme_version};
@@ -99,9 +100,9 @@ type Rule = for<'a> fn(&Picture<'a>) -> Option<Verdict>;
 const LADDER: [Rule; 13] = [
     beginnings::lease_unknown,
     beginnings::lease_unreadable,
-    beginnings::lease_lost,
+    reinstate::lease_lost,
     beginnings::foreign_volume,
-    beginnings::lease_regressed,
+    reinstate::lease_regressed,
     beginnings::create_lease,
     beginnings::name_initialiser,
     beginnings::await_initialiser,

@@ -9,7 +9,7 @@ use crate::pair::{
 use jiff::Timestamp;
 use understudy_agent_api::{AgentStatus, DeathEvidence, DeathReport, MemberState};
 use understudy_authority::{Holder, LeaseRecord, LeaseState, Timing};
-use understudy_types::{MemberName, ReturnService, Role, Span};
+use understudy_types::{MemberName, ReturnService, Role, Span, WhenStandbyLost};
 
 /// How long an agent may be unreachable before the Lease's word for it is doubted. A stream that
 /// breaks is opened again within a second; three of those are no hiccup.
@@ -139,6 +139,15 @@ impl<'a> Picture<'a> {
     #[must_use]
     pub fn is_no_return(&self) -> bool {
         self.spec().is_some_and(|s| s.return_service == ReturnService::NoReturn)
+    }
+
+    /// Whether commits wait while there is no standby in sync.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.spec().is_some_and(|s| {
+            s.when_standby_lost == WhenStandbyLost::Block
+                && s.return_service != ReturnService::NoReturn
+        })
     }
 
     /// The proof that the holder's process is dead, when there is one (R10).

@@ -90,6 +90,10 @@ fn available(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus)
         ActiveSight::Serving if picture.is_no_return() || is_in_sync(next) => {
             holds("Serving", "commits are acknowledged under the promise of the spec")
         }
+        ActiveSight::Serving if picture.is_blocked() => fails(
+            "WaitingForStandby",
+            "whenStandbyLost: Block holds commits back until a standby is in sync; reads go on",
+        ),
         ActiveSight::Serving => holds(
             "ServingAlone",
             "commits are acknowledged without a standby in sync, and the Lease says so",
@@ -205,8 +209,10 @@ fn fencing(picture: &Picture<'_>, plan: &Plan) -> Finding {
     match picture.seen.lease.known() {
         None => return unknown("LeaseUnknown", "the Lease could not be read"),
         Some(LeaseSight::Unreadable(_)) => return fails(reason, message),
-        Some(LeaseSight::Absent) if reason == "LeaseLost" => return fails(reason, message),
-        Some(LeaseSight::Absent) => return unknown("NoLeaseYet", "the Lease is not made yet"),
+        Some(LeaseSight::Absent { .. }) if reason == "LeaseLost" => return fails(reason, message),
+        Some(LeaseSight::Absent { .. }) => {
+            return unknown("NoLeaseYet", "the Lease is not made yet");
+        }
         Some(LeaseSight::Present { is_being_deleted: true, .. }) => {
             return fails(
                 "LeaseDeleted",

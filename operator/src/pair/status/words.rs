@@ -26,6 +26,9 @@ pub(super) fn promise(picture: &Picture<'_>) -> Option<String> {
         (ReturnService::NoReturn, _) => {
             "an acknowledged commit survives a restart of the active, not its loss; returnService: NoReturn means no automatic promotion"
         }
+        (_, SyncWord::Alone | SyncWord::CatchingUp) if picture.is_blocked() => {
+            "no commit is acknowledged until a standby is in sync; those acknowledged before keep their promise"
+        }
         (_, SyncWord::Alone | SyncWord::CatchingUp) => alone,
         (_, SyncWord::Unknown) => "unknown: the Lease could not be read",
         (ReturnService::Receipt | ReturnService::Twosafe, SyncWord::InSync) => {
@@ -52,7 +55,7 @@ pub(super) fn effective(picture: &Picture<'_>, spec: &ValidatedSpec) -> Effectiv
         mode: format!("{:?}", spec.mode),
         return_service: format!("{:?}", spec.return_service),
         durability: format!("{:?}", spec.durability),
-        when_standby_lost: "Continue".to_owned(),
+        when_standby_lost: format!("{:?}", spec.when_standby_lost),
         data_loss: "Forbid".to_owned(),
         lease_duration_seconds: i32::try_from(spec.lease_duration_ms / 1000).unwrap_or(i32::MAX),
         permanent_memory: from_bytes(spec.permanent_bytes).0,
