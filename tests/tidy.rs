@@ -26,7 +26,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("crds", &[]),
     ("operator", &["types", "agent-api", "authority", "lease", "crds"]),
     ("cli", &["types", "agent-api", "crds", "lease", "node-agent"]),
-    ("tests", &[]),
+    ("tests", &["cli"]),
+    ("model", &[]),
 ];
 
 /// Crates without any I/O, clock or randomness, and the pure half of the operator.

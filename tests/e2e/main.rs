@@ -4,20 +4,25 @@
 //! Run by `tests/e2e/run`, which brings the cluster up. Without a cluster (`cargo test`) the flows are
 //! skipped and counted.
 
+#[path = "../chaos/mod.rs"]
+mod chaos;
 mod flows;
 mod pair;
 mod refusals;
 mod report;
 mod shell;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use pair::{Namespace, Outcome};
 use report::Report;
 use shell::Shell;
 use std::{process::ExitCode, time::Instant};
 
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
     /// How often each flow runs
     #[arg(long, default_value_t = 1)]
     repeat: u32,
@@ -32,8 +37,17 @@ struct Arguments {
     list: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The fault campaign
+    Chaos(chaos::ChaosArguments),
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(What::Chaos(arguments)) = &arguments.what {
+        return chaos::campaign(Shell::from_environment().as_ref(), arguments);
+    }
     let chosen: Vec<_> = flows::ALL
         .iter()
         .filter(|flow| arguments.flow.as_ref().is_none_or(|name| name == flow.name))

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::{fmt, fs, process::Child, thread, time::Duration};
 
 /// Longest time from nothing to Ready on two busy cores.
-const READY: Duration = Duration::from_secs(180);
+pub(crate) const READY: Duration = Duration::from_secs(180);
 /// Longest time until a broken pair is whole again.
 const WHOLE: Duration = Duration::from_secs(120);
 
@@ -22,6 +22,8 @@ const FAULT_STEP: Duration = Duration::from_millis(1_037);
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) acknowledged: u64,
+    /// Acknowledged, and not there at the end.
+    pub(crate) lost: u64,
     pub(crate) unknown: u64,
     pub(crate) gap_ms: u64,
     pub(crate) note: String,
@@ -31,6 +33,7 @@ impl Outcome {
     /// Adds another run to this one; the longest gap counts.
     pub(crate) fn add(&mut self, other: &Self) {
         self.acknowledged += other.acknowledged;
+        self.lost += other.lost;
         self.unknown += other.unknown;
         self.gap_ms = self.gap_ms.max(other.gap_ms);
     }
@@ -39,7 +42,7 @@ impl Outcome {
     pub(crate) fn json(&self, flow: &str, round: u32, seconds: u64) -> Value {
         serde_json::json!({
             "flow": flow, "round": round, "seconds": seconds, "acknowledged": self.acknowledged,
-            "lost": 0, "unknown": self.unknown, "gapMillis": self.gap_ms, "note": self.note,
+            "lost": self.lost, "unknown": self.unknown, "gapMillis": self.gap_ms, "note": self.note,
         })
     }
 }
@@ -49,8 +52,8 @@ impl fmt::Display for Outcome {
         if self.acknowledged > 0 {
             write!(
                 f,
-                "{} acknowledged, 0 lost, {} unknown, gap {} ms  ",
-                self.acknowledged, self.unknown, self.gap_ms
+                "{} acknowledged, {} lost, {} unknown, gap {} ms  ",
+                self.acknowledged, self.lost, self.unknown, self.gap_ms
             )?;
         }
         f.write_str(&self.note)
@@ -160,7 +163,17 @@ pub(crate) struct Recording {
     process: Child,
 }
 
-impl Pair<'_> {
+/// Clients that append to lists (`tests/chaos/append.rs`).
+pub(crate) struct Appending {
+    process: Child,
+}
+
+impl<'a> Pair<'a> {
+    /// A pair that was applied before.
+    pub(crate) fn existing(shell: &'a Shell, namespace: &'a Namespace<'a>, name: &str) -> Self {
+        Self { namespace, shell, name: name.to_owned() }
+    }
+
     /// The pair's status.
     pub(crate) fn status(&self) -> anyhow::Result<Value> {
         let object = self.namespace.object("activestandbypairs", &self.name)?;
@@ -177,11 +190,15 @@ impl Pair<'_> {
     }
 
     pub(crate) fn is_ready(&self) -> anyhow::Result<bool> {
+        Ok(is_ready(&self.status()?))
+    }
+
+    /// Active and standby of a Ready pair that has both.
+    pub(crate) fn roles_when_ready(&self) -> anyhow::Result<Option<(String, String)>> {
         let status = self.status()?;
-        let conditions = status.get("conditions").and_then(Value::as_array);
-        let ready = conditions
-            .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
-        Ok(ready && status["phase"] == "Normal")
+        let named = |role: &str| status[role].as_str().filter(|n| !n.is_empty()).map(str::to_owned);
+        let roles = named("active").zip(named("standby"));
+        Ok(roles.filter(|_| is_ready(&status)))
     }
 
     /// What the Lease says.
@@ -253,53 +270,57 @@ impl Pair<'_> {
         Ok(Recording { process: self.shell.start_recorder(&uri, &arguments)? })
     }
 
-    /// psql as the application's user through a Service; returns rows without decoration.
-    pub(crate) fn psql(&self, host: &str, sql: &str) -> anyhow::Result<String> {
-        let host = format!("{host}.{}.svc", self.namespace.name);
-        let (user, password, database) =
-            (self.secret("username")?, self.secret("password")?, self.secret("dbname")?);
-        let ca = self.ca_file()?;
-        let environment = [
-            ("PGPASSWORD", password.as_str()),
-            ("PGSSLMODE", "verify-full"),
-            ("PGSSLROOTCERT", ca.as_str()),
-            ("PGCONNECT_TIMEOUT", "10"),
-        ];
+    /// Starts clients that append to lists for `seconds`.
+    pub(crate) fn append(&self, seconds: u32, seed: u64) -> anyhow::Result<Appending> {
+        let (uri, ca) = (self.uri()?, self.ca_file()?);
+        let (seconds, seed) = (seconds.to_string(), (seed >> 8).to_string());
         let command = [
-            "psql",
-            "-h",
-            &host,
-            "-U",
-            &user,
-            "-d",
-            &database,
-            "-X",
-            "-q",
-            "-A",
-            "-t",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-c",
-            sql,
+            env!("CARGO_BIN_EXE_append"),
+            "--ca",
+            &ca,
+            "--seconds",
+            &seconds,
+            "--seed",
+            &seed,
+            "--json",
+            "--strict",
+            "--sessions",
+            "3",
+            "--keys",
+            "6",
         ];
-        self.shell.inside(&environment, &command)
+        Ok(Appending { process: self.shell.start_inside(&[("UNDERSTUDY_URI", &uri)], &command)? })
+    }
+
+    /// psql as the application's user through a Service; returns rows without decoration.
+    pub(crate) fn psql(&self, service: &str, sql: &str) -> anyhow::Result<String> {
+        let environment = self.environment(service)?;
+        self.shell.inside(&pairs(&environment), &psql_command(sql))
+    }
+
+    /// Starts psql through a Service, and does not wait for its end.
+    pub(crate) fn start_psql(&self, service: &str, sql: &str) -> anyhow::Result<Child> {
+        let environment = self.environment(service)?;
+        self.shell.start_inside(&pairs(&environment), &psql_command(sql))
     }
 
     /// A program with libpq's environment for the Service of the active.
     pub(crate) fn client(&self, command: &[&str]) -> anyhow::Result<String> {
-        let host = format!("{}-active.{}.svc", self.name, self.namespace.name);
-        let (user, password, database) =
-            (self.secret("username")?, self.secret("password")?, self.secret("dbname")?);
-        let ca = self.ca_file()?;
-        let environment = [
-            ("PGHOST", host.as_str()),
-            ("PGUSER", user.as_str()),
-            ("PGPASSWORD", password.as_str()),
-            ("PGDATABASE", database.as_str()),
-            ("PGSSLMODE", "verify-full"),
-            ("PGSSLROOTCERT", ca.as_str()),
-        ];
-        self.shell.inside(&environment, command)
+        let environment = self.environment(&format!("{}-active", self.name))?;
+        self.shell.inside(&pairs(&environment), command)
+    }
+
+    /// What libpq needs to reach a Service as the application's user.
+    fn environment(&self, service: &str) -> anyhow::Result<Vec<(&'static str, String)>> {
+        Ok(vec![
+            ("PGHOST", format!("{service}.{}.svc", self.namespace.name)),
+            ("PGUSER", self.secret("username")?),
+            ("PGPASSWORD", self.secret("password")?),
+            ("PGDATABASE", self.secret("dbname")?),
+            ("PGSSLMODE", "verify-full".into()),
+            ("PGSSLROOTCERT", self.ca_file()?),
+            ("PGCONNECT_TIMEOUT", "10".into()),
+        ])
     }
 
     /// The living engine process of a member: start counter and id.
@@ -324,8 +345,15 @@ impl Recording {
         thread::sleep(FAULT_AFTER + FAULT_STEP * (pair.namespace.round - 1));
     }
 
-    /// Waits for its end and checks its verdict: nothing lost, nothing half there.
+    /// Waits for its end; an error when anything is lost.
     pub(crate) fn finish(self) -> anyhow::Result<Outcome> {
+        let outcome = self.verdict()?;
+        ensure!(outcome.lost == 0, "{} acknowledged commits are lost", outcome.lost);
+        Ok(outcome)
+    }
+
+    /// Waits for its end; an error when a transfer is half there, or nothing was written.
+    pub(crate) fn verdict(self) -> anyhow::Result<Outcome> {
         let output = self.process.wait_with_output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -334,16 +362,47 @@ impl Recording {
             .with_context(|| format!("the recorder said: {text} {errors}"))?;
         let number = |key: &str| report[key].as_u64().unwrap_or(0);
         let lost = report["verdict"]["lost"].as_array().map_or(0, Vec::len);
-        ensure!(lost == 0, "{lost} acknowledged commits are lost: {report}");
+        if lost > 0 {
+            println!("{report}");
+        }
         ensure!(report["verdict"]["is_whole"] == true, "balances do not match: {report}");
         ensure!(number("acknowledged") > 0, "nothing was acknowledged: {report}");
         Ok(Outcome {
             acknowledged: number("acknowledged"),
+            lost: lost as u64,
             unknown: number("unknown"),
             gap_ms: number("longest_gap_ms"),
             note: String::new(),
         })
     }
+}
+
+impl Appending {
+    /// Waits for its end; the transactions of a history without a cycle and without a lost append.
+    pub(crate) fn finish(self) -> anyhow::Result<u64> {
+        let output = self.process.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let report: Value = serde_json::from_str(text.lines().last().unwrap_or_default())
+            .with_context(|| format!("append said: {text} {errors}"))?;
+        ensure!(report["is_clean"] == true, "the history of lists is not clean: {report}");
+        report["committed"].as_u64().context("append counts nothing")
+    }
+}
+
+fn is_ready(status: &Value) -> bool {
+    let conditions = status.get("conditions").and_then(Value::as_array);
+    let ready = conditions
+        .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
+    ready && status["phase"] == "Normal"
+}
+
+fn psql_command(sql: &str) -> [&str; 9] {
+    ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql]
+}
+
+fn pairs<'a>(environment: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    environment.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 
 /// Prints everything that helps to understand a failure.

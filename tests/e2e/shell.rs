@@ -1,6 +1,6 @@
 //! Programs that the flows call: kubectl and the cluster tool, as a person would.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use std::{
     env,
@@ -93,17 +93,59 @@ impl Shell {
         self.start_inside(&[("UNDERSTUDY_URI", uri)], &command)
     }
 
-    /// SIGKILL to a container's PID 1, found by the cgroup that the kubelet named after the container.
+    /// Runs the cluster tool.
+    pub(crate) fn cluster(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        output(Command::new(&self.cluster).args(arguments), "cluster", arguments)
+    }
+
+    /// SIGKILL to a container's PID 1.
     pub(crate) fn kill_container(&self, node: &str, id: &str) -> anyhow::Result<()> {
-        let mut pids = Vec::new();
-        for node in node_cgroups(node) {
-            collect_pids(&node, id, &mut pids)?;
-            if !pids.is_empty() {
-                break;
-            }
-        }
-        let first = pids.iter().min().with_context(|| format!("no process of container {id}"))?;
-        output(Command::new("kill").args(["-KILL", &first.to_string()]), "kill", &[]).map(drop)
+        let pids = container_pids(node, id)?;
+        let first = pids.iter().min().context("it has no process")?;
+        signal("KILL", &[*first])
+    }
+
+    /// A signal to every process of a container.
+    pub(crate) fn signal_container(&self, node: &str, id: &str, name: &str) -> anyhow::Result<()> {
+        signal(name, &container_pids(node, id)?)
+    }
+
+    /// SIGKILL to a container's engine: the process whose parent is PID 1 of the container.
+    pub(crate) fn kill_engine(&self, node: &str, id: &str) -> anyhow::Result<()> {
+        signal("KILL", &[engine_pid(node, id)?])
+    }
+
+    /// Leaves a container so many bytes above what its processes use; the page cache can give way.
+    pub(crate) fn starve(&self, node: &str, id: &str, left: u64) -> anyhow::Result<Starved> {
+        let cgroup = container_cgroups("memory", node, id)?.swap_remove(0);
+        let limit = cgroup.join("memory.limit_in_bytes");
+        let starved = Starved {
+            before: std::fs::read_to_string(&limit)?,
+            killed_before: statistic(&cgroup, "memory.oom_control", "oom_kill")?,
+            cgroup,
+        };
+        let used = statistic(&starved.cgroup, "memory.stat", "total_rss")?;
+        std::fs::write(&limit, (used + left).to_string())?;
+        Ok(starved)
+    }
+
+    /// Runs strace on a container's engine for a while, with this expression.
+    pub(crate) fn trace_engine(
+        &self,
+        node: &str,
+        id: &str,
+        expression: &str,
+        long: Duration,
+    ) -> anyhow::Result<()> {
+        let pid = engine_pid(node, id)?.to_string();
+        let mut strace = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-p", &pid, "-e", expression])
+            .spawn()
+            .context("strace does not run")?;
+        // Not a condition: how long the system calls fail.
+        thread::sleep(long);
+        let _ = signal("INT", &[strace.id()]);
+        strace.wait().context("strace does not end").map(drop)
     }
 
     fn inside_command(&self, environment: &[(&str, &str)], command: &[&str]) -> Command {
@@ -114,6 +156,37 @@ impl Shell {
         }
         cluster
     }
+}
+
+/// A container with hardly any memory left (cgroup v1).
+pub(crate) struct Starved {
+    cgroup: PathBuf,
+    before: String,
+    killed_before: u64,
+}
+
+impl Starved {
+    /// Whether the kernel has killed a process for it. A container that is gone was killed whole.
+    pub(crate) fn has_killed(&self) -> anyhow::Result<bool> {
+        let killed = !self.cgroup.exists()
+            || statistic(&self.cgroup, "memory.oom_control", "oom_kill")? > self.killed_before;
+        Ok(killed)
+    }
+
+    /// Gives the memory back.
+    pub(crate) fn lift(&self) -> anyhow::Result<()> {
+        if self.cgroup.exists() {
+            std::fs::write(self.cgroup.join("memory.limit_in_bytes"), self.before.trim())?;
+        }
+        Ok(())
+    }
+}
+
+/// A number of a cgroup's file of names and numbers.
+fn statistic(cgroup: &Path, file: &str, name: &str) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(cgroup.join(file))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("{file} has no {name}"))?.trim().parse()?)
 }
 
 fn output(command: &mut Command, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
@@ -148,10 +221,51 @@ pub(crate) fn wait_for<T>(
     }
 }
 
+fn signal(name: &str, pids: &[u32]) -> anyhow::Result<()> {
+    let mut arguments = vec![format!("-{name}")];
+    arguments.extend(pids.iter().map(ToString::to_string));
+    output(Command::new("kill").args(&arguments), "kill", &[]).map(drop)
+}
+
+/// Every process of a container, found by the cgroup that the kubelet named after it.
+fn container_pids(node: &str, id: &str) -> anyhow::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for cgroup in container_cgroups("pids", node, id)? {
+        let text = std::fs::read_to_string(cgroup.join("cgroup.procs"))?;
+        pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+    }
+    ensure!(!pids.is_empty(), "container {id} has no process");
+    Ok(pids)
+}
+
+/// The process of the container whose parent is in it too: the supervisor has one child.
+fn engine_pid(node: &str, id: &str) -> anyhow::Result<u32> {
+    let pids = container_pids(node, id)?;
+    let parent = |pid: u32| -> Option<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+        line.trim().parse().ok()
+    };
+    let first = pids.iter().copied().find(|pid| parent(*pid).is_some_and(|p| pids.contains(&p)));
+    first.with_context(|| format!("container {id} has no engine"))
+}
+
+fn container_cgroups(controller: &str, node: &str, id: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for node in node_cgroups(controller, node) {
+        collect_cgroups(&node, id, &mut found);
+        if !found.is_empty() {
+            break;
+        }
+    }
+    ensure!(!found.is_empty(), "container {id} has no {controller} cgroup on {node}");
+    Ok(found)
+}
+
 /// Cgroups of nodes with this name: the tool puts the cluster's prefix before it.
-fn node_cgroups(node: &str) -> Vec<PathBuf> {
+fn node_cgroups(controller: &str, node: &str) -> Vec<PathBuf> {
     let suffix = format!("-{node}");
-    ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"]
+    [format!("/sys/fs/cgroup/{controller}"), "/sys/fs/cgroup".into()]
         .into_iter()
         .filter_map(|hierarchy| std::fs::read_dir(hierarchy).ok())
         .flatten()
@@ -160,19 +274,13 @@ fn node_cgroups(node: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Processes in the cgroups below `directory` whose name holds `id`.
-fn collect_pids(directory: &Path, id: &str, pids: &mut Vec<u32>) -> anyhow::Result<()> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Ok(()) };
-    for entry in entries {
-        let path = entry?.path();
-        if !path.is_dir() {
-            continue;
-        }
+/// The cgroups below `directory` whose name holds `id`.
+fn collect_cgroups(directory: &Path, id: &str, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()) {
         if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.contains(id)) {
-            let text = std::fs::read_to_string(path.join("cgroup.procs"))?;
-            pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+            found.push(path.clone());
         }
-        collect_pids(&path, id, pids)?;
+        collect_cgroups(&path, id, found);
     }
-    Ok(())
 }

@@ -1,5 +1,7 @@
 //! What the project's own checks share: where the sources are, and what counts as code in them.
 
+pub mod history;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -14,6 +14,8 @@ mod target;
 
 pub use record::{Outcome, Record};
 pub use report::{Report, Verdict};
+pub use session::{is_rolled_back, recover};
+pub use target::Direct;
 
 use crate::cluster::PairArguments;
 use anyhow::Context;

@@ -107,7 +107,8 @@ async fn work(client: &Client, settings: &Settings, number: u64) -> Result<(), E
 }
 
 /// Whether an error of COMMIT says for certain that nothing happened.
-fn is_rolled_back(error: &Error) -> bool {
+#[must_use]
+pub fn is_rolled_back(error: &Error) -> bool {
     error.code().is_some_and(|code| {
         // Serialization failures, deadlocks, refusals of a read-only or fenced member before logging,
         // a full log and too large a transaction; 40003 and 57P01 say nothing about the outcome.
@@ -119,7 +120,7 @@ fn is_rolled_back(error: &Error) -> bool {
 }
 
 /// After an error: whether the session can go on.
-async fn recover(client: &Client, error: &Error) -> bool {
+pub async fn recover(client: &Client, error: &Error) -> bool {
     error.code().is_some()
         && !client.is_closed()
         && matches!(

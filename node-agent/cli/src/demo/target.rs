@@ -8,17 +8,18 @@ use std::path::Path;
 use tokio_postgres::{Client, Config, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Where to connect.
-pub(crate) enum Target {
-    /// Directly.
-    Uri { config: Box<Config>, tls: MakeRustlsConnect },
-    /// Through the API server.
-    Cluster { pair: PairInCluster, config: Box<Config>, tls: MakeRustlsConnect, host: String },
+/// A server that is reached without a cluster's help; one of several hosts, whichever takes writes.
+pub struct Direct {
+    config: Box<Config>,
+    tls: MakeRustlsConnect,
 }
 
-impl Target {
-    /// By a libpq URI.
-    pub(crate) fn by_uri(uri: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
+impl Direct {
+    /// By a libpq URI, and the file with the authority that vouches for the server.
+    ///
+    /// # Errors
+    /// When it is no URI, or the file is not there or no certificate.
+    pub fn by_uri(uri: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
         let mut config: Config = uri.parse().context("--uri is no libpq URI")?;
         prefer_writable(&mut config);
         let pem = match ca {
@@ -27,7 +28,32 @@ impl Target {
             }
             None => Vec::new(),
         };
-        Ok(Self::Uri { config: Box::new(config), tls: tls(&pem)? })
+        Ok(Self { config: Box::new(config), tls: tls(&pem)? })
+    }
+
+    /// A session on a member that takes writes.
+    ///
+    /// # Errors
+    /// When no host gives one.
+    pub async fn connect(&self) -> anyhow::Result<Client> {
+        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+}
+
+/// Where to connect.
+pub(crate) enum Target {
+    /// Directly.
+    Uri(Direct),
+    /// Through the API server.
+    Cluster { pair: PairInCluster, config: Box<Config>, tls: MakeRustlsConnect, host: String },
+}
+
+impl Target {
+    /// By a libpq URI.
+    pub(crate) fn by_uri(uri: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
+        Direct::by_uri(uri, ca).map(Self::Uri)
     }
 
     /// By a pair in a cluster: user, password and authority come from its Secret.
@@ -48,11 +74,7 @@ impl Target {
     /// A session on a member that takes writes.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         match self {
-            Self::Uri { config, tls } => {
-                let (client, connection) = config.connect(tls.clone()).await?;
-                tokio::spawn(connection);
-                Ok(client)
-            }
+            Self::Uri(direct) => direct.connect().await,
             Self::Cluster { pair, config, tls, host } => {
                 let active = pair.active().await?;
                 let mut forward = pair.pods().portforward(&active, &[5432]).await?;

@@ -1,0 +1,213 @@
+//! The place of the campaign: one pair that lives through run after run, and what was broken around it.
+
+use super::{Dice, faults::Fault};
+use crate::{
+    pair::{Namespace, Outcome, Pair, READY, delete_namespace},
+    shell::{Shell, wait_for},
+};
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use std::{
+    fmt, thread,
+    time::{Duration, Instant},
+};
+
+/// The pair's name in its namespace.
+const PAIR: &str = "orders";
+/// The fault comes at a random moment of this length, once the load has begun.
+const MOMENTS_MS: u64 = 3_000;
+/// Load before the first of these moments.
+const LOAD_FIRST: Duration = Duration::from_millis(1_500);
+
+/// How long the pair must stay whole before it counts: what the status says right after the API server
+/// came back is what it said before.
+const STEADY: Duration = Duration::from_secs(2);
+/// Longest time until a broken pair is whole again.
+const WHOLE: Duration = Duration::from_secs(120);
+
+/// What a pair promises in a run, in the words of `spec.replication`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Promise {
+    pub(crate) returns: &'static str,
+    pub(crate) durability: &'static str,
+    pub(crate) standby_lost: &'static str,
+}
+
+impl Promise {
+    fn spec(self) -> Value {
+        json!({"replication": {
+            "returnService": self.returns,
+            "durability": self.durability,
+            "whenStandbyLost": self.standby_lost,
+        }})
+    }
+
+    fn is_told(self, effective: &Value) -> bool {
+        effective["returnService"] == self.returns
+            && effective["durability"] == self.durability
+            && effective["whenStandbyLost"] == self.standby_lost
+    }
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.returns, self.durability, self.standby_lost)
+    }
+}
+
+/// See the module.
+pub(crate) struct Arena<'a> {
+    pub(crate) shell: &'a Shell,
+    namespace: Option<Namespace<'a>>,
+    pairs: u32,
+    promise: Option<Promise>,
+}
+
+/// What a fault works on.
+pub(crate) struct Scene<'a> {
+    pub(crate) shell: &'a Shell,
+    pub(crate) pair: &'a Pair<'a>,
+    pub(crate) active: String,
+    pub(crate) standby: String,
+    pub(crate) dice: Dice,
+}
+
+impl<'a> Arena<'a> {
+    pub(crate) fn new(shell: &'a Shell) -> Self {
+        Self { shell, namespace: None, pairs: 0, promise: None }
+    }
+
+    pub(crate) fn namespace_name(&self) -> Option<String> {
+        self.namespace.as_ref().map(|n| n.name.clone())
+    }
+
+    /// One fault under load; the pair is whole before and after.
+    pub(crate) fn run(
+        &mut self,
+        fault: &Fault,
+        round: u32,
+        mut dice: Dice,
+    ) -> anyhow::Result<Outcome> {
+        let promise = fault.promises[round as usize % fault.promises.len()];
+        self.prepare(promise)?;
+        let namespace = self.namespace.as_ref().context("no namespace")?;
+        let pair = Pair::existing(self.shell, namespace, PAIR);
+        let (active, standby) = wait_steady(&pair).context("before the fault")?;
+        // The recorder's history of earlier runs would fill the memory in the end.
+        for table in ["understudy_demo_history", "understudy_demo_accounts", "lists"] {
+            pair.psql(&format!("{PAIR}-active"), &format!("DROP TABLE IF EXISTS {table}"))?;
+        }
+        let recording = pair.record(fault.load_seconds)?;
+        let appending = pair.append(fault.load_seconds, dice.below(u64::MAX))?;
+        // Not a condition: the fault comes at a random moment of the load.
+        thread::sleep(LOAD_FIRST + Duration::from_millis(dice.below(MOMENTS_MS)));
+        let mut scene = Scene { shell: self.shell, pair: &pair, active, standby, dice };
+        let injected = (fault.inject)(&mut scene);
+        let (recorded, appended) = (recording.verdict(), appending.finish());
+        injected.context("the fault was not injected")?;
+        let mut outcome = recorded?;
+        let lists = appended?;
+        outcome.note = format!("{lists} transactions on lists in order  {promise}");
+        wait_steady(&pair).context("after the fault")?;
+        (fault.check)(&scene)?;
+        Ok(outcome)
+    }
+
+    /// A pair with this promise: the one that is there, changed live when it promises something else.
+    fn prepare(&mut self, promise: Promise) -> anyhow::Result<()> {
+        let spec = promise.spec();
+        if self.namespace.is_none() {
+            self.pairs += 1;
+            // Another run's namespace may still be on its way out.
+            let name = format!("chaos-{}-{}", std::process::id(), self.pairs);
+            let namespace = Namespace::create(self.shell, &name, 1)?;
+            self.namespace = Some(namespace);
+            self.namespace.as_ref().context("no namespace")?.pair(PAIR, spec)?;
+        } else if self.promise != Some(promise) {
+            let namespace = self.namespace.as_ref().context("no namespace")?;
+            let patch = json!({"spec": spec}).to_string();
+            namespace.kubectl(&["patch", "asp", PAIR, "--type=merge", "-p", &patch])?;
+            let pair = Pair::existing(self.shell, namespace, PAIR);
+            wait_for("the promise is in force", READY, || {
+                let is_told = promise.is_told(&pair.status()?["effective"]);
+                Ok((is_told && pair.is_settled()?).then_some(()))
+            })?;
+        }
+        self.promise = Some(promise);
+        Ok(())
+    }
+
+    /// Ends every fault of the cluster; the faults of processes ended with their processes.
+    pub(crate) fn heal(&self) {
+        for node in ["node-1", "node-2", "node-3"] {
+            let _ = self.shell.cluster(&["fault", "heal", node]);
+        }
+        let _ = self.shell.cluster(&["fault", "apiserver", "resume"]);
+    }
+
+    /// Removes the pair; the next run gets a new one.
+    pub(crate) fn close(&mut self) {
+        if let Some(namespace) = self.namespace.take() {
+            delete_namespace(self.shell, &namespace.name);
+        }
+        self.promise = None;
+    }
+}
+
+/// Waits until the pair is Ready with both voters, and stays so; who is active and who stands by.
+fn wait_steady(pair: &Pair<'_>) -> anyhow::Result<(String, String)> {
+    let mut seen: Option<((String, String), Instant)> = None;
+    wait_for("the pair is whole", WHOLE, || {
+        let now = pair.roles_when_ready()?;
+        match (&seen, now) {
+            (Some((before, since)), Some(now)) if *before == now => {
+                return Ok((since.elapsed() >= STEADY).then_some(now));
+            }
+            (_, now) => seen = now.map(|roles| (roles, Instant::now())),
+        }
+        Ok(None)
+    })
+}
+
+impl Scene<'_> {
+    /// The pod as an object.
+    pub(crate) fn pod(&self, member: &str) -> anyhow::Result<Value> {
+        self.pair.namespace.object("pods", member)?.with_context(|| format!("no pod {member}"))
+    }
+
+    /// The node that a member runs on.
+    pub(crate) fn node(&self, member: &str) -> anyhow::Result<String> {
+        let pod = self.pod(member)?;
+        Ok(pod["spec"]["nodeName"].as_str().context("the pod is not scheduled")?.to_owned())
+    }
+
+    /// The member's container.
+    pub(crate) fn container(&self, member: &str) -> anyhow::Result<String> {
+        let pod = self.pod(member)?;
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
+        let id = id.and_then(|id| id.split("//").nth(1)).context("the pod has no container")?;
+        Ok(id.to_owned())
+    }
+
+    /// Lets a fault stand for a while between `from` and `to` seconds.
+    pub(crate) fn hold(&mut self, from: u64, to: u64) {
+        // Not a condition: the length of the fault is what is tried.
+        thread::sleep(Duration::from_millis(
+            from * 1_000 + self.dice.below((to - from) * 1_000 + 1),
+        ));
+    }
+
+    /// The other member became active.
+    pub(crate) fn assert_failed_over(&self) -> anyhow::Result<()> {
+        let active = self.pair.active()?;
+        ensure!(active != self.active, "{active} is active still");
+        Ok(())
+    }
+
+    /// Nobody took over.
+    pub(crate) fn assert_stayed(&self) -> anyhow::Result<()> {
+        let active = self.pair.active()?;
+        ensure!(active == self.active, "{active} took over from {}", self.active);
+        Ok(())
+    }
+}
