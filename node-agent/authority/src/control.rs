@@ -86,6 +86,13 @@ impl ControlState {
         longer || newcomer
     }
 
+    /// Forgets that this process was given grants, because it is dead. Returns whether anything changed.
+    pub fn forget_grant(&mut self, dead: Incarnation) -> bool {
+        let before = self.granted_to.len();
+        self.granted_to.retain(|receiver| *receiver != dead);
+        before != self.granted_to.len()
+    }
+
     /// Raises the promise; returns whether it rose and so must be persisted before any answer.
     pub fn raise_promise(&mut self, epoch: EpochId) -> bool {
         let rises = epoch.number > self.promised.number;

@@ -130,7 +130,9 @@ impl Common {
         }
     }
 
-    pub(crate) fn prove_dead(&mut self, incarnation: Incarnation) {
+    /// The dead use no grant: the next process of this store need not wait for theirs (R6).
+    pub(crate) fn prove_dead(&mut self, incarnation: Incarnation, out: &mut Output) {
+        out.persist |= self.control.forget_grant(incarnation);
         if incarnation == self.me.incarnation || self.proven_dead.contains(&incarnation) {
             return;
         }

@@ -349,6 +349,8 @@ impl Following {
     /// Promises, and writes to the version that was judged (R8, R9).
     fn acquire(&mut self, c: &mut Common, number: Epoch, now: Moment, out: &mut Output) {
         let Some(record) = c.view.record().map(LeaseRecord::successor) else { return };
+        // All that were given ran out, or are void (R8).
+        c.control.granted_to.clear();
         let epoch = c.promise(number, out);
         let record = LeaseRecord {
             epoch: epoch.number,

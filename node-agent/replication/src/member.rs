@@ -76,7 +76,8 @@ impl Member {
         common.end = start.end;
         common.durable = start.end;
         for incarnation in start.proven_dead {
-            common.prove_dead(incarnation);
+            // Read from disk at every start, so nothing of it must be written.
+            common.prove_dead(incarnation, &mut Output::default());
         }
         Self { common, role: RoleState::Following(Box::new(Following::new(start.kind))) }
     }
@@ -257,7 +258,7 @@ impl Member {
                 if c.view.holder_incarnation() == Some(incarnation) {
                     following.suspected.get_or_insert(now);
                 }
-                c.prove_dead(incarnation);
+                c.prove_dead(incarnation, out);
                 following.tick(c, now, out);
             }
             Input::ClockJumped => c.distrust_write(),
@@ -368,7 +369,7 @@ fn control_active(
         Input::StandbyAttached(follower) => active.attached(follower),
         Input::StandbyLost(incarnation) => active.lost(incarnation, now),
         Input::ApplyFailed(incarnation) => active.apply_failed(incarnation),
-        Input::ProvenDead(incarnation) => c.prove_dead(incarnation),
+        Input::ProvenDead(incarnation) => c.prove_dead(incarnation, out),
         Input::ClockJumped => active.clock_jumped(c),
         Input::Refused(promised) => active.refused(promised),
         Input::Transfer { to, deadline_ms } => {

@@ -136,6 +136,23 @@ fn a_standby_that_just_began_to_grant_takes_over_at_once() {
     world.run_until_acknowledging_elsewhere(500);
 }
 
+/// Found by the fault campaign: the second to die came back and took the grants it had given to the
+/// first for grants in use, although that one's death was proven.
+#[test]
+fn two_deaths_that_are_told_leave_no_gap_of_a_lease() {
+    for seed in 1..=40 {
+        let mut world = World::new(seed, Faults::default());
+        world.run_ms(2_000);
+        world.crash_active_with_proof();
+        world.run_ms(6_000);
+        let (first, pause) = (world.random(2) as usize, world.random(900));
+        world.crash_both_with_proof(first, pause);
+        world.run_until_acknowledging(1_500);
+        world.run_ms(15_000);
+        world.assert_whole();
+    }
+}
+
 #[test]
 fn under_block_nothing_is_acknowledged_without_a_standby() {
     let mut world = World::new(12, Faults::default());

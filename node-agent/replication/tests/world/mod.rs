@@ -107,6 +107,8 @@ pub(crate) struct World {
     backup: LeaseRecord,
     /// Since when the Lease is older than what was on it.
     regressed: Option<Moment>,
+    /// Deaths that each member is still to be told, because it was down itself.
+    untold: [Vec<Incarnation>; 2],
 }
 
 fn name(i: usize) -> MemberName {
@@ -168,6 +170,7 @@ impl World {
             pledging: None,
             when_standby_lost: WhenStandbyLost::Continue,
             regressed: None,
+            untold: [Vec::new(), Vec::new()],
         }
     }
 
@@ -271,6 +274,22 @@ impl World {
         self.input(i, Input::Transfer { to: Some(name(1 - i)), deadline_ms: 3_000 });
     }
 
+    pub(crate) fn crash_both_with_proof(&mut self, first: usize, pause_ms: u64) {
+        let active = self.active().expect("somebody serves");
+        let first = (active + first) % 2;
+        self.crash(first);
+        self.run_ms(pause_ms);
+        self.crash(1 - first);
+    }
+
+    pub(crate) fn run_until_acknowledging(&mut self, bound_ms: u64) {
+        let (first, end) = (self.acknowledged.len(), self.now + Span::millis(bound_ms));
+        while self.acknowledged.len() == first {
+            assert!(self.now < end, "nothing within {bound_ms} ms\n{}", self.describe());
+            self.step();
+        }
+    }
+
     pub(crate) fn crash_active_with_proof(&mut self) {
         let i = self.active().expect("somebody serves");
         self.crash(i);
@@ -298,6 +317,10 @@ impl World {
         node.starts_at = Some(self.now + Span::millis(150 + away));
         self.detach(i);
         if self.link_until <= self.now && !self.faults.unproven {
+            // A parent tells again until it is heard.
+            if self.nodes[1 - i].member.is_none() {
+                self.untold[1 - i].push(dead);
+            }
             self.input(1 - i, Input::ProvenDead(dead));
         }
     }
@@ -391,6 +414,9 @@ impl World {
                 return_wait_ms: 10_000,
             }),
         );
+        for dead in std::mem::take(&mut self.untold[i]) {
+            self.input(i, Input::ProvenDead(dead));
+        }
     }
 
     fn input(&mut self, i: usize, input: Input) {
