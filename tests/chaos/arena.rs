@@ -170,23 +170,12 @@ fn wait_steady(pair: &Pair<'_>) -> anyhow::Result<(String, String)> {
 }
 
 impl Scene<'_> {
-    /// The pod as an object.
-    pub(crate) fn pod(&self, member: &str) -> anyhow::Result<Value> {
-        self.pair.namespace.object("pods", member)?.with_context(|| format!("no pod {member}"))
-    }
-
-    /// The node that a member runs on.
     pub(crate) fn node(&self, member: &str) -> anyhow::Result<String> {
-        let pod = self.pod(member)?;
-        Ok(pod["spec"]["nodeName"].as_str().context("the pod is not scheduled")?.to_owned())
+        self.pair.node(member)
     }
 
-    /// The member's container.
     pub(crate) fn container(&self, member: &str) -> anyhow::Result<String> {
-        let pod = self.pod(member)?;
-        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
-        let id = id.and_then(|id| id.split("//").nth(1)).context("the pod has no container")?;
-        Ok(id.to_owned())
+        self.pair.container(member)
     }
 
     /// Lets a fault stand for a while between `from` and `to` seconds.

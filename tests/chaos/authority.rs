@@ -59,7 +59,11 @@ pub(crate) fn delete_certificates(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 /// What both members show to clients is what the new Secrets hold; no process was started for it.
 pub(crate) fn serves_its_new_certificates(scene: &Scene<'_>) -> anyhow::Result<()> {
     for member in [&scene.active, &scene.standby] {
-        let directory = scene.pair.namespace.files_of_secret(&format!("{member}-tls"))?;
+        // The operator looks at Secrets once a minute.
+        let secret = format!("{member}-tls");
+        let directory = wait_for("the Secret is made anew", BROUGHT, || {
+            scene.pair.namespace.files_of_secret(&secret).map(Some)
+        })?;
         let file = format!("{directory}/tls.crt");
         let serial = |arguments: &str| {
             let script = format!("{arguments} openssl x509 -noout -serial");

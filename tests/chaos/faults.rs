@@ -56,7 +56,7 @@ const fn fault(
         name,
         what,
         promises: ANY,
-        load_seconds: 15,
+        load_seconds: 10,
         gap_max_ms: None,
         inject,
         check: |_| Ok(()),
@@ -104,6 +104,13 @@ pub(crate) const ALL: &[Fault] = &[
     within(
         500,
         failover(fault("hand-over", "kubectl delete pod of the active", processes::delete_active)),
+    ),
+    within(
+        500,
+        failover(lasting(
+            15,
+            fault("drained", "kubectl drain of the active's node", network::drain_active),
+        )),
     ),
     failover(fault(
         "force-deleted",
@@ -230,25 +237,25 @@ pub(crate) const ALL: &[Fault] = &[
         )),
     ),
     lasting(
-        25,
+        20,
         fault("standby-node-off", "the standby's node loses its power", network::standby_node_off),
     ),
     within(
         6_000,
         failover(lasting(
-            25,
+            18,
             fault("cut", "the active is cut from everything", network::cut_active),
         )),
     ),
-    lasting(25, fault("cut-in", "nothing arrives at the active's node", network::cut_active_in)),
-    lasting(25, fault("cut-out", "nothing leaves the active's node", network::cut_active_out)),
+    lasting(18, fault("cut-in", "nothing arrives at the active's node", network::cut_active_in)),
+    lasting(18, fault("cut-out", "nothing leaves the active's node", network::cut_active_out)),
     lasting(
-        25,
+        18,
         fault("lossy", "the active's node loses 20 % of its packets", network::lossy_active),
     ),
-    lasting(25, fault("cut-api", "the active is cut from the API server", network::cut_active_api)),
+    lasting(18, fault("cut-api", "the active is cut from the API server", network::cut_active_api)),
     lasting(
-        25,
+        18,
         fault(
             "cut-api-in",
             "the API server's answers do not arrive at the active",
@@ -256,17 +263,17 @@ pub(crate) const ALL: &[Fault] = &[
         ),
     ),
     lasting(
-        25,
+        18,
         fault(
             "cut-api-out",
             "the active's requests do not arrive at the API server",
             network::cut_active_api_out,
         ),
     ),
-    lasting(25, fault("cut-link", "the active is cut from the standby", network::cut_link)),
-    lasting(25, fault("cut-link-in", "the standby's answers do not arrive", network::cut_link_in)),
-    lasting(25, fault("cut-link-out", "the active's records do not arrive", network::cut_link_out)),
-    lasting(25, fault("lossy-link", "the link loses 20 % of its packets", network::lossy_link)),
+    lasting(18, fault("cut-link", "the active is cut from the standby", network::cut_link)),
+    lasting(18, fault("cut-link-in", "the standby's answers do not arrive", network::cut_link_in)),
+    lasting(18, fault("cut-link-out", "the active's records do not arrive", network::cut_link_out)),
+    lasting(18, fault("lossy-link", "the link loses 20 % of its packets", network::lossy_link)),
     lasting(
         30,
         fault(

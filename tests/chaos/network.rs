@@ -5,7 +5,7 @@ use anyhow::Context;
 use std::{thread, time::Duration};
 
 /// How long a cut stands, in seconds: past the lease, and past the kubelet's next heartbeat.
-const CUT: (u64, u64) = (8, 15);
+const CUT: (u64, u64) = (6, 12);
 /// How long the API server is away, in seconds.
 const API_AWAY: u64 = 60;
 
@@ -75,6 +75,17 @@ pub(crate) fn twin(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.hold(CUT.0, CUT.1);
     scene.shell.cluster(&["fault", "heal", &node])?;
     deleted.map(drop)
+}
+
+/// As for maintenance: evicted, which the disruption budget allows one voter at a time, and let back.
+pub(crate) fn drain_active(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let node = scene.node(&scene.active)?;
+    let selector = format!("--pod-selector=understudy.dev/pair={}", scene.pair.name);
+    let drain = ["drain", &node, &selector, "--delete-emptydir-data", "--timeout=60s"];
+    let drained = scene.shell.kubectl(&drain);
+    scene.hold(1, 3);
+    scene.shell.kubectl(&["uncordon", &node])?;
+    drained.map(drop)
 }
 
 pub(crate) fn active_node_off(scene: &mut Scene<'_>) -> anyhow::Result<()> {

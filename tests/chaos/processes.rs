@@ -7,7 +7,7 @@ use std::{thread, time::Duration};
 /// How long a frozen active stays frozen.
 const FROZEN: (u64, u64) = (29, 31);
 /// What the standby may still take before the kernel kills it, in bytes: less than one more program.
-const MEMORY_LEFT: u64 = 256 * 1024;
+const MEMORY_LEFT: u64 = 64 * 1024;
 
 impl Scene<'_> {
     /// SIGKILL to a member's engine; its supervisor lives on.
@@ -138,7 +138,7 @@ pub(crate) fn starve_standby(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let member = &scene.standby;
     let (node, container) = (scene.node(member)?, scene.container(member)?);
     let starved = scene.shell.starve(&node, &container, MEMORY_LEFT)?;
-    let killed = wait_for("the kernel kills the standby", Duration::from_secs(30), || {
+    let killed = wait_for("the kernel kills the standby", Duration::from_secs(60), || {
         // Whether it is this program or the engine that dies by it, is the kernel's choice.
         let _ = scene.pair.exec(member, &["understudy", "status", "--local", "--json"]);
         Ok(starved.has_killed()?.then_some(()))

@@ -1,6 +1,7 @@
 //! The flows, each a story with an end: what breaks, and that the pair is whole again with nothing lost.
 
 use crate::{
+    loss,
     pair::{Namespace, Outcome, Pair},
     refusals,
     shell::{Shell, wait_for},
@@ -69,6 +70,11 @@ pub(crate) const ALL: &[Flow] = &[
         name: "both-replaced",
         what: "both pods are force-deleted at once: nobody proves a death",
         run: both_replaced,
+    },
+    Flow {
+        name: "loss-accepted",
+        what: "the active is lost while alone, and a person types what the status names",
+        run: loss::loss_accepted,
     },
     Flow {
         name: "services",

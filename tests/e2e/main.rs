@@ -7,6 +7,7 @@
 #[path = "../chaos/mod.rs"]
 mod chaos;
 mod flows;
+mod loss;
 mod pair;
 mod refusals;
 mod report;

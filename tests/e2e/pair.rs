@@ -330,6 +330,25 @@ impl<'a> Pair<'a> {
         Ok(members[0]["incarnation"].to_string())
     }
 
+    /// The pod as an object.
+    pub(crate) fn pod(&self, member: &str) -> anyhow::Result<Value> {
+        self.namespace.object("pods", member)?.with_context(|| format!("no pod {member}"))
+    }
+
+    /// The node that a member runs on.
+    pub(crate) fn node(&self, member: &str) -> anyhow::Result<String> {
+        let pod = self.pod(member)?;
+        Ok(pod["spec"]["nodeName"].as_str().context("the pod is not scheduled")?.to_owned())
+    }
+
+    /// The member's container.
+    pub(crate) fn container(&self, member: &str) -> anyhow::Result<String> {
+        let pod = self.pod(member)?;
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
+        let id = id.and_then(|id| id.split("//").nth(1)).context("the pod has no container")?;
+        Ok(id.to_owned())
+    }
+
     /// A command inside a member's container.
     pub(crate) fn exec(&self, member: &str, command: &[&str]) -> anyhow::Result<String> {
         let mut all = vec!["exec", member, "--"];

@@ -93,6 +93,11 @@ impl Shell {
         self.start_inside(&[("UNDERSTUDY_URI", uri)], &command)
     }
 
+    /// Runs the command line as a person would.
+    pub(crate) fn understudy(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        output(Command::new(&self.understudy).args(arguments), "understudy", arguments)
+    }
+
     /// Runs the cluster tool.
     pub(crate) fn cluster(&self, arguments: &[&str]) -> anyhow::Result<String> {
         output(Command::new(&self.cluster).args(arguments), "cluster", arguments)

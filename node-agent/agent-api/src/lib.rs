@@ -59,6 +59,9 @@ pub mod names {
     pub const LABEL_ROLE: &str = "understudy.dev/role";
     /// Annotation of the Lease that holds the whole authority record (R3).
     pub const ANNOTATION_AUTHORITY: &str = "understudy.dev/authority";
+    /// Annotation of a pair: the epoch at which a person accepts that commits are lost (R13d). It counts
+    /// for that epoch alone.
+    pub const ANNOTATION_ACCEPT_LOSS: &str = "understudy.dev/accept-loss";
     /// Finalizer of the Lease (A1.13).
     pub const FINALIZER_AUTHORITY: &str = "understudy.dev/authority";
     /// Suffix of the Lease's name after the pair's.

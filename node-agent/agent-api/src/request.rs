@@ -50,6 +50,9 @@ pub struct CandidacyRequest {
     pub epoch: Epoch,
     /// Why, in words, for the decision's record.
     pub reason: String,
+    /// A person accepts that commits may be missing on this member (R13d).
+    #[serde(default)]
+    pub accepts_loss: bool,
 }
 
 /// How somebody knows that a process is dead (R10). Nothing else is a proof.

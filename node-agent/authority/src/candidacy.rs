@@ -3,7 +3,7 @@
 
 use crate::{ControlState, Holder, LeaseRecord, LeaseState, LeaseView, Timing};
 use std::fmt;
-use understudy_types::{Incarnation, MemberName, Moment, Span};
+use understudy_types::{Epoch, Incarnation, MemberName, Moment, Span};
 
 /// All that a candidacy is judged on.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Candidate<'a> {
     pub automatic: bool,
     /// Until when it yields after a lapse of its own authority (R4).
     pub yields_until: Moment,
+    /// Epoch on the Lease at which a person accepted that commits may be lost (R13d).
+    pub loss_accepted: Option<Epoch>,
 }
 
 /// What a process finds in its control file about grants, at its start (R6).
@@ -95,6 +97,8 @@ pub struct Claim {
     pub ground: Ground,
     /// What is needed of the other voter.
     pub needs: Needs,
+    /// Whether a person accepted that commits may be missing here (R13d).
+    pub accepts_loss: bool,
 }
 
 /// Why a member may not candidate now. The text is shown in status.
@@ -215,7 +219,7 @@ pub fn may_candidate(candidate: &Candidate<'_>, now: Moment) -> Result<Claim, Ve
         (Needs::Nothing, Ground::Replaced) => Needs::Promise,
         (needs, _) => needs,
     };
-    Ok(Claim { ground, needs })
+    Ok(Claim { ground, needs, accepts_loss: accepts_loss(candidate, record) })
 }
 
 /// Until when this process neither grants, candidates nor promises (R6).
@@ -281,7 +285,13 @@ fn ground(candidate: &Candidate<'_>, record: &LeaseRecord) -> Result<Ground, Vet
     Err(Veto::Held { by: holder.member.clone(), until: candidate.view.expiry() })
 }
 
-/// R13 (a), (b) and (c); the waiver (d) is not built.
+/// R13d: the word holds for the epoch that the person saw, and skips R13 (a) to (c) alone: the holder's
+/// authority must be over, and the store must be sound, as ever.
+fn accepts_loss(candidate: &Candidate<'_>, record: &LeaseRecord) -> bool {
+    candidate.loss_accepted == Some(record.epoch)
+}
+
+/// R13 (a) to (d).
 fn is_eligible(
     candidate: &Candidate<'_>,
     record: &LeaseRecord,
@@ -301,7 +311,7 @@ fn is_eligible(
         return Err(Veto::Unfit(why.into()));
     }
     let recorded = record.sync.as_ref().map(|s| &s.standby);
-    if recorded == Some(me) {
+    if recorded == Some(me) || accepts_loss(candidate, record) {
         return Ok(Needs::Nothing);
     }
     let holder = record.holder.as_ref().ok_or(Veto::Uninitialised)?;

@@ -28,6 +28,7 @@ struct Case {
     expired: bool,
     unfit: Option<&'static str>,
     yields: Moment,
+    loss_accepted: Option<Epoch>,
 }
 
 impl Case {
@@ -53,6 +54,7 @@ impl Case {
             expired: true,
             unfit: None,
             yields: Moment::ZERO,
+            loss_accepted: None,
         }
     }
 
@@ -89,13 +91,14 @@ impl Case {
             unfit: self.unfit,
             automatic: true,
             yields_until: self.yields,
+            loss_accepted: self.loss_accepted,
         };
         may_candidate(&candidate, now)
     }
 }
 
 fn free(ground: Ground) -> Claim {
-    Claim { ground, needs: Needs::Nothing }
+    Claim { ground, needs: Needs::Nothing, accepts_loss: false }
 }
 
 #[test]
@@ -130,7 +133,7 @@ fn nobody_candidates_against_an_active_that_says_it_serves() {
 fn a_restarted_standby_is_out_of_s_until_recorded_again() {
     let mut case = Case::standby();
     case.me = process("x-2", 2, 2);
-    let compared = Claim { ground: Ground::Expired, needs: Needs::Comparison };
+    let compared = Claim { ground: Ground::Expired, needs: Needs::Comparison, accepts_loss: false };
     assert_eq!(case.verdict(at(10_000)), Ok(compared));
 }
 
@@ -166,7 +169,7 @@ fn a_replacement_process_needs_a_proof_or_the_other_voters_promise() {
     case.record.sync = None;
     assert_eq!(case.verdict(at(10_000)), Ok(free(Ground::ProvenDead)));
     case.dead.clear();
-    let promised = Claim { ground: Ground::Replaced, needs: Needs::Promise };
+    let promised = Claim { ground: Ground::Replaced, needs: Needs::Promise, accepts_loss: false };
     assert_eq!(case.verdict(at(10_000)), Ok(promised));
     case.heard = Some(at(9_000));
     assert!(matches!(case.verdict(at(10_000)), Err(Veto::HearsServing { .. })));
@@ -185,7 +188,8 @@ fn a_restarted_holder_lets_the_recorded_standby_go_first() {
 fn a_restarted_holder_that_acked_beyond_its_fsync_compares_logs() {
     let mut case = Case::restarted_holder();
     case.control.acked_beyond_fsync = Some(case.record.epoch);
-    let compared = Claim { ground: Ground::ProvenDead, needs: Needs::Comparison };
+    let compared =
+        Claim { ground: Ground::ProvenDead, needs: Needs::Comparison, accepts_loss: false };
     assert_eq!(case.verdict(at(9_000)), Ok(compared));
     case.record.sync = None;
     assert_eq!(case.verdict(at(9_000)), Ok(free(Ground::ProvenDead)));
@@ -240,7 +244,8 @@ fn a_record_that_names_this_process_without_its_promise_is_nobodys_act() {
     case.expired = false;
     assert!(matches!(case.verdict(at(10_000)), Err(Veto::Held { .. })));
     case.expired = true;
-    let compared = Claim { ground: Ground::Replaced, needs: Needs::Comparison };
+    let compared =
+        Claim { ground: Ground::Replaced, needs: Needs::Comparison, accepts_loss: false };
     assert_eq!(case.verdict(at(10_000)), Ok(compared));
 }
 
@@ -250,4 +255,38 @@ fn the_last_holder_does_not_wait_for_a_recorded_standby_that_is_proven_dead() {
     assert!(matches!(case.verdict(at(2_000)), Err(Veto::StandbyFirst { .. })));
     case.dead.push(case.record.sync.as_ref().unwrap().standby.incarnation);
     assert_eq!(case.verdict(at(2_000)), Ok(free(Ground::ProvenDead)));
+}
+
+#[test]
+fn a_person_who_accepts_the_loss_makes_a_store_eligible_that_lacks_commits() {
+    let mut case = Case::standby();
+    case.record.sync = None;
+    let epoch = case.record.epoch;
+    case.loss_accepted = Some(epoch);
+    let claim = Claim { accepts_loss: true, ..free(Ground::Expired) };
+    assert_eq!(case.verdict(at(10_000)), Ok(claim));
+    // The word was given about another situation.
+    case.loss_accepted = Some(Epoch(epoch.0 - 1));
+    assert!(!matches!(case.verdict(at(10_000)), Ok(Claim { needs: Needs::Nothing, .. })));
+}
+
+#[test]
+fn nobodys_word_takes_the_lease_from_a_holder_that_may_live() {
+    let mut case = Case::standby();
+    case.record.sync = None;
+    case.loss_accepted = Some(case.record.epoch);
+    case.expired = false;
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::Held { .. })));
+    case.expired = true;
+    case.heard = Some(at(9_000));
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::HearsServing { .. })));
+}
+
+#[test]
+fn nobodys_word_makes_a_damaged_store_active() {
+    let mut case = Case::standby();
+    case.record.sync = None;
+    case.loss_accepted = Some(case.record.epoch);
+    case.control.poisoned = true;
+    assert!(matches!(case.verdict(at(10_000)), Err(Veto::Unfit(_))));
 }

@@ -3,13 +3,15 @@
 //! `agent` and `engine` are what the container runs; everything else is for a person with a
 //! kubeconfig, or for a shell inside a member's pod (`status --local`, `fault`).
 //!
-//! Deliberately absent: anything that changes a pair. A pair is changed by applying a resource.
+//! Deliberately absent: anything that changes a pair beside its resource. `failover` notes a person's word
+//! on it, for the operator to act on.
 
 mod agent;
 mod cluster;
 mod connect;
 pub mod demo;
 mod explain;
+mod failover;
 mod fault;
 mod status;
 
@@ -34,6 +36,8 @@ enum Command {
     Status(status::StatusArguments),
     /// Why the pair's roles changed: its decisions, newest first
     Explain(explain::ExplainArguments),
+    /// Go on without the commits of an active that does not come back
+    Failover(failover::FailoverArguments),
     /// Open psql on the active through the API server
     #[command(visible_alias = "psql")]
     Connect(connect::ConnectArguments),
@@ -54,6 +58,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Engine => agent::engine(),
         Command::Status(arguments) => block_on(status::run(arguments)),
         Command::Explain(arguments) => block_on(explain::run(arguments)),
+        Command::Failover(arguments) => block_on(failover::run(arguments)),
         Command::Connect(arguments) => block_on(connect::run(arguments)),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Fault(arguments) => fault::run(&arguments),

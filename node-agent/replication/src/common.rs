@@ -69,6 +69,8 @@ pub(crate) struct Common {
     /// Who got it.
     pub(crate) granted: Option<Incarnation>,
     pub(crate) yields_until: Moment,
+    /// Epoch on the Lease at which a person accepted a loss (R13d).
+    pub(crate) loss_accepted: Option<Epoch>,
     pub(crate) in_flight: Option<InFlight>,
     next_ticket: u64,
     last_read: Option<Moment>,
@@ -103,6 +105,7 @@ impl Common {
             grants_out: Moment::ZERO,
             granted: None,
             yields_until: Moment::ZERO,
+            loss_accepted: None,
             in_flight: None,
             next_ticket: 1,
             last_read: None,
@@ -168,6 +171,7 @@ impl Common {
             }),
             automatic: self.is_automatic(),
             yields_until: self.yields_until,
+            loss_accepted: self.loss_accepted,
         }
     }
 

@@ -222,7 +222,7 @@ impl Following {
         c.write(WriteKind::Acquire(epoch), record, now, out);
         let base = out.lease_write.as_ref().map(|w| w.base.clone()).unwrap_or_default();
         let stage = Stage::Acquiring(epoch);
-        let claim = Claim { ground: Ground::Released, needs: Needs::Nothing };
+        let claim = Claim { ground: Ground::Released, needs: Needs::Nothing, accepts_loss: false };
         self.candidacy = Some(Candidacy { base, claim, stage });
     }
 
@@ -255,7 +255,7 @@ impl Following {
                 self.suspected.get_or_insert(now);
                 let base = c.view.current().map(|v| v.version.clone()).unwrap_or_default();
                 self.candidacy = Some(Candidacy { base, claim, stage: Stage::Waiting });
-                out.events.push(Event::CandidacyBegan(claim.ground));
+                out.events.push(Event::CandidacyBegan(claim));
                 self.freeze_when_grants_ran_out(c, now, out);
             }
             Ok(_) => {}

@@ -114,6 +114,8 @@ pub enum Input {
     },
     /// A process is proven dead (R10).
     ProvenDead(Incarnation),
+    /// A person accepts that commits may be lost, while the Lease has this epoch (R13d).
+    LossAccepted(Epoch),
     /// Everything appended before the last `sync_log` is on disk up to here (R8).
     Synced(LogEnd),
     /// Follower: a heartbeat of the active arrived.

@@ -261,6 +261,10 @@ impl Member {
                 c.prove_dead(incarnation, out);
                 following.tick(c, now, out);
             }
+            Input::LossAccepted(epoch) => {
+                c.loss_accepted = Some(epoch);
+                following.tick(c, now, out);
+            }
             Input::ClockJumped => c.distrust_write(),
             Input::Policy(policy) => c.set_policy(policy),
             Input::Unfit(why) => c.unfit = why,
@@ -385,6 +389,7 @@ fn control_active(
             return After::StepDown("an active of a higher epoch speaks");
         }
         Input::Heartbeat { .. }
+        | Input::LossAccepted(_)
         | Input::FeederAttached(_)
         | Input::FeederLost
         | Input::Initialised(_)

@@ -34,7 +34,7 @@ pub enum EndReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A candidacy began, on this ground.
-    CandidacyBegan(understudy_authority::Ground),
+    CandidacyBegan(understudy_authority::Claim),
     /// A candidacy ended without success.
     CandidacyEnded(&'static str),
     /// This member may acknowledge now.

@@ -129,7 +129,7 @@ fn reaped() -> DeathEvidence {
 }
 
 fn candidacy_request() -> CandidacyRequest {
-    CandidacyRequest { epoch: Epoch(7), reason: "the active is silent".into() }
+    CandidacyRequest { epoch: Epoch(7), reason: "the active is silent".into(), accepts_loss: false }
 }
 
 fn transfer_request(deadline_ms: u64) -> TransferRequest {

@@ -36,6 +36,10 @@ impl Control for Node {
         if request.epoch < known {
             return Err(refusal(format!("epoch {} is past, it is {known} now", request.epoch)));
         }
+        if request.accepts_loss {
+            tracing::warn!(epoch = %request.epoch, reason = request.reason, "a person accepts a loss");
+            self.engine.step(Input::LossAccepted(request.epoch));
+        }
         // The member looks by itself at every tick; a fresh read is all that can help it.
         self.lease.read().await;
         let veto = self.engine.with_section(|s| s.member.standing(clock::now()).veto);

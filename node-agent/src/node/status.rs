@@ -5,7 +5,7 @@ use understudy_agent_api::{
     AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, PositionStatus,
     StoreStatus, SyncState, TakeoverTimes,
 };
-use understudy_authority::{Ground, LeaseRecord};
+use understudy_authority::{Claim, Ground, LeaseRecord};
 use understudy_replication::{Event, FollowerKind, Standing};
 use understudy_types::{Epoch, Moment, Role};
 
@@ -25,7 +25,7 @@ impl Takeover {
     /// An event of the member.
     pub(crate) fn note(&mut self, event: &Event, now: Moment, engine: &Engine) {
         match event {
-            Event::CandidacyBegan(ground) => self.begin(rule(*ground).to_owned(), now, engine),
+            Event::CandidacyBegan(claim) => self.begin(rule(claim).to_owned(), now, engine),
             Event::CandidacyEnded(_) => self.began = None,
             Event::Serving(epoch) => self.serve(epoch.number, now),
             Event::Lapsed
@@ -76,8 +76,9 @@ impl Takeover {
 }
 
 /// The ground of a candidacy as the name of a rule.
-const fn rule(ground: Ground) -> &'static str {
-    match ground {
+const fn rule(claim: &Claim) -> &'static str {
+    match claim.ground {
+        _ if claim.accepts_loss => "loss-accepted",
         Ground::Expired => "active-silent",
         Ground::ProvenDead => "active-dead",
         Ground::Released => "active-let-go",

@@ -84,6 +84,8 @@ pub enum Action {
         epoch: Epoch,
         /// Why.
         reason: String,
+        /// A person accepts that commits are missing there (R13d).
+        accepts_loss: bool,
     },
     /// Asks the active to hand over (R22).
     RequestTransfer {
@@ -147,8 +149,9 @@ impl fmt::Display for Action {
             Action::OfferDeath { to, report } => {
                 write!(f, "offer-death of {} to {to}", report.member)
             }
-            Action::RequestCandidacy { member, epoch, .. } => {
-                write!(f, "request-candidacy {member} epoch={epoch}")
+            Action::RequestCandidacy { member, epoch, accepts_loss, .. } => {
+                let how = if *accepts_loss { " accepting the loss" } else { "" };
+                write!(f, "request-candidacy {member} epoch={epoch}{how}")
             }
             Action::RequestTransfer { from, to, epoch } => {
                 write!(f, "request-transfer {from} to {to} epoch={epoch}")

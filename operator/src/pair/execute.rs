@@ -118,8 +118,12 @@ impl Executor<'_> {
             Action::OfferDeath { to, report } => {
                 self.ask(action, to, agent_api::DEATH, report).await
             }
-            Action::RequestCandidacy { member, epoch, reason } => {
-                let request = agent_api::CandidacyRequest { epoch: *epoch, reason: reason.clone() };
+            Action::RequestCandidacy { member, epoch, reason, accepts_loss } => {
+                let request = agent_api::CandidacyRequest {
+                    epoch: *epoch,
+                    reason: reason.clone(),
+                    accepts_loss: *accepts_loss,
+                };
                 self.ask(action, member, agent_api::CANDIDACY, &request).await
             }
             Action::RequestTransfer { from, to, epoch } => {

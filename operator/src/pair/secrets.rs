@@ -291,19 +291,19 @@ fn connection_strings(
 ) -> BTreeMap<&'static str, String> {
     let Identity { namespace, name: database, .. } = identity;
     let host = format!("{database}-active.{namespace}.svc");
-    let each = |separator: &str, suffix: &str| {
-        let hosts: Vec<String> =
-            voters.iter().map(|voter| format!("{voter}.{namespace}.svc{suffix}")).collect();
-        hosts.join(separator)
+    let each = |suffix: &str| {
+        let of_voters = voters.iter().map(|voter| format!("{voter}.{namespace}.svc{suffix}"));
+        // Members are replaced, and a client may hold its string for ever: the last host always leads on.
+        of_voters.chain([format!("{host}{suffix}")]).collect::<Vec<_>>().join(",")
     };
-    let with_ports = each(",", &format!(":{PORT_SQL}"));
+    let with_ports = each(&format!(":{PORT_SQL}"));
     let (safe_user, safe_password) = (percent_encoded(user), percent_encoded(password));
     let scheme = format!("postgresql://{safe_user}:{safe_password}@");
     BTreeMap::from([
         ("username", user.to_owned()),
         ("password", password.to_owned()),
         ("host", host.clone()),
-        ("hosts", each(",", "")),
+        ("hosts", each("")),
         ("port", PORT_SQL.to_string()),
         ("dbname", database.clone()),
         ("uri", format!("{scheme}{host}:{PORT_SQL}/{database}?sslmode=require")),
@@ -394,7 +394,8 @@ mod tests {
             data["uri"],
             "postgresql://app:x@orders-active.shop.svc:5432/orders?sslmode=require"
         );
-        assert!(data["multi-host-uri"].contains("@orders-1.shop.svc:5432,orders-3.shop.svc:5432/"));
+        let hosts = "orders-1.shop.svc:5432,orders-3.shop.svc:5432,orders-active.shop.svc:5432";
+        assert!(data["multi-host-uri"].contains(&format!("@{hosts}/")));
         assert!(data["multi-host-uri"].contains("target_session_attrs=read-write"));
     }
 

@@ -9,13 +9,13 @@ use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
-use understudy_agent_api::PORT_REPLICATION;
+use understudy_agent_api::{PORT_REPLICATION, names as shared};
 use understudy_crds::{
     ActiveStandbyPair, ActiveStandbyPairSpec, ClientTls, DurabilityChoice, Mode, ResourcesSpec,
     RetentionPolicy, ReturnServiceChoice, Spread, VolumeSpec, WhenStandbyLostChoice, as_bytes,
     from_bytes,
 };
-use understudy_types::{Durability, ReturnService, WhenStandbyLost};
+use understudy_types::{Durability, Epoch, ReturnService, WhenStandbyLost};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -190,6 +190,8 @@ pub struct PairView {
     pub identity: Identity,
     /// The spec, or everything that is wrong with it.
     pub spec: Result<ValidatedSpec, Vec<Invalid>>,
+    /// Epoch at which a person accepted a loss (R13d); text that is no number accepts nothing.
+    pub loss_accepted: Option<Epoch>,
 }
 
 /// Reads a pair.
@@ -208,7 +210,12 @@ pub fn validate(
     };
     let mut problems = references.problems.clone();
     let spec = read_spec(&pair.spec, &identity, default_image, &mut problems);
-    PairView { identity, spec: if problems.is_empty() { Ok(spec) } else { Err(problems) } }
+    let accepted = pair.annotations().get(shared::ANNOTATION_ACCEPT_LOSS);
+    PairView {
+        identity,
+        spec: if problems.is_empty() { Ok(spec) } else { Err(problems) },
+        loss_accepted: accepted.and_then(|epoch| epoch.parse().ok()).map(Epoch),
+    }
 }
 
 fn read_spec(

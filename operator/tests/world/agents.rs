@@ -9,7 +9,7 @@ use understudy_agent_api::{
     StoreStatus, SyncState,
 };
 use understudy_operator::pair::observation::Seen;
-use understudy_types::{Dbid, Epoch, Lsn, MemberName, Role};
+use understudy_types::{Dbid, Epoch, Lsn, MemberName, Role, StoreId};
 use uuid::Uuid;
 
 /// `agent M none | silent for=S | ROLE STATE inc=N epoch=E` with `empty` (no database), `foreign`
@@ -46,6 +46,10 @@ pub(crate) fn set(
             }
             if let Some(end) = args.take_key("end") {
                 status.positions.end_lsn = Lsn(end.parse()?);
+            }
+            if let Some(number) = args.take_key("store") {
+                let store = status.store.as_mut().ok_or("no store")?;
+                store.store = StoreId(Uuid::from_u128(number.parse()?));
             }
             if let Some(promised) = args.take_key("promised") {
                 let store = status.store.as_mut().ok_or("no store")?;

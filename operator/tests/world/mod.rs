@@ -6,6 +6,7 @@ mod agents;
 use goldenscript::{Command, Runner};
 use jiff::{SignedDuration, Timestamp};
 use std::{collections::BTreeMap, error::Error, fmt::Write as _};
+use understudy_agent_api::names as shared;
 use understudy_authority::{
     Holder, LeaseRecord, LeaseState, StandbySync, SyncClass, Voter as LeaseVoter,
 };
@@ -116,6 +117,10 @@ impl World {
         let mut args = command.consume_args();
         if let Some(spec) = args.next_pos() {
             self.pair.spec = serde_yaml::from_str(spec)?;
+        }
+        if let Some(epoch) = args.take_key("accept-loss") {
+            let noted = self.pair.metadata.annotations.get_or_insert_default();
+            noted.insert(shared::ANNOTATION_ACCEPT_LOSS.to_owned(), epoch.to_owned());
         }
         if let Some(generation) = args.take_key("generation") {
             self.pair.metadata.generation = Some(generation.parse()?);

@@ -5,12 +5,17 @@ use crate::cluster::{PairArguments, PairInCluster};
 use anyhow::Context;
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use std::path::Path;
-use tokio_postgres::{Client, Config, tls::MakeTlsConnect};
+use tokio_postgres::{
+    Client, Config,
+    config::{Host, TargetSessionAttrs},
+    tls::MakeTlsConnect,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A server that is reached without a cluster's help; one of several hosts, whichever takes writes.
 pub struct Direct {
-    config: Box<Config>,
+    /// One for each host.
+    hosts: Vec<Config>,
     tls: MakeRustlsConnect,
 }
 
@@ -20,26 +25,49 @@ impl Direct {
     /// # Errors
     /// When it is no URI, or the file is not there or no certificate.
     pub fn by_uri(uri: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
-        let mut config: Config = uri.parse().context("--uri is no libpq URI")?;
-        prefer_writable(&mut config);
+        let config: Config = uri.parse().context("--uri is no libpq URI")?;
+        anyhow::ensure!(!config.get_hosts().is_empty(), "--uri names no host");
         let pem = match ca {
             Some(path) => {
                 std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?
             }
             None => Vec::new(),
         };
-        Ok(Self { config: Box::new(config), tls: tls(&pem)? })
+        Ok(Self { hosts: each_host(&config), tls: tls(&pem)? })
     }
 
-    /// A session on a member that takes writes.
+    /// A session on a member that takes writes, whichever gives it first: all hosts are asked at once, so
+    /// that a gap that is measured is the database's, not that of a silent host before it in the list.
     ///
     /// # Errors
     /// When no host gives one.
     pub async fn connect(&self) -> anyhow::Result<Client> {
-        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        let attempts = self.hosts.iter().map(|host| Box::pin(host.connect(self.tls.clone())));
+        let ((client, connection), _) = futures::future::select_ok(attempts).await?;
         tokio::spawn(connection);
         Ok(client)
     }
+}
+
+/// The same configuration once for each host of it.
+fn each_host(config: &Config) -> Vec<Config> {
+    let ports = config.get_ports();
+    let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+    let alone = |at: usize, host: &Host| {
+        let mut one = Config::new();
+        match host {
+            Host::Tcp(name) => one.host(name),
+            #[cfg(unix)]
+            Host::Unix(path) => one.host_path(path),
+        };
+        one.port(port(at)).ssl_mode(config.get_ssl_mode());
+        one.user(config.get_user().unwrap_or_default());
+        one.password(config.get_password().unwrap_or_default());
+        one.dbname(config.get_dbname().unwrap_or_default());
+        prefer_writable(&mut one);
+        one
+    };
+    config.get_hosts().iter().enumerate().map(|(at, host)| alone(at, host)).collect()
 }
 
 /// Where to connect.
@@ -125,7 +153,7 @@ impl Target {
 }
 
 fn prefer_writable(config: &mut Config) {
-    config.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+    config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     config.connect_timeout(std::time::Duration::from_secs(1));
     config.tcp_user_timeout(std::time::Duration::from_secs(3));
     config.application_name("understudy demo");

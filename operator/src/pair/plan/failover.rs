@@ -5,7 +5,8 @@ use super::{
     ActiveSight, Exit, Picture, StandbySight, Verdict, exit, pod_problem, stalled, waiting,
 };
 use crate::pair::action::Action;
-use understudy_authority::{LeaseRecord, Timing};
+use understudy_agent_api::AgentStatus;
+use understudy_authority::{Holder, LeaseRecord, Timing};
 use understudy_crds::Phase;
 use understudy_types::MemberName;
 
@@ -18,8 +19,8 @@ enum Heir {
     Standby(MemberName),
     /// The last holder, which alone holds everything (R13b).
     LastHolder(MemberName),
-    /// Nobody until this member is back: all others lack commits.
-    NobodyBefore(MemberName),
+    /// Nobody until the last holder is back: all others lack commits.
+    NobodyBefore,
 }
 
 /// The active hands over by its own write (R22).
@@ -147,33 +148,32 @@ pub(super) fn active_down(picture: &Picture<'_>) -> Option<Verdict> {
     };
     let mut actions = offer_proof(picture);
     let lets_ask = matches!(picture.active(), ActiveSight::Dead(_) | ActiveSight::LetGo);
-    let (phase, way_out, is_stuck) = match &heir {
-        Heir::Standby(member) => (Phase::ActiveDown, promotion(picture, record, member), false),
+    let (phase, way_out) = match &heir {
+        Heir::Standby(member) => (Phase::ActiveDown, promotion(picture, record, member)),
         Heir::LastHolder(member) => (
             Phase::WaitingForActive,
             exit(format!("{member} goes on as active"), "none", "none: it holds every commit"),
-            false,
         ),
-        Heir::NobodyBefore(member) => (Phase::ActiveDown, stuck_without(picture, member), true),
+        Heir::NobodyBefore => {
+            return Some(nobody_has_everything(picture, record, (rule, &message), actions));
+        }
     };
     if let (true, Heir::Standby(member) | Heir::LastHolder(member)) = (lets_ask, &heir) {
         actions.extend(request(picture, record, member, &message));
     }
     let is_unproven = is_unproven_too_long(picture, phase);
-    let way_out = match (is_stuck, is_unproven) {
-        (true, _) => way_out,
-        (false, true) => exit(
+    let way_out = if is_unproven {
+        exit(
             format!(
                 "{holder} goes on when the other voter promises, or its earlier process is proven dead"
             ),
             "bring the other voter back".to_owned(),
             "none: it holds every commit",
-        ),
-        (false, false) => way_out.within(picture, phase, 30),
+        )
+    } else {
+        way_out.within(picture, phase, 30)
     };
-    let wait = if is_stuck {
-        stalled("StandbyNotInSync", format!("{message}, and no other member holds every commit"))
-    } else if is_unproven {
+    let wait = if is_unproven {
         let why = picture.seen.agent(holder).and_then(|agent| agent.problem.clone());
         stalled("DeathUnproven", why.unwrap_or(message))
     } else {
@@ -222,7 +222,7 @@ fn unreachable_active(holder: &MemberName) -> Verdict {
 }
 
 fn heir(picture: &Picture<'_>, record: &LeaseRecord) -> Heir {
-    let holder = record.holder.as_ref().map(|h| h.member.clone());
+    let holder = record.holder.as_ref();
     if let Some(sync) = &record.sync {
         let living = picture
             .seen
@@ -233,9 +233,13 @@ fn heir(picture: &Picture<'_>, record: &LeaseRecord) -> Heir {
         }
     }
     match holder {
-        Some(holder) if picture.seen.agent(&holder).is_some() => Heir::LastHolder(holder),
-        Some(holder) => Heir::NobodyBefore(holder),
-        None => Heir::NobodyBefore(picture.voters[0].member.clone()),
+        Some(holder)
+            if picture.seen.agent(&holder.member).is_some()
+                && !lives_in_another_store(picture, holder) =>
+        {
+            Heir::LastHolder(holder.member.clone())
+        }
+        Some(_) | None => Heir::NobodyBefore,
     }
 }
 
@@ -262,17 +266,116 @@ fn promotion(picture: &Picture<'_>, record: &LeaseRecord, member: &MemberName) -
     exit(next, human, "none: it holds every acknowledged commit")
 }
 
-fn stuck_without(picture: &Picture<'_>, member: &MemberName) -> Exit {
-    let node = picture
-        .voter(member)
-        .and_then(|v| v.pod)
-        .and_then(|pod| pod.node.clone())
-        .map_or_else(String::new, |node| format!(" (node {node})"));
-    exit(
-        format!("wait for {member}{node}, however long"),
-        format!("bring {member}{node} back: that loses nothing"),
-        "every commit acknowledged since the standby was last in sync, if that member never returns",
-    )
+/// Only the last holder has every acknowledged commit, and it is not here. Without a person nobody is
+/// promoted (R13); with a person's word for this epoch the other voter is (R13d).
+fn nobody_has_everything(
+    picture: &Picture<'_>,
+    record: &LeaseRecord,
+    (rule, message): (&'static str, &str),
+    mut actions: Vec<Action>,
+) -> Verdict {
+    let holder = record.holder.as_ref();
+    let name = holder.map_or(&picture.voters[0].member, |h| &h.member);
+    let other = holder.and_then(|holder| stand_in(picture, record, holder));
+    let risk = "every commit acknowledged since the standby was last in sync";
+    if let Some(other) = other.filter(|_| picture.pair.loss_accepted == Some(record.epoch)) {
+        actions.extend(request_with_loss(record, other));
+        let what = format!("{message}; a person accepts what {other} lacks");
+        return Verdict {
+            rule: "loss-accepted",
+            phase: Phase::ActiveTakeover,
+            actions,
+            waiting: waiting("LossAccepted", what),
+            exit: Some(
+                exit(
+                    format!("{other} becomes active when Lease and grants have run out"),
+                    "none",
+                    risk,
+                )
+                .within(picture, Phase::ActiveTakeover, 30),
+            ),
+            is_frozen: false,
+        };
+    }
+    let is_log_lost = holder.is_some_and(|h| lives_in_another_store(picture, h));
+    let command = other.map(|_| {
+        let identity = &picture.pair.identity;
+        format!("understudy failover -n {} {} --accept-loss", identity.namespace, identity.name)
+    });
+    let (phase, wait, way_out) = if is_log_lost {
+        (
+            Phase::ManualInterventionRequired,
+            stalled(
+                "OneLogLost",
+                format!(
+                    "the log of {name}, last active with epoch {}, is gone, and no other member holds every commit",
+                    record.epoch
+                ),
+            ),
+            exit(
+                "look again",
+                command.unwrap_or_else(|| "bring the other voter back".to_owned()),
+                risk,
+            ),
+        )
+    } else {
+        let node = node_of(picture, name);
+        let back = format!("bring {name}{node} back: that loses nothing");
+        (
+            Phase::ActiveDown,
+            stalled(
+                "StandbyNotInSync",
+                format!("{message}, and no other member holds every commit"),
+            ),
+            exit(
+                format!("wait for {name}{node}, however long"),
+                command.map_or(back.clone(), |command| {
+                    format!("{back}; or, if it never returns: {command}")
+                }),
+                format!("{risk}, if that member never returns"),
+            ),
+        )
+    };
+    Verdict { rule, phase, actions, waiting: wait, exit: Some(way_out), is_frozen: false }
+}
+
+fn node_of(picture: &Picture<'_>, member: &MemberName) -> String {
+    let node = picture.voter(member).and_then(|v| v.pod).and_then(|pod| pod.node.clone());
+    node.map_or_else(String::new, |node| format!(" (node {node})"))
+}
+
+/// The voter that could serve with what it has: another store than the last holder's, with a vote.
+fn stand_in<'a>(
+    picture: &Picture<'a>,
+    record: &LeaseRecord,
+    holder: &Holder,
+) -> Option<&'a MemberName> {
+    let can_serve = |agent: &AgentStatus| {
+        agent.store.is_none_or(|own| {
+            own.store != holder.store && record.is_voter(&agent.member, own.store)
+        })
+    };
+    picture
+        .voters
+        .iter()
+        .filter_map(|voter| voter.agent)
+        .find(|agent| agent.member != holder.member && can_serve(agent))
+        .map(|agent| &agent.member)
+}
+
+/// The holder's member answers, and its directory is not the one that held the role.
+fn lives_in_another_store(picture: &Picture<'_>, holder: &Holder) -> bool {
+    let agent = picture.seen.agent(&holder.member);
+    agent.and_then(|agent| agent.store).is_some_and(|own| own.store != holder.store)
+}
+
+fn request_with_loss(record: &LeaseRecord, member: &MemberName) -> Vec<Action> {
+    vec![Action::RequestCandidacy {
+        member: member.clone(),
+        epoch: record.epoch,
+        reason: "a person accepts the loss".to_owned(),
+        accepts_loss: true,
+    }]
 }
 
 fn both_down_risk(picture: &Picture<'_>) -> &'static str {
@@ -307,5 +410,6 @@ fn request(
         member: member.clone(),
         epoch: record.epoch,
         reason: reason.to_owned(),
+        accepts_loss: false,
     }]
 }

@@ -75,6 +75,7 @@ fn decision(
         (None, _) => "none: nobody served before",
         (Some(_), "active-dead") => "waiting for the Lease to expire: the death is proven",
         (Some(_), "active-silent") => "promoting at once: nothing proved the old active dead",
+        (Some(_), "loss-accepted") => "waiting for the last active: a person accepted what is lost",
         (Some(_), "active-let-go" | "hand-over") => "none: the old active let go by itself",
         (Some(_), _) => "none: the same member goes on",
     };

@@ -1,0 +1,64 @@
+//! The way out that only a person can take: the last active does not come back, nobody else has all it
+//! acknowledged, and the command that the status names is typed.
+
+use crate::{
+    pair::{Namespace, Outcome, Pair},
+    shell::{Shell, wait_for},
+};
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The kubelet kills a frozen container only after a minute; the return wait is ten seconds.
+const ALONE: Duration = Duration::from_secs(40);
+/// Longest time until the operator has seen what happened.
+const SEEN: Duration = Duration::from_secs(40);
+
+/// The standby stands still while a row is written, then the active's node is off for good.
+pub(crate) fn loss_accepted(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let pair = namespace.pair("orders", json!({}))?;
+    pair.psql("orders-active", "CREATE TABLE notes (id int PRIMARY KEY, word text)")?;
+    pair.psql("orders-active", "INSERT INTO notes VALUES (1, 'on both')")?;
+    let (active, standby) = (pair.active()?, pair.standby()?);
+    let (node, container) = (pair.node(&standby)?, pair.container(&standby)?);
+    shell.signal_container(&node, &container, "STOP")?;
+    let written = pair.psql("orders-active", "INSERT INTO notes VALUES (2, 'alone')");
+    let alone = wait_for("the active goes on alone", ALONE, || {
+        Ok((pair.status()?["sync"]["state"] == "Alone").then_some(()))
+    });
+    let active_node = pair.node(&active)?;
+    let off = shell.cluster(&["fault", "node-off", &active_node]);
+    let _ = shell.signal_container(&node, &container, "CONT");
+    let told = written.and(alone).and(off.map(drop)).and_then(|()| type_what_is_told(shell, &pair));
+    // Also after a failure: other flows need the node.
+    shell.cluster(&["fault", "node-on", &active_node])?;
+    told?;
+    ensure!(pair.active()? == standby, "the standby did not take over");
+    pair.psql("orders-active", "INSERT INTO notes VALUES (3, 'after')")?;
+    pair.wait_whole()?;
+    for service in ["orders-active", "orders-standby"] {
+        let rows = pair.psql(service, "SELECT id FROM notes ORDER BY id")?;
+        ensure!(rows.split_whitespace().eq(["1", "3"]), "{service} has {rows}");
+    }
+    let trapped = wait_for("the lost tail is listed", SEEN, || {
+        Ok(pair.status()?["trapped"].as_array().and_then(|all| all.first().cloned()))
+    })?;
+    ensure!(trapped["member"] == active.as_str(), "trapped: {trapped}");
+    Ok(Outcome { note: "1 row lost as told, and kept aside".into(), ..Outcome::default() })
+}
+
+/// Waits for the condition, and types the command of `status.exit.humanAction`.
+fn type_what_is_told(shell: &Shell, pair: &Pair<'_>) -> anyhow::Result<()> {
+    let exit: Value = wait_for("the way out is told", SEEN, || {
+        let status = pair.status()?;
+        let conditions = status["conditions"].as_array().context("no conditions")?;
+        let is_told = conditions.iter().any(|c| c["reason"] == "StandbyNotInSync");
+        Ok(is_told.then(|| status["exit"].clone()))
+    })?;
+    let human = exit["humanAction"].as_str().context("no action is named")?;
+    let command = human.split("never returns: understudy ").nth(1).context(human.to_owned())?;
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let without = &words[..words.len() - 1];
+    ensure!(shell.understudy(without).is_err(), "a loss was taken without --accept-loss");
+    shell.understudy(&words).map(drop)
+}
