@@ -38,7 +38,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use understudy_agent_api::{
     self as api, AgentStatus, CandidacyRequest, DeathEvidence, DeathReport, PledgeAnswer,
-    PledgeRequest, Refusal, Scheme, TransferRequest,
+    PledgeRequest, Refusal, Scheme, TransferRequest, TrappedPage, TrappedQuery,
 };
 use understudy_authority::Timing;
 
@@ -69,6 +69,10 @@ pub trait Control: Send + Sync + 'static {
     async fn death(&self, report: DeathReport) -> Result<(), Refusal>;
     /// Asks the active to hand over.
     async fn transfer(&self, request: TransferRequest) -> Result<(), Refusal>;
+    /// Transactions of a trapped tail.
+    async fn trapped(&self, query: TrappedQuery) -> Result<TrappedPage, Refusal>;
+    /// Throws a trapped tail away.
+    async fn discard_trapped(&self, query: TrappedQuery) -> Result<(), Refusal>;
     /// Another voter asks for this one's word; what is promised is on disk when it answers.
     async fn pledge(&self, request: PledgeRequest) -> PledgeAnswer;
 }
@@ -85,6 +89,8 @@ pub(crate) fn router(agent: Agent) -> Router {
         .route(api::DEATH, post(death))
         .route(api::TRANSFER, post(transfer))
         .route(api::PLEDGE, post(pledge))
+        .route(api::TRAPPED, post(trapped))
+        .route(api::TRAPPED_DISCARD, post(discard_trapped))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "no such path; see /v1/status") })
         .method_not_allowed_fallback(|| async {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")
@@ -196,6 +202,33 @@ async fn pledge(
         return Err(refuse(StatusCode::FORBIDDEN, reason));
     }
     Ok(json(StatusCode::OK, &agent.pledge(request).await))
+}
+
+async fn trapped(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<PeerIdentity>,
+    body: Bytes,
+) -> Result<Response, No> {
+    own_or_operator(&agent, &peer)?;
+    match agent.trapped(parse(&body)?).await {
+        Ok(page) => Ok(json(StatusCode::OK, &page)),
+        Err(Refusal { reason }) => Err(No(StatusCode::CONFLICT, reason)),
+    }
+}
+
+async fn discard_trapped(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<PeerIdentity>,
+    body: Bytes,
+) -> Result<StatusCode, No> {
+    own_or_operator(&agent, &peer)?;
+    taken(agent.discard_trapped(parse(&body)?).await)
+}
+
+/// A command inside the member's own container, or the operator.
+fn own_or_operator(agent: &Agent, peer: &PeerIdentity) -> Result<(), No> {
+    let own = agent.status().borrow().member.clone();
+    if *peer == PeerIdentity::Member(own) { Ok(()) } else { operator_only(peer) }
 }
 
 fn operator_only(peer: &PeerIdentity) -> Result<(), No> {

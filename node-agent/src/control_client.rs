@@ -96,8 +96,20 @@ impl ControlClient {
     /// # Errors
     /// When there is no answer; a word that was given on the way to it binds the voter all the same.
     pub async fn pledge(&self, request: &PledgeRequest) -> Result<PledgeAnswer, CallError> {
-        let body = serde_json::to_vec(request).expect("requests are plain data");
-        let body = self.call(Method::POST, api::PLEDGE, body.into()).await?;
+        self.ask(api::PLEDGE, request).await
+    }
+
+    /// Sends a request that has an answer.
+    ///
+    /// # Errors
+    /// When there is none, or the agent refuses.
+    pub async fn ask<T: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &T,
+    ) -> Result<A, CallError> {
+        let body = serde_json::to_vec(body).expect("requests are plain data");
+        let body = self.call(Method::POST, path, body.into()).await?;
         self.read(&body)
     }
 

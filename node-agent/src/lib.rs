@@ -20,3 +20,4 @@ pub mod pod;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tls;
+pub mod trapped;

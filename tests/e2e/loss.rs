@@ -44,7 +44,31 @@ pub(crate) fn loss_accepted(shell: &Shell, namespace: &Namespace<'_>) -> anyhow:
         Ok(pair.status()?["trapped"].as_array().and_then(|all| all.first().cloned()))
     })?;
     ensure!(trapped["member"] == active.as_str(), "trapped: {trapped}");
-    Ok(Outcome { note: "1 row lost as told, and kept aside".into(), ..Outcome::default() })
+    put_back(shell, &pair, &format!("{active}-e{}", trapped["epoch"]))?;
+    Ok(Outcome {
+        note: "1 row lost as told, kept aside, and put back".into(),
+        ..Outcome::default()
+    })
+}
+
+/// What was lost is shown, done again, and only then thrown away.
+fn put_back(shell: &Shell, pair: &Pair<'_>, tail: &str) -> anyhow::Result<()> {
+    let namespace = ["-n", &pair.namespace.name];
+    let trapped = |what: &[&str]| shell.understudy(&[&["trapped"], what, &namespace].concat());
+    let shown = trapped(&["show", tail])?;
+    let statement = r#"INSERT INTO "public"."notes" ("id", "word") VALUES (2, 'alone');"#;
+    ensure!(shown.contains(statement), "shown: {shown}");
+    trapped(&["replay", tail])?;
+    let word = pair.psql("orders-active", "SELECT word FROM notes WHERE id = 2")?;
+    ensure!(word.trim() == "alone", "the row is not back: {word}");
+    let again = trapped(&["replay", tail]);
+    ensure!(again.is_err(), "a row came twice: {again:?}");
+    ensure!(trapped(&["discard", tail]).is_err(), "thrown away without --yes");
+    trapped(&["discard", tail, "--yes"])?;
+    wait_for("nothing is trapped any more", SEEN, || {
+        let listed = pair.status()?["trapped"].as_array().is_some_and(|all| !all.is_empty());
+        Ok((!listed).then_some(()))
+    })
 }
 
 /// Waits for the condition, and types the command of `status.exit.humanAction`.

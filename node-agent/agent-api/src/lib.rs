@@ -10,7 +10,7 @@ mod termination;
 
 pub use request::{
     CandidacyRequest, DeathEvidence, DeathReport, MemberAddress, PledgeAnswer, PledgeRequest,
-    Refusal, Scheme, TransferRequest,
+    Refusal, Scheme, TransferRequest, TrappedPage, TrappedQuery, TrappedTransaction,
 };
 pub use status::{
     AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, PositionStatus, Progress,
@@ -35,6 +35,10 @@ pub const TRANSFER: &str = "/v1/transfer";
 /// `POST` [`PledgeRequest`]: a voter asks another for its word; the answer is a [`PledgeAnswer`] (R11,
 /// R13c).
 pub const PLEDGE: &str = "/v1/pledge";
+/// `POST` [`TrappedQuery`]: transactions of a trapped tail, as SQL; the answer is a [`TrappedPage`].
+pub const TRAPPED: &str = "/v1/trapped";
+/// `POST` [`TrappedQuery`]: throws a trapped tail away.
+pub const TRAPPED_DISCARD: &str = "/v1/trapped/discard";
 /// Longest silence on the status stream in milliseconds.
 pub const STREAM_BEAT_MS: u64 = 500;
 

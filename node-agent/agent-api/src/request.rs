@@ -160,3 +160,33 @@ pub struct Refusal {
     /// What is wrong, and what to do instead.
     pub reason: String,
 }
+
+/// Asks for the transactions of a trapped tail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrappedQuery {
+    /// The tail, as in `AgentStatus::trapped`.
+    pub file: String,
+    /// Only those after this one.
+    pub after: Lsn,
+}
+
+/// Some of them, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrappedPage {
+    /// The transactions.
+    pub transactions: Vec<TrappedTransaction>,
+    /// Whether there are no more.
+    pub is_last: bool,
+}
+
+/// One transaction that the pair went on without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrappedTransaction {
+    /// Its place in the old log.
+    pub lsn: Lsn,
+    /// What it did to rows, a statement each; what no statement can tell is a comment (`--`).
+    pub statements: Vec<String>,
+}

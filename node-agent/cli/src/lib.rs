@@ -14,6 +14,7 @@ mod explain;
 mod failover;
 mod fault;
 mod status;
+mod trapped;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Go on without the commits of an active that does not come back
     Failover(failover::FailoverArguments),
+    /// Transactions that an old active had and the pair went on without
+    Trapped(trapped::TrappedArguments),
     /// Open psql on the active through the API server
     #[command(visible_alias = "psql")]
     Connect(connect::ConnectArguments),
@@ -59,6 +62,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => block_on(status::run(arguments)),
         Command::Explain(arguments) => block_on(explain::run(arguments)),
         Command::Failover(arguments) => block_on(failover::run(arguments)),
+        Command::Trapped(arguments) => block_on(trapped::run(arguments)),
         Command::Connect(arguments) => block_on(connect::run(arguments)),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Fault(arguments) => fault::run(&arguments),

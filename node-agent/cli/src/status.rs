@@ -54,6 +54,11 @@ pub(crate) async fn run(arguments: StatusArguments) -> anyhow::Result<ExitCode> 
 }
 
 async fn local() -> anyhow::Result<AgentStatus> {
+    Ok(own_agent()?.status().await?)
+}
+
+/// The agent of this pod.
+pub(crate) fn own_agent() -> anyhow::Result<ControlClient> {
     let config = Config::from_environment()
         .context("--local works inside a member's pod; outside, name the pair")?;
     let home = Home {
@@ -64,7 +69,7 @@ async fn local() -> anyhow::Result<AgentStatus> {
     let tls = Tls::load(&config.tls_dir, home)?;
     let expected = Expected::Member(config.member.clone());
     let host = format!("{}", std::net::Ipv4Addr::LOCALHOST);
-    Ok(ControlClient::new(tls, host, PORT_CONTROL, expected).status().await?)
+    Ok(ControlClient::new(tls, host, PORT_CONTROL, expected))
 }
 
 async fn everyone(pair: &PairInCluster) -> anyhow::Result<Vec<AgentStatus>> {

@@ -55,6 +55,13 @@ impl Control for Scribe {
     async fn transfer(&self, request: TransferRequest) -> Result<(), Refusal> {
         self.note(&request)
     }
+    async fn trapped(&self, query: TrappedQuery) -> Result<TrappedPage, Refusal> {
+        self.note(&query)?;
+        Ok(TrappedPage { transactions: Vec::new(), is_last: true })
+    }
+    async fn discard_trapped(&self, query: TrappedQuery) -> Result<(), Refusal> {
+        self.note(&query)
+    }
     async fn pledge(&self, request: PledgeRequest) -> PledgeAnswer {
         let promised = request.epoch.number;
         match self.note(&request) {
@@ -210,6 +217,23 @@ async fn a_member_reads_the_status_and_tells_only_of_its_own_reaped_engines() {
     assert_eq!(code(client.post(api::CANDIDACY, &candidacy_request()).await), 403);
     assert_eq!(code(client.post(api::TRANSFER, &transfer_request(4000)).await), 403);
     assert_eq!(served.asked().len(), 1, "a forbidden request reached the agent");
+}
+
+#[tokio::test]
+async fn trapped_transactions_are_the_own_containers_and_the_operators() {
+    let served = served(false).await;
+    let query = TrappedQuery { file: "trapped/tail".into(), after: understudy_types::Lsn(0) };
+    let own = served.ca.member(usual_status().member.as_str());
+    for allowed in [own, served.ca.operator()] {
+        let client = served.client(&allowed);
+        let page: TrappedPage = client.ask(api::TRAPPED, &query).await.unwrap();
+        assert!(page.is_last);
+        assert_eq!(code(client.post(api::TRAPPED_DISCARD, &query).await), 204);
+    }
+    let stranger = served.ca.member("orders-9");
+    let client = served.client(&stranger);
+    assert_eq!(code(client.post(api::TRAPPED, &query).await), 403);
+    assert_eq!(code(client.post(api::TRAPPED_DISCARD, &query).await), 403);
 }
 
 #[tokio::test]

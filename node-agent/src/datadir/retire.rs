@@ -119,6 +119,28 @@ impl DataDir {
         Ok(found)
     }
 
+    /// Directory and name of a tail that is kept; `None` for anything else.
+    ///
+    /// # Errors
+    /// When the volume cannot be read.
+    pub fn trapped_path(&self, file: &str) -> Result<Option<(PathBuf, String)>, DataDirError> {
+        let is_kept = self.trapped()?.iter().any(|tail| tail.file == file);
+        let name = Path::new(file).file_name().and_then(|name| name.to_str());
+        Ok(name.filter(|_| is_kept).map(|name| (self.data.join(TRAPPED), name.to_owned())))
+    }
+
+    /// Throws a kept tail away, for good when this returns.
+    ///
+    /// # Errors
+    /// When the volume refuses.
+    pub fn discard_trapped(&self, file: &str) -> Result<bool, DataDirError> {
+        let Some((directory, name)) = self.trapped_path(file)? else { return Ok(false) };
+        let path = directory.join(name);
+        std::fs::remove_file(&path).map_err(failed("remove", &path))?;
+        sync_directory(&directory)?;
+        Ok(true)
+    }
+
     /// Exports the records above the fork, if any, into the old store's own directory.
     fn export_tail(&self, old: StoreId, log: &Log) -> Result<(), NoTail> {
         let recovered = recover(self.disks(old)?, LogOptions::default())?;

@@ -1,12 +1,17 @@
 //! The control port's requests (agent-api), told to the engine.
 
-use crate::{clock, control_api::Control, node::Node};
+use crate::{
+    clock,
+    control_api::Control,
+    node::{Node, lease_link::chain},
+    trapped,
+};
 use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use understudy_agent_api::{
     AgentStatus, CandidacyRequest, DeathReport, PledgeAnswer, PledgeRequest, Refusal, Scheme,
-    TransferRequest,
+    TransferRequest, TrappedPage, TrappedQuery,
 };
 use understudy_replication::Input;
 
@@ -59,6 +64,23 @@ impl Control for Node {
 
     async fn pledge(&self, request: PledgeRequest) -> PledgeAnswer {
         self.give_pledge(request)
+    }
+
+    async fn trapped(&self, query: TrappedQuery) -> Result<TrappedPage, Refusal> {
+        let (volumes, store) = (Arc::clone(&self.volumes), Arc::clone(&self.engine.store));
+        let told = tokio::task::spawn_blocking(move || trapped::tell(&volumes, &store, &query));
+        told.await.map_err(|e| refusal(e.to_string()))?.map_err(|e| refusal(chain(&e)))
+    }
+
+    async fn discard_trapped(&self, query: TrappedQuery) -> Result<(), Refusal> {
+        let thrown = self.volumes.discard_trapped(&query.file);
+        if !thrown.map_err(|error| refusal(chain(&error)))? {
+            return Err(refusal(format!("no tail is called {}", query.file)));
+        }
+        tracing::warn!(file = query.file, "trapped transactions were thrown away, as asked");
+        self.trapped.lock().retain(|tail| tail.file != query.file);
+        self.publish_status();
+        Ok(())
     }
 
     async fn transfer(&self, request: TransferRequest) -> Result<(), Refusal> {

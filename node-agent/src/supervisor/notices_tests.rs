@@ -16,7 +16,7 @@ use tokio::{
 };
 use understudy_agent_api::{
     AgentStatus, CandidacyRequest, PledgeAnswer, PledgeRequest, Refusal, Scheme, TransferRequest,
-    names,
+    TrappedPage, TrappedQuery, names,
 };
 use understudy_authority::{Holder, StandbySync, SyncClass, Voter};
 use understudy_lease::Timeouts;
@@ -62,6 +62,12 @@ impl Control for Ear {
         Ok(())
     }
     async fn transfer(&self, _: TransferRequest) -> Result<(), Refusal> {
+        unreachable!("nobody asks")
+    }
+    async fn trapped(&self, _: TrappedQuery) -> Result<TrappedPage, Refusal> {
+        unreachable!("nobody asks")
+    }
+    async fn discard_trapped(&self, _: TrappedQuery) -> Result<(), Refusal> {
         unreachable!("nobody asks")
     }
     async fn pledge(&self, _: PledgeRequest) -> PledgeAnswer {

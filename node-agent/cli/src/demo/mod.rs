@@ -16,6 +16,7 @@ pub use record::{Outcome, Record};
 pub use report::{Report, Verdict};
 pub use session::{is_rolled_back, recover};
 pub use target::Direct;
+pub(crate) use target::Target;
 
 use crate::cluster::PairArguments;
 use anyhow::Context;
@@ -26,7 +27,6 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use target::Target;
 
 /// Most sessions.
 const SESSIONS_MAX: u16 = 64;

@@ -11,4 +11,5 @@ mod memory;
 mod model;
 mod reclaim;
 mod replay;
+mod story;
 mod threads;
