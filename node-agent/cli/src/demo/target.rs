@@ -4,13 +4,22 @@
 use crate::cluster::{PairArguments, PairInCluster};
 use anyhow::Context;
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+use tokio::time::{sleep, timeout_at};
 use tokio_postgres::{
     Client, Config,
     config::{Host, TargetSessionAttrs},
     tls::MakeTlsConnect,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// How long the hosts of a list are asked before the attempt counts as failed.
+const ROUND: Duration = Duration::from_secs(1);
+/// Pause before a host that refused is asked again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// A server that is reached without a cluster's help; one of several hosts, whichever takes writes.
 pub struct Direct {
@@ -42,10 +51,26 @@ impl Direct {
     /// # Errors
     /// When no host gives one.
     pub async fn connect(&self) -> anyhow::Result<Client> {
-        let attempts = self.hosts.iter().map(|host| Box::pin(host.connect(self.tls.clone())));
-        let ((client, connection), _) = futures::future::select_ok(attempts).await?;
-        tokio::spawn(connection);
+        let until = Instant::now() + ROUND;
+        let attempts = self.hosts.iter().map(|host| Box::pin(self.persist(host, until)));
+        let (client, _) = futures::future::select_ok(attempts).await?;
         Ok(client)
+    }
+
+    /// Asks one host until it gives a session or the round is over: it may become active while another
+    /// one is silent.
+    async fn persist(&self, host: &Config, until: Instant) -> anyhow::Result<Client> {
+        loop {
+            match timeout_at(until.into(), host.connect(self.tls.clone())).await {
+                Ok(Ok((client, connection))) => {
+                    tokio::spawn(connection);
+                    return Ok(client);
+                }
+                Ok(Err(error)) if Instant::now() + AGAIN >= until => return Err(error.into()),
+                Ok(Err(_)) => sleep(AGAIN).await,
+                Err(_) => anyhow::bail!("no answer within {} s", ROUND.as_secs()),
+            }
+        }
     }
 }
 
@@ -154,8 +179,8 @@ impl Target {
 
 fn prefer_writable(config: &mut Config) {
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    config.connect_timeout(std::time::Duration::from_secs(1));
-    config.tcp_user_timeout(std::time::Duration::from_secs(3));
+    config.connect_timeout(Duration::from_secs(1));
+    config.tcp_user_timeout(Duration::from_secs(3));
     config.application_name("understudy demo");
 }
 
