@@ -20,7 +20,7 @@ use crate::{
     table::TableId,
     version::{RowCell, row_hash},
 };
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 use understudy_types::Lsn;
 
 /// One record on its way into the store.
@@ -103,7 +103,7 @@ impl Applier<'_> {
         }
         let bytes = ROW_BYTES + Inner::version_bytes(Some(&row));
         self.inner.accountant.charge_always(Pool::Permanent, bytes);
-        target.heap.bytes.fetch_add(bytes, Relaxed);
+        target.heap.bytes.add(bytes);
         let cell = Arc::new(RowCell::new(id, TxnId::ENDED, self.lsn, row.clone()));
         target.heap.put_cell(Arc::clone(&cell));
         for index in &target.indexes {
@@ -146,7 +146,7 @@ impl Applier<'_> {
         };
         let bytes = Inner::version_bytes(new.as_ref());
         self.inner.accountant.charge_always(Pool::Permanent, bytes);
-        target.heap.bytes.fetch_add(bytes, Relaxed);
+        target.heap.bytes.add(bytes);
         if let Some(new) = &new {
             for index in target.indexes.iter().filter(|i| !i.same_columns(&old, new)) {
                 self.trusted(index.add(&self.inner.accountant, &cell, new, Uniqueness::Trust))?;
@@ -200,7 +200,7 @@ impl Applier<'_> {
                 let old = Arc::clone(self.table(data.table.id)?);
                 state.put_table(ddl::without_index(&old, index));
                 old.heap.kept_up.write().retain(|i| !Arc::ptr_eq(i, &data));
-                self.inner.accountant.release(Pool::Permanent, data.bytes.load(Relaxed));
+                data.bytes.give_back_all(&self.inner.accountant);
             }
             Ddl::PutUser(user) => state.catalog_mut().put_user(user),
             Ddl::DropUser(name) => state.catalog_mut().remove_user(&name),

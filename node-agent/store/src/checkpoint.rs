@@ -326,7 +326,7 @@ impl Loader<'_> {
         let memory = |source| CheckpointError::Memory { lsn, source };
         let bytes = ROW_BYTES + Inner::version_bytes(Some(&row));
         inner.accountant.charge_history(Pool::Permanent, bytes).map_err(memory)?;
-        heap.bytes.fetch_add(bytes, Relaxed);
+        heap.bytes.add(bytes);
         let cell = Arc::new(RowCell::new(id, TxnId::ENDED, lsn, row.clone()));
         heap.put_cell(Arc::clone(&cell));
         for index in &table.indexes {

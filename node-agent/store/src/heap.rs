@@ -10,6 +10,7 @@ use crate::{
     catalog::Catalog,
     index::{IndexData, OrderedIndex, Radix},
     lock_wait::TxnId,
+    memory::Share,
     row::RowId,
     table::{IndexId, TableDef, TableId},
     version::RowCell,
@@ -35,7 +36,7 @@ pub(crate) struct Heap {
     /// Cells in `rows`.
     pub(crate) row_count: AtomicU64,
     /// Bytes of cells and versions.
-    pub(crate) bytes: AtomicU64,
+    pub(crate) bytes: Share,
     /// LSN of the newest commit that changed a row.
     pub(crate) last_commit: AtomicU64,
     /// The same, with the sum of the hashes of all rows as of it.
@@ -54,7 +55,7 @@ impl Heap {
             rows: Radix::new(),
             next_row: AtomicU64::new(1),
             row_count: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
+            bytes: Share::default(),
             last_commit: AtomicU64::new(0),
             content: Mutex::default(),
             changer: AtomicU64::new(0),

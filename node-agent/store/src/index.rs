@@ -23,7 +23,7 @@ use crate::{
     error::WriteError,
     key::{self, Key, Nulls},
     lock_wait::TxnId,
-    memory::{Accountant, ENTRY_BYTES, Pool},
+    memory::{Accountant, ENTRY_BYTES, Pool, Share},
     row::{Row, RowId},
     table::{IndexDef, TableDef},
     version::{Reader, RowCell, UNCOMMITTED, Version},
@@ -170,7 +170,7 @@ pub(crate) struct IndexData {
     pub(crate) table: Arc<TableDef>,
     pub(crate) map: Radix<Key, Entry>,
     pub(crate) entries: AtomicU64,
-    pub(crate) bytes: AtomicU64,
+    pub(crate) bytes: Share,
     stripes: [Mutex<()>; STRIPES],
 }
 
@@ -181,7 +181,7 @@ impl IndexData {
             table,
             map: Radix::new(),
             entries: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
+            bytes: Share::default(),
             stripes: std::array::from_fn(|_| Mutex::new(())),
         }
     }
@@ -239,7 +239,7 @@ impl IndexData {
             Uniqueness::Trust => accountant.charge_always(Pool::Permanent, cost),
         }
         self.entries.fetch_add(1, Relaxed);
-        self.bytes.fetch_add(cost, Relaxed);
+        self.bytes.add(cost);
         self.map.put(Key::new(&bytes), entry);
         Ok(())
     }
@@ -291,8 +291,7 @@ impl IndexData {
         }
         let cost = ENTRY_BYTES + Key::heap_bytes(key.len());
         self.entries.fetch_sub(1, Relaxed);
-        self.bytes.fetch_sub(cost, Relaxed);
-        accountant.release(Pool::Permanent, cost);
+        self.bytes.give_back(accountant, cost);
     }
 
     /// A violation for a row, in the words of the user.

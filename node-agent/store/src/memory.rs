@@ -168,6 +168,33 @@ impl Accountant {
     }
 }
 
+/// What one table or one index has charged to permanent memory. It is given back bit by bit, or all at
+/// once when the table or index is dropped; what comes back after that was in the whole already.
+#[derive(Debug, Default)]
+pub(crate) struct Share(AtomicU64);
+
+impl Share {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Notes bytes that were charged.
+    pub(crate) fn add(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn give_back(&self, accountant: &Accountant, bytes: u64) {
+        let taken = self.0.fetch_update(Relaxed, Relaxed, |held| held.checked_sub(bytes));
+        if taken.is_ok() {
+            accountant.release(Pool::Permanent, bytes);
+        }
+    }
+
+    pub(crate) fn give_back_all(&self, accountant: &Accountant) {
+        accountant.release(Pool::Permanent, self.0.swap(0, Relaxed));
+    }
+}
+
 /// Temporary memory held by one query or transaction; given back when dropped.
 #[derive(Debug)]
 pub struct TemporaryMemory {

@@ -290,7 +290,7 @@ impl Inner {
                 }
                 Some(Operation::IndexAdded(heap, index)) => {
                     heap.kept_up.write().retain(|i| !Arc::ptr_eq(i, &index));
-                    self.accountant.release(Pool::Permanent, index.bytes.load(Relaxed));
+                    index.bytes.give_back_all(&self.accountant);
                 }
                 Some(Operation::Ddl(_) | Operation::IndexDropped(..)) => {}
                 Some(Operation::TableDropped(_)) | None => {}
@@ -343,13 +343,11 @@ impl Inner {
     pub(crate) fn release_versions(&self, heap: &Heap, count: u64, rows: &[Row]) {
         let columns: u64 = rows.iter().map(|r| r.as_bytes().len() as u64 + 16).sum();
         let bytes = count * VERSION_BYTES + columns;
-        heap.bytes.fetch_sub(bytes, Relaxed);
-        self.accountant.release(Pool::Permanent, bytes);
+        heap.bytes.give_back(&self.accountant, bytes);
     }
 
     pub(crate) fn release_row(&self, heap: &Heap) {
-        heap.bytes.fetch_sub(ROW_BYTES, Relaxed);
-        self.accountant.release(Pool::Permanent, ROW_BYTES);
+        heap.bytes.give_back(&self.accountant, ROW_BYTES);
     }
 
     /// Stamps every version of the transaction, and publishes its definitions.
@@ -386,7 +384,7 @@ impl Inner {
                 Operation::Ddl(_) | Operation::IndexAdded(..) => {}
                 Operation::IndexDropped(heap, index) => {
                     heap.kept_up.write().retain(|i| !Arc::ptr_eq(i, &index));
-                    self.accountant.release(Pool::Permanent, index.bytes.load(Relaxed));
+                    index.bytes.give_back_all(&self.accountant);
                 }
                 Operation::TableDropped(heap) => dropped.push(heap),
             }
@@ -415,9 +413,9 @@ impl Inner {
     /// Gives back the memory of a table that was dropped. Its rows live on until the last reader of
     /// the old definitions has gone, which is not charged to anybody.
     pub(crate) fn release_table(&self, heap: &Heap) {
-        self.accountant.release(Pool::Permanent, heap.bytes.load(Relaxed));
+        heap.bytes.give_back_all(&self.accountant);
         for index in heap.kept_up.read().iter() {
-            self.accountant.release(Pool::Permanent, index.bytes.load(Relaxed));
+            index.bytes.give_back_all(&self.accountant);
         }
     }
 
@@ -454,7 +452,7 @@ fn table_memory(table: &Table) -> TableMemory {
         table: table.def.id,
         name: format!("{}.{}", table.def.schema, table.def.name),
         rows: table.heap.row_count.load(Relaxed),
-        row_bytes: table.heap.bytes.load(Relaxed),
+        row_bytes: table.heap.bytes.bytes(),
         indexes: table
             .indexes
             .iter()
@@ -462,7 +460,7 @@ fn table_memory(table: &Table) -> TableMemory {
                 index: index.def.id,
                 name: index.def.name.clone(),
                 entries: index.entries.load(Relaxed),
-                bytes: index.bytes.load(Relaxed),
+                bytes: index.bytes.bytes(),
             })
             .collect(),
     }

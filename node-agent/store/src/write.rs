@@ -19,7 +19,7 @@ use crate::{
 };
 use std::sync::{
     Arc,
-    atomic::{Ordering::Relaxed, Ordering::SeqCst, fence},
+    atomic::{Ordering::SeqCst, fence},
 };
 
 impl Store {
@@ -35,7 +35,7 @@ impl Store {
         let bytes = ROW_BYTES + Inner::version_bytes(Some(&row));
         inner.accountant.charge(Pool::Permanent, bytes)?;
         let heap = &target.heap;
-        heap.bytes.fetch_add(bytes, Relaxed);
+        heap.bytes.add(bytes);
         let id = heap.give_row_id();
         let cell = Arc::new(RowCell::new(id, txn.id, UNCOMMITTED, row.clone()));
         heap.put_cell(Arc::clone(&cell));
@@ -46,8 +46,7 @@ impl Store {
         if let Err(error) = remembered {
             heap.take_cell(id);
             cell.chain.lock().pop();
-            heap.bytes.fetch_sub(bytes, Relaxed);
-            inner.accountant.release(Pool::Permanent, bytes);
+            heap.bytes.give_back(&inner.accountant, bytes);
             return Err(error);
         }
         inner
@@ -198,7 +197,7 @@ impl Inner {
         };
         let (old, first) =
             pushed.inspect_err(|_| self.accountant.release(Pool::Permanent, bytes))?;
-        target.heap.bytes.fetch_add(bytes, Relaxed);
+        target.heap.bytes.add(bytes);
         let kind = if new.is_some() { Kind::Update } else { Kind::Delete };
         let operation = Operation::Row { cell: Arc::clone(cell), table: at, kind, first };
         let remembered = self.remember(txn, operation);

@@ -1,6 +1,7 @@
 //! Records applied on another member: equal content at equal LSN, and refusals.
 
 use crate::database::{Database, LIMITS, row};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use understudy_store::{
     ApplyError, ColumnDef, DataType, IndexDef, Isolation, MemoryLimits, Store, UserDef, Value, View,
 };
@@ -173,6 +174,78 @@ fn what_filled_one_store_fits_into_another_of_the_same_size() {
     follower.write_checkpoint(at, &mut bytes).unwrap();
     let loaded = Store::load_checkpoint(limits, at, &mut &*bytes).unwrap();
     assert_same(&db, &loaded);
+}
+
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// Found by the fault campaign: bytes of a dropped table were given back twice, once with the table and
+/// once with its old versions, and a store below zero had no room for the next record.
+#[test]
+fn a_table_dropped_beside_its_garbage_gives_its_memory_back_once() {
+    let db = Database::filled(200);
+    let follower = Store::new(LIMITS);
+    let mut applied = 0;
+    let mut apply = |db: &Database| {
+        let log = db.log.lock();
+        for (lsn, payload) in &log[applied..] {
+            follower.apply(*lsn, payload).unwrap();
+            follower.set_visible(*lsn);
+        }
+        applied = log.len();
+    };
+    apply(&db);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for store in [&db.store, &follower] {
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(SeqCst) {
+                    store.reclaim(16);
+                }
+            });
+        }
+        // A failure ends the threads too.
+        let _ends = Ends(&done);
+        for round in 0..60 {
+            let mut table = crate::database::pairs();
+            table.name = format!("brief_{round}");
+            for index in &mut table.indexes {
+                index.name = format!("{}_{round}", index.name);
+            }
+            let mut txn = db.begin();
+            let table = db.store.create_table(&mut txn, table).unwrap();
+            let ids: Vec<_> =
+                (0..300).map(|k| db.store.insert(&mut txn, table, row(k, k)).unwrap()).collect();
+            db.commit(txn).unwrap();
+            let mut txn = db.begin();
+            for (k, id) in ids.iter().enumerate() {
+                db.store.update(&mut txn, table, *id, row(k as i64, -1)).unwrap();
+            }
+            db.commit(txn).unwrap();
+            db.acknowledge();
+            let mut txn = db.begin();
+            db.store.drop_table(&mut txn, table).unwrap();
+            db.commit(txn).unwrap();
+            db.acknowledge();
+            apply(&db);
+        }
+    });
+    for store in [&db.store, &follower] {
+        store.reclaim(usize::MAX);
+        let memory = store.memory();
+        let tables: u64 = memory
+            .tables
+            .iter()
+            .map(|t| t.row_bytes + t.indexes.iter().map(|i| i.bytes).sum::<u64>())
+            .sum();
+        assert_eq!(memory.permanent_used, tables);
+    }
 }
 
 #[test]

@@ -10,7 +10,9 @@ fn fork() -> (Database, Database, usize) {
     (alone, other, below)
 }
 
-fn values(told: &Told) -> (&'static str, Option<(i64, i64)>, Option<(i64, i64)>) {
+type Seen = (&'static str, Option<(i64, i64)>, Option<(i64, i64)>);
+
+fn values(told: &Told) -> Seen {
     let pair = crate::database::pair;
     match told {
         Told::Inserted { row, .. } => ("inserted", None, Some(pair(row))),
