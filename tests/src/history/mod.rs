@@ -109,7 +109,7 @@ pub fn write(history: &[Transaction], mut out: impl Write) -> anyhow::Result<()>
     Ok(out.flush()?)
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// When a line is no transaction; the error names it.
