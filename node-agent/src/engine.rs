@@ -26,6 +26,7 @@ use crate::{
     pg::{
         AckWait, CommitRefused, Database, OutcomeUnknown, ReadRefused, ServerIdentity,
         SessionRegistry, Standing,
+        tokens::{self, Known, OpenToken, OpenTokens, Outcome},
     },
 };
 use parking_lot::Mutex;
@@ -46,7 +47,9 @@ use understudy_txlog::{
     Appender, Log,
     record::{PAYLOAD_BYTES_MAX, RecordKind},
 };
-use understudy_types::{Durability, Epoch, EpochBegin, EpochId, Lsn, Moment, Position, Role};
+use understudy_types::{
+    CommitToken, Durability, Epoch, EpochBegin, EpochId, Lsn, Moment, Position, Role,
+};
 
 /// What must be done about the world, by the tasks of `node/`.
 #[derive(Debug)]
@@ -106,6 +109,7 @@ pub struct Engine {
     to_feeder: Mutex<Vec<Message>>,
     identity: ServerIdentity,
     sessions: Arc<SessionRegistry>,
+    tokens: Arc<OpenTokens>,
     own: Weak<Self>,
 }
 
@@ -146,6 +150,7 @@ impl Engine {
             to_feeder: Mutex::new(Vec::new()),
             identity: parts.identity,
             sessions: parts.sessions,
+            tokens: Arc::default(),
             own: Weak::clone(own),
         });
         let weak = Arc::downgrade(&engine);
@@ -364,6 +369,7 @@ impl Engine {
             return Err(CommitRefused::TooLarge { bytes: redo.len() });
         }
         let now = clock::now();
+        let token = txn.token();
         let mut section = self.section.lock();
         if let Err(refused) = self.may_commit(&section, &txn, now) {
             drop(section);
@@ -376,6 +382,11 @@ impl Engine {
             self.store.rollback(txn);
             return Err(CommitRefused::ReadOnly { active: None });
         };
+        if token.is_some_and(|token| token.epoch != epoch.number) {
+            drop(section);
+            self.store.rollback(txn);
+            return Err(CommitRefused::TokenOutdated);
+        }
         let lsn = appender.append(epoch.number, RecordKind::Transaction, &redo);
         self.store.commit(txn, lsn);
         let out = member.step(Input::Appended(lsn), now);
@@ -446,7 +457,9 @@ impl Engine {
                     .store
                     .apply(record.lsn, record.payload)
                     .map_err(|e| FollowError::Apply(record.lsn, e.to_string()))?,
-                RecordKind::EpochBegin | RecordKind::Feeder => self.store.advance(record.lsn),
+                RecordKind::EpochBegin => begin_epoch(&self.store, record.lsn, record.payload)
+                    .map_err(FollowError::Record)?,
+                RecordKind::Feeder => self.store.advance(record.lsn),
             }
         }
         Ok(())
@@ -502,9 +515,35 @@ impl Database for Engine {
         Err(ReadRefused { reason: "neither the Lease nor the standby confirms it".into() })
     }
 
+    fn give_token(&self) -> Result<OpenToken, CommitRefused> {
+        let section = self.section.lock();
+        match section.member.active_epoch() {
+            Some(epoch) => Ok(self.tokens.give(epoch.number)),
+            None => Err(CommitRefused::ReadOnly { active: section.member.feeder_target() }),
+        }
+    }
+
+    fn outcome(&self, token: CommitToken) -> Outcome {
+        let serving = self.section.lock().member.active_epoch().map(|epoch| epoch.number);
+        let known = Known {
+            serving: serving.filter(|_| self.may_answer_current()),
+            open: &self.tokens,
+            acknowledged: self.store.visible(),
+            lossy: self.store.lossy_epoch(),
+        };
+        tokens::outcome(token, &known, |token| self.store.fate_of(token))
+    }
+
     fn sessions(&self) -> &Arc<SessionRegistry> {
         &self.sessions
     }
+}
+
+/// The store passes over an epoch's first record, and keeps whether commits are missing before it.
+pub(crate) fn begin_epoch(store: &Store, lsn: Lsn, payload: &[u8]) -> Result<(), String> {
+    let begin = understudy_txlog::record::read_epoch_begin(payload).map_err(|e| e.to_string())?;
+    store.begin_epoch(lsn, begin.epoch.number, begin.lossy);
+    Ok(())
 }
 
 /// How far a feeder is.

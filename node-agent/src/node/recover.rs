@@ -1,6 +1,6 @@
 //! From the two volumes to a store and a log: newest checkpoint, then the log after it.
 
-use crate::{config::Config, datadir::StoreDir, node::lease_link::chain};
+use crate::{config::Config, datadir::StoreDir, engine::begin_epoch, node::lease_link::chain};
 use anyhow::Context;
 use std::{sync::Arc, time::Instant};
 use understudy_store::{MemoryLimits, Store};
@@ -111,7 +111,9 @@ fn replay(store: &Store, log: &Log, after: Lsn, end: Lsn) -> anyhow::Result<u64>
                     store.apply(record.lsn, record.payload)?;
                     replayed += 1;
                 }
-                RecordKind::EpochBegin | RecordKind::Feeder => store.advance(record.lsn),
+                RecordKind::EpochBegin => begin_epoch(store, record.lsn, record.payload)
+                    .map_err(|e| anyhow::anyhow!("record {}: {e}", record.lsn))?,
+                RecordKind::Feeder => store.advance(record.lsn),
             }
         }
         anyhow::ensure!(following > next, "the log ends before {end}");

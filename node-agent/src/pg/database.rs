@@ -5,11 +5,15 @@
 //! locks released) → the reply is prepared → [`Database::acknowledged_lsn`] covers the LSN, or
 //! [`Database::acknowledged`] is awaited → the reply is written.
 
-use super::{registry::SessionRegistry, sqlstate};
+use super::{
+    registry::SessionRegistry,
+    sqlstate,
+    tokens::{OpenToken, Outcome},
+};
 use std::{future::Future, pin::Pin, sync::Arc};
 use understudy_store::{Store, Txn};
 use understudy_txlog::record::PAYLOAD_BYTES_MAX;
-use understudy_types::{Epoch, Lsn, MemberName, Role};
+use understudy_types::{CommitToken, Epoch, Lsn, MemberName, Role};
 
 /// Resolves when an LSN is acknowledged, or when this member can no longer say whether it will be.
 pub type AckWait = Pin<Box<dyn Future<Output = Result<(), OutcomeUnknown>> + Send>>;
@@ -57,6 +61,15 @@ pub trait Database: Send + Sync + 'static {
     /// # Errors
     /// This member has no authority at this moment, so the rows may be out of date.
     fn confirms_reads(&self) -> Result<(), ReadRefused>;
+
+    /// A token for the transaction that is open, which the commit will carry ([`Txn::name`]).
+    ///
+    /// # Errors
+    /// This member is not the active.
+    fn give_token(&self) -> Result<OpenToken, CommitRefused>;
+
+    /// What became of the transaction with this token.
+    fn outcome(&self, token: CommitToken) -> Outcome;
 
     /// The sessions of this member.
     fn sessions(&self) -> &Arc<SessionRegistry>;
@@ -108,6 +121,9 @@ pub enum CommitRefused {
     /// What a SERIALIZABLE transaction read has changed since.
     #[error("could not serialize access due to read/write dependencies among transactions")]
     Serialization,
+    /// Its token was given in an earlier epoch: who knows only that epoch may call it not committed.
+    #[error("the epoch changed since the transaction was named")]
+    TokenOutdated,
     /// Too many transactions are stacked on one in doubt (A2.10), or the member is closing.
     #[error("the commit was refused: {reason}")]
     Refused {
@@ -125,7 +141,7 @@ impl CommitRefused {
             CommitRefused::LogFull => sqlstate::DISK_FULL,
             CommitRefused::TooLarge { .. } => sqlstate::LIMIT_EXCEEDED,
             CommitRefused::NoAuthority => sqlstate::CANNOT_CONNECT_NOW,
-            CommitRefused::Serialization => sqlstate::SERIALIZATION,
+            CommitRefused::Serialization | CommitRefused::TokenOutdated => sqlstate::SERIALIZATION,
             CommitRefused::Refused { .. } => sqlstate::NOT_IN_STATE,
         }
     }
@@ -145,6 +161,7 @@ impl CommitRefused {
             CommitRefused::NoAuthority => "Nothing was changed. Try again, or reconnect with \
                  target_session_attrs=read-write to reach the active."
                 .to_owned(),
+            CommitRefused::TokenOutdated => "Nothing was changed. Begin it again.".to_owned(),
             CommitRefused::Serialization => "The transaction might succeed if retried.".to_owned(),
             CommitRefused::Refused { .. } => "Nothing was changed. Try again.".to_owned(),
         }

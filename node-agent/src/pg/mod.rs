@@ -34,6 +34,7 @@ mod stream;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 
 pub use database::{
     AckWait, CommitRefused, Database, OutcomeUnknown, ReadRefused, ServerIdentity, Standing,

@@ -237,22 +237,27 @@ pub(super) fn copy_done(out: &mut Vec<u8>) {
     out.extend_from_slice(b"c\0\0\0\x04");
 }
 
-/// One row of one text column, its description included.
-pub(super) fn text_row(out: &mut Vec<u8>, name: &str, value: &str) {
+/// One row of text columns, its description included.
+pub(super) fn text_row(out: &mut Vec<u8>, columns: &[(&str, &str)]) {
     const TEXT_OID: u32 = 25;
+    let count = (columns.len() as u16).to_be_bytes();
     message(out, b'T', |out| {
-        out.extend_from_slice(&1_u16.to_be_bytes());
-        text(out, name);
-        out.extend_from_slice(&[0; 6]);
-        out.extend_from_slice(&TEXT_OID.to_be_bytes());
-        out.extend_from_slice(&(-1_i16).to_be_bytes());
-        out.extend_from_slice(&(-1_i32).to_be_bytes());
-        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&count);
+        for (name, _) in columns {
+            text(out, name);
+            out.extend_from_slice(&[0; 6]);
+            out.extend_from_slice(&TEXT_OID.to_be_bytes());
+            out.extend_from_slice(&(-1_i16).to_be_bytes());
+            out.extend_from_slice(&(-1_i32).to_be_bytes());
+            out.extend_from_slice(&[0; 2]);
+        }
     });
     message(out, b'D', |out| {
-        out.extend_from_slice(&1_u16.to_be_bytes());
-        out.extend_from_slice(&(value.len() as u32).to_be_bytes());
-        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(&count);
+        for (_, value) in columns {
+            out.extend_from_slice(&(value.len() as u32).to_be_bytes());
+            out.extend_from_slice(value.as_bytes());
+        }
     });
 }
 

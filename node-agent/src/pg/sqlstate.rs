@@ -9,6 +9,8 @@ pub(super) const FEATURE_NOT_SUPPORTED: &str = "0A000";
 pub(super) const INVALID_PARAMETER: &str = "22023";
 /// invalid_binary_representation
 pub(super) const INVALID_BINARY: &str = "22P03";
+/// invalid_text_representation
+pub(super) const INVALID_TEXT: &str = "22P02";
 /// character_not_in_repertoire
 pub(super) const BAD_ENCODING: &str = "22021";
 /// active_sql_transaction

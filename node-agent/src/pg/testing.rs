@@ -4,6 +4,7 @@
 use super::{
     AckWait, ClientTls, CommitRefused, Database, EndReason, Listener, ListenerOptions,
     OutcomeUnknown, ReadRefused, ServerIdentity, SessionRegistry, Standing, auth,
+    tokens::{self, Known, OpenToken, OpenTokens, Outcome},
 };
 use parking_lot::Mutex;
 use std::sync::{
@@ -12,7 +13,7 @@ use std::sync::{
 };
 use tokio::sync::oneshot;
 use understudy_store::{Isolation, MemoryLimits, Store, Txn, UserDef};
-use understudy_types::{Epoch, Lsn, MemberName, Role};
+use understudy_types::{CommitToken, Epoch, Lsn, MemberName, Role};
 
 type Waiter = (Lsn, oneshot::Sender<Result<(), OutcomeUnknown>>);
 
@@ -27,6 +28,7 @@ pub(super) struct MemoryDatabase {
     has_authority: AtomicBool,
     standing: Mutex<Standing>,
     waiters: Mutex<Vec<Waiter>>,
+    tokens: Arc<OpenTokens>,
 }
 
 /// The administrator that every test database has.
@@ -57,6 +59,7 @@ impl MemoryDatabase {
             has_authority: AtomicBool::new(true),
             standing: Mutex::new(Standing { role, epoch, active }),
             waiters: Mutex::new(Vec::new()),
+            tokens: Arc::default(),
         };
         let mut txn = database.store.begin(Isolation::ReadCommitted);
         let scram = Some(auth::derive_verifier(PASSWORD, b"0123456789abcdef", 4096));
@@ -169,6 +172,21 @@ impl Database for MemoryDatabase {
             return Ok(());
         }
         Err(ReadRefused { reason: "no authority".to_owned() })
+    }
+
+    fn give_token(&self) -> Result<OpenToken, CommitRefused> {
+        Ok(self.tokens.give(self.standing().epoch))
+    }
+
+    fn outcome(&self, token: CommitToken) -> Outcome {
+        let standing = self.standing();
+        let known = Known {
+            serving: (standing.role == Role::Active).then_some(standing.epoch),
+            open: &self.tokens,
+            acknowledged: self.acknowledged_lsn(),
+            lossy: self.store.lossy_epoch(),
+        };
+        tokens::outcome(token, &known, |token| self.store.fate_of(token))
     }
 
     fn sessions(&self) -> &Arc<SessionRegistry> {

@@ -92,6 +92,10 @@ impl Applier<'_> {
             }
             Change::Delete { table, row } => self.replace(table, row, None),
             Change::Ddl(ddl) => self.ddl(ddl),
+            Change::Token(token) => {
+                self.inner.tokens.note(token, self.lsn);
+                Ok(())
+            }
         }
     }
 

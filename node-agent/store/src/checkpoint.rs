@@ -1,7 +1,7 @@
 //! The content of the store at one LSN, as a stream, and back.
 //!
 //! ```text
-//! | magic 8 | lsn u64 | catalog: u32 length, postcard, hash u64 | table … | end magic 8 | hash u64 |
+//! | magic 8 | lsn u64 | catalog: u32 length, postcard, hash u64 | table … | tokens: u32 length, postcard | end magic 8 | hash u64 |
 //! table = | id u32 | next row id u64 | blocks | 0 u32 | rows u64 | content hash u128 |
 //! block = | u32 length | row id, length (LEB128), bytes | … |
 //! ```
@@ -23,6 +23,7 @@ use crate::{
     row::{Row, RowId},
     store::{Inner, Store},
     table::TableId,
+    tokens::{Book, Tokens},
     version::{Reader, RowCell, row_hash},
 };
 use std::{
@@ -36,7 +37,9 @@ use understudy_types::Lsn;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Begins a checkpoint; the last digit is the format.
-const MAGIC: [u8; 8] = *b"USTORE01";
+const MAGIC: [u8; 8] = *b"USTORE02";
+/// The format before, which ends without tokens.
+const MAGIC_WITHOUT_TOKENS: [u8; 8] = *b"USTORE01";
 /// Ends it.
 const END: [u8; 8] = *b"USTOREnd";
 /// A block is written when it has grown to this.
@@ -73,7 +76,7 @@ impl Store {
         let position = || CheckpointError::Position { at, oldest: inner.oldest_kept(), visible };
         let pin = Some(at).filter(|at| *at <= visible).and_then(|at| Pinned::new(inner, at));
         let pin = pin.ok_or_else(position)?;
-        write_body(&pin, out).map_err(|source| CheckpointError::Stream {
+        write_body(&pin, &inner.tokens.as_of(at), out).map_err(|source| CheckpointError::Stream {
             operation: "write",
             lsn: at,
             source,
@@ -90,7 +93,8 @@ impl Store {
         input: &mut dyn Read,
     ) -> Result<Store, CheckpointError> {
         let mut loader = Loader { lsn, input, hash: Xxh3::new() };
-        if loader.array::<8>()? != MAGIC {
+        let magic = loader.array::<8>()?;
+        if magic != MAGIC && magic != MAGIC_WITHOUT_TOKENS {
             return Err(loader.malformed("it does not begin as one of this format"));
         }
         let written = u64::from_le_bytes(loader.array()?);
@@ -98,10 +102,15 @@ impl Store {
             return Err(loader.malformed(&format!("it is of LSN {written}")));
         }
         let state = loader.state()?;
-        let store = Store::at(limits, lsn, state);
+        let mut store = Store::at(limits, lsn, (state, Tokens::default()));
         let state = store.inner.state.load_full();
         for table in state.tables() {
             loader.table(&store.inner, table)?;
+        }
+        if magic == MAGIC {
+            let tokens = loader.tokens()?;
+            let inner = Arc::get_mut(&mut store.inner);
+            inner.ok_or_else(|| loader.malformed("it is in use while it loads"))?.tokens = tokens;
         }
         if loader.array::<8>()? != END {
             return Err(loader.malformed("its end is missing"));
@@ -147,7 +156,7 @@ pub struct RunningContentHash {
     pub hash: u128,
 }
 
-fn write_body(pin: &Pinned, out: &mut dyn Write) -> io::Result<CheckpointReport> {
+fn write_body(pin: &Pinned, tokens: &Book, out: &mut dyn Write) -> io::Result<CheckpointReport> {
     let mut out = Counted { out, bytes: 0, hash: Xxh3::new() };
     out.write_all(&MAGIC)?;
     out.write_all(&pin.lsn().0.to_le_bytes())?;
@@ -160,6 +169,9 @@ fn write_body(pin: &Pinned, out: &mut dyn Write) -> io::Result<CheckpointReport>
         report.tables += 1;
         report.rows += write_table(table, pin.lsn(), &mut out)?;
     }
+    let tokens = postcard::to_allocvec(tokens).map_err(io::Error::other)?;
+    out.write_all(&(tokens.len() as u32).to_le_bytes())?;
+    out.write_all(&tokens)?;
     out.write_all(&END)?;
     let hash = out.hash.digest();
     out.write_all(&hash.to_le_bytes())?;
@@ -261,6 +273,13 @@ impl Loader<'_> {
         }
         state.catalog = Arc::new(catalog);
         Ok(state)
+    }
+
+    fn tokens(&mut self) -> Result<Tokens, CheckpointError> {
+        let bytes = self.block()?;
+        let book =
+            postcard::from_bytes(&bytes).map_err(|e| self.malformed(&format!("tokens: {e}")))?;
+        Ok(Tokens::of(book))
     }
 
     fn table(&mut self, inner: &Inner, table: &Table) -> Result<(), CheckpointError> {

@@ -6,6 +6,7 @@
 //!        | 2 table row length bytes   the row was replaced
 //!        | 3 table row                the row was deleted
 //!        | 4 length bytes             a definition was changed (postcard)
+//!        | 5 epoch number             the token that names the transaction
 //! ```
 //! Numbers are LEB128. Invariants: each row occurs once, with its state at commit; changes stand in the
 //! order in which the transaction first touched each row, definitions in between where they were
@@ -19,6 +20,7 @@ use crate::{
     version::UNCOMMITTED,
 };
 use serde::{Deserialize, Serialize};
+use understudy_types::{CommitToken, Epoch};
 
 /// First byte of every payload.
 const FORMAT: u8 = 1;
@@ -26,6 +28,7 @@ const INSERT: u8 = 1;
 const UPDATE: u8 = 2;
 const DELETE: u8 = 3;
 const DDL: u8 = 4;
+const TOKEN: u8 = 5;
 
 /// A change of a definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +52,7 @@ pub(crate) enum Change<'a> {
     Update { table: TableId, row: RowId, bytes: &'a [u8] },
     Delete { table: TableId, row: RowId },
     Ddl(Ddl),
+    Token(CommitToken),
 }
 
 /// Where and why a payload cannot be read.
@@ -90,6 +94,12 @@ pub(crate) fn encode(txn: &Txn) -> Vec<u8> {
                 out.push(DDL);
                 put_number(&mut out, bytes.len() as u64);
                 out.extend_from_slice(&bytes);
+            }
+            Operation::Token(token) => {
+                begin(&mut out);
+                out.push(TOKEN);
+                put_number(&mut out, token.epoch.0);
+                put_number(&mut out, token.number);
             }
             Operation::IndexAdded(..) | Operation::IndexDropped(..) => {}
             Operation::TableDropped(_) => {}
@@ -173,6 +183,10 @@ impl<'a> Changes<'a> {
                     reason: format!("definition: {error}"),
                 })?;
                 Change::Ddl(ddl)
+            }
+            TOKEN => {
+                let epoch = Epoch(self.number()?);
+                Change::Token(CommitToken { epoch, number: self.number()? })
             }
             other => return Err(self.malformed(format!("unknown change {other}"))),
         };

@@ -18,6 +18,7 @@ use crate::{
     reclaim::{Garbage, Reclamation},
     redo,
     row::Row,
+    tokens::{TokenFate, Tokens},
     txn::{Entered, Isolation, Kind, Mark, Operation, ReadSet, Txn},
     visibility::Visibility,
 };
@@ -30,7 +31,7 @@ use std::sync::{
         Ordering::{Relaxed, SeqCst},
     },
 };
-use understudy_types::Lsn;
+use understudy_types::{CommitToken, Epoch, Lsn};
 
 /// Operations that a transaction may remember before it is charged for them.
 const OPERATIONS_FREE: usize = 64;
@@ -54,16 +55,17 @@ pub(crate) struct Inner {
     /// The transaction that changes definitions; zero when none.
     pub(crate) changer: AtomicU64,
     pub(crate) reclamation: Reclamation,
+    pub(crate) tokens: Tokens,
 }
 
 impl Store {
     /// An empty store before the first record.
     #[must_use]
     pub fn new(limits: MemoryLimits) -> Store {
-        Store::at(limits, Lsn::ZERO, State::empty(Lsn::ZERO))
+        Store::at(limits, Lsn::ZERO, (State::empty(Lsn::ZERO), Tokens::default()))
     }
 
-    pub(crate) fn at(limits: MemoryLimits, lsn: Lsn, state: State) -> Store {
+    pub(crate) fn at(limits: MemoryLimits, lsn: Lsn, (state, tokens): (State, Tokens)) -> Store {
         let state = Arc::new(state);
         Store {
             inner: Arc::new(Inner {
@@ -74,6 +76,7 @@ impl Store {
                 state: ArcSwap::new(state),
                 changer: AtomicU64::new(0),
                 reclamation: Reclamation::new(),
+                tokens,
             }),
         }
     }
@@ -226,6 +229,27 @@ impl Store {
         self.inner.visibility.acknowledge(lsn);
     }
 
+    /// Passes over the first record of an epoch. `is_lossy`: commits that had been acknowledged are
+    /// missing before it.
+    pub fn begin_epoch(&self, lsn: Lsn, epoch: Epoch, is_lossy: bool) {
+        if is_lossy {
+            self.inner.tokens.note_lossy(epoch);
+        }
+        self.advance(lsn);
+    }
+
+    /// What this history says of a token.
+    #[must_use]
+    pub fn fate_of(&self, token: CommitToken) -> TokenFate {
+        self.inner.tokens.fate(token)
+    }
+
+    /// The newest epoch that began without commits which had been acknowledged.
+    #[must_use]
+    pub fn lossy_epoch(&self) -> Option<Epoch> {
+        self.inner.tokens.lossy()
+    }
+
     /// What a new snapshot sees.
     #[must_use]
     pub fn visible(&self) -> Lsn {
@@ -293,7 +317,7 @@ impl Inner {
                     index.bytes.give_back_all(&self.accountant);
                 }
                 Some(Operation::Ddl(_) | Operation::IndexDropped(..)) => {}
-                Some(Operation::TableDropped(_)) | None => {}
+                Some(Operation::TableDropped(_) | Operation::Token(_)) | None => {}
             }
         }
     }
@@ -387,6 +411,7 @@ impl Inner {
                     index.bytes.give_back_all(&self.accountant);
                 }
                 Operation::TableDropped(heap) => dropped.push(heap),
+                Operation::Token(token) => self.tokens.note(token, lsn),
             }
         }
         drop(garbage);

@@ -78,6 +78,7 @@ impl<'a> Story<'a> {
         let mut told = Vec::new();
         while let Some(change) = changes.next().map_err(failed)? {
             told.push(match change {
+                Change::Token(_) => continue,
                 Change::Ddl(ddl) => self.define(ddl),
                 Change::Insert { table, row, bytes } => match (self.table(table), read(bytes)) {
                     (Some(def), Some(new)) => {

@@ -22,7 +22,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
-use understudy_types::Lsn;
+use understudy_types::{CommitToken, Lsn};
 
 /// How far a transaction is kept apart from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,6 +96,8 @@ pub(crate) enum Operation {
     IndexDropped(Arc<Heap>, Arc<IndexData>),
     /// A table is to be forgotten at commit.
     TableDropped(Arc<Heap>),
+    /// The name that its client knows it by.
+    Token(CommitToken),
 }
 
 /// What happened to a row.
@@ -170,6 +172,25 @@ impl Txn {
         self.id
     }
 
+    /// Names it: its record carries the token, also when it changes no row. Called last, before the
+    /// commit.
+    pub fn name(&mut self, token: CommitToken) {
+        self.operations.push(Operation::Token(token));
+    }
+
+    /// The token that it was named by.
+    #[must_use]
+    pub fn token(&self) -> Option<CommitToken> {
+        self.operations.iter().rev().find_map(|operation| match operation {
+            Operation::Token(token) => Some(*token),
+            Operation::Row { .. }
+            | Operation::Ddl(_)
+            | Operation::IndexAdded(..)
+            | Operation::IndexDropped(..)
+            | Operation::TableDropped(_) => None,
+        })
+    }
+
     /// Its isolation level.
     #[must_use]
     pub fn isolation(&self) -> Isolation {
@@ -194,7 +215,7 @@ impl Txn {
     pub fn is_read_only(&self) -> bool {
         self.operations.iter().all(|operation| match operation {
             Operation::Row { kind, .. } => *kind == Kind::Lock,
-            Operation::Ddl(_) => false,
+            Operation::Ddl(_) | Operation::Token(_) => false,
             Operation::IndexAdded(..) | Operation::IndexDropped(..) => false,
             Operation::TableDropped(_) => false,
         })

@@ -9,9 +9,11 @@ mod identity;
 mod lsn;
 mod moment;
 mod promise;
+mod token;
 
 pub use epoch::{Epoch, EpochBegin, EpochHistory, EpochId, EpochStart, HistoryError, Position};
 pub use identity::{Dbid, Incarnation, MemberName, MemberNameError, StoreId};
 pub use lsn::{Lsn, RunningHash};
 pub use moment::{Moment, Span};
 pub use promise::{Durability, ReturnService, Role, WhenStandbyLost};
+pub use token::{CommitToken, TokenError};

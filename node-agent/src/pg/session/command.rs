@@ -4,7 +4,6 @@ use super::{
     Failure, Report, Session,
     execute::{Rows, is_planned},
     portal::PreparedStatement,
-    reply,
     simple::Ran,
     sqlstate,
 };
@@ -14,11 +13,10 @@ use crate::pg::{
 };
 use std::sync::Arc;
 use understudy_sql::{
-    CallArgument, DiscardTarget, ExecContext, SqlError, Statement, StatementKind, UserAction,
-    UserStatement, constant_arguments, declared_types,
+    DiscardTarget, ExecContext, SqlError, Statement, StatementKind, UserAction, UserStatement,
+    constant_arguments, declared_types,
 };
 use understudy_store::{DataType, UserDef, Value, WriteError};
-use understudy_types::Role;
 
 impl Session {
     /// Runs a statement that has no plan.
@@ -158,38 +156,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    /// CALL of a built-in procedure.
-    fn call(
-        &mut self,
-        name: &str,
-        arguments: &[CallArgument],
-        _parameters: &[Value],
-    ) -> Result<Ran, Failure> {
-        if name != "ttrepstateget" {
-            let message = format!("procedure {name} does not exist");
-            return Err(Report::error(sqlstate::UNKNOWN_FUNCTION, message)
-                .hint("Known procedures: ttRepStateGet().")
-                .into());
-        }
-        if !arguments.is_empty() {
-            let message =
-                format!("ttRepStateGet takes no arguments, but {} were given", arguments.len());
-            return Err(Report::error(sqlstate::UNKNOWN_FUNCTION, message)
-                .hint("Write CALL ttRepStateGet();")
-                .into());
-        }
-        let state = match self.database.role() {
-            Role::Active => "ACTIVE",
-            Role::Standby => "STANDBY",
-            Role::Subscriber => "SUBSCRIBER",
-            Role::Idle => "IDLE",
-            Role::Recovering => "RECOVERING",
-            Role::Failed => "FAILED",
-        };
-        reply::text_row(&mut self.output.bytes, "state", state);
-        Ok(Ran::Tag("CALL".to_owned()))
     }
 }
 

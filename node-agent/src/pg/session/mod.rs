@@ -17,6 +17,7 @@
 //!
 //! Deliberately absent: any judgement about authority, which is [`Database`]'s.
 
+mod call;
 mod command;
 mod copying;
 mod execute;
@@ -51,7 +52,7 @@ use tokio::{
 use transaction::Transaction;
 use understudy_sql::SessionInfo;
 use understudy_store::{Store, Value};
-use understudy_types::{Lsn, Role};
+use understudy_types::{CommitToken, Lsn, Role};
 
 /// Replies gather up to here before they are written without being asked for.
 const WRITE_BYTES: usize = 64 << 10;
@@ -144,6 +145,8 @@ pub(super) struct Session {
     copy_in: Option<Incoming>,
     /// The session's newest commit; later snapshots have to see it.
     last_commit: Lsn,
+    /// The name of the last commit, if it had one.
+    last_token: Option<CommitToken>,
     /// An error was answered: skip to the next Sync.
     is_skipping: bool,
     /// The role that the client was last told of by `in_hot_standby`.
@@ -200,6 +203,7 @@ impl Session {
             portals: HashMap::new(),
             copy_in: None,
             last_commit: Lsn::ZERO,
+            last_token: None,
             is_skipping: false,
             told_role: role,
             parameters: Vec::new(),
@@ -405,7 +409,7 @@ impl Session {
     /// The member cannot say any more what became of the commit: 40003, then 57P01.
     fn end_unknown(&mut self, unknown: &OutcomeUnknown) -> SessionEnd {
         self.drop_held();
-        reply::report(&mut self.output.bytes, &in_doubt(&unknown.reason));
+        reply::report(&mut self.output.bytes, &in_doubt(&unknown.reason, self.last_token));
         let reason = self.control.end_reason().unwrap_or_else(|| super::EndReason {
             message: unknown.reason.clone(),
             hint: Some(super::database::active_hint(self.database.standing().active.as_ref())),
@@ -416,7 +420,10 @@ impl Session {
     /// The client no longer wants to wait for an acknowledgement. The commit stays in doubt, and every
     /// answer that depended on it says so.
     fn leave_in_doubt(&mut self) {
-        let report = in_doubt("the wait for its acknowledgement was cancelled by the client");
+        let report = in_doubt(
+            "the wait for its acknowledgement was cancelled by the client",
+            self.last_token,
+        );
         let answers = self.drop_held();
         for _ in 0..answers {
             reply::report(&mut self.output.bytes, &report);
@@ -447,8 +454,15 @@ impl Session {
 }
 
 /// 40003 in the words of the promise.
-fn in_doubt(reason: &str) -> Report {
+fn in_doubt(reason: &str, token: Option<CommitToken>) -> Report {
     let message = format!("the outcome of the commit is unknown: {reason}");
-    Report::error(sqlstate::OUTCOME_UNKNOWN, message)
-        .hint("It may or may not survive. Reconnect to the active and look before you repeat it.")
+    let report = Report::error(sqlstate::OUTCOME_UNKNOWN, message);
+    match token {
+        None => report.hint(
+            "It may or may not survive. Reconnect to the active and look before you repeat it.",
+        ),
+        Some(token) => report.hint(format!(
+            "It may or may not survive. Reconnect to the active and ask: CALL ttRepXactStatus('{token}');"
+        )),
+    }
 }

@@ -14,6 +14,7 @@ use crate::pg::{
     database::active_hint,
     reply::{self, TransactionStatus},
     sqlstate,
+    tokens::OpenToken,
 };
 use understudy_sql::{IsolationLevel, SetScope, Statement, TransactionModes};
 use understudy_store::{Isolation, Mark, Txn};
@@ -49,6 +50,8 @@ pub(super) struct Transaction {
     pub(super) blocks: u64,
     /// A setting was changed in this block.
     pub(super) has_settings: bool,
+    /// The name that the client knows the block by.
+    pub(super) named: Option<OpenToken>,
 }
 
 impl Transaction {
@@ -135,12 +138,22 @@ impl Session {
 
     /// Commits the open block. `start` is where the replies begin that tell of it.
     fn commit(&mut self, start: usize) -> Result<(), Failure> {
+        if self.transaction.named.is_some() {
+            // A named transaction leaves a record, whether or not it changed anything.
+            self.begin_txn();
+        }
+        // Open until its record is noted.
+        let named = self.transaction.named.take();
+        self.last_token = named.as_ref().map(OpenToken::token);
         let txn = self.transaction.txn.take();
         self.close_block();
-        let Some(txn) = txn else {
+        let Some(mut txn) = txn else {
             self.end_settings(HasCommitted::Yes);
             return Ok(());
         };
+        if let Some(named) = &named {
+            txn.name(named.token());
+        }
         if txn.is_read_only() {
             let depends = txn.depends_lsn();
             self.store.rollback(txn);
@@ -170,6 +183,7 @@ impl Session {
         self.transaction.block = Block::None;
         self.transaction.blocks += 1;
         self.transaction.savepoints.clear();
+        self.transaction.named = None;
         if std::mem::take(&mut self.transaction.modes) != TransactionModes::default() {
             self.refresh_info();
         }

@@ -319,6 +319,66 @@ fn a_cancelled_wait_for_an_acknowledgement_leaves_the_commit_in_doubt() {
 }
 
 #[test]
+fn a_named_commit_is_unknown_while_it_waits_and_committed_once_it_is_acknowledged() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = with_table(&database).await;
+        wire.query("begin").await;
+        let token = rows(&wire.query("call ttRepXactTokenGet()").await).remove(0);
+        assert_eq!(rows(&wire.query("call ttRepXactTokenGet()").await), [token.clone()]);
+        wire.query("update t set v = 0 where id = 1").await;
+        database.hold_back();
+        wire.send(&query("commit")).await;
+        while database.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut other = Wire::open(&database).await;
+        let ask = format!("call ttRepXactStatus('{token}')");
+        let open = rows(&other.query(&ask).await).concat();
+        assert!(open.starts_with("unknown"), "{open}");
+        database.sessions().cancel(wire.pid, wire.secret);
+        let replies = wire.until_ready().await;
+        assert_eq!(field(&replies, 'C').as_deref(), Some("40003"));
+        assert!(field(&replies, 'H').is_some_and(|hint| hint.contains(&token)), "{token}");
+        database.acknowledge();
+        assert!(rows(&other.query(&ask).await).concat().starts_with("committed"));
+    });
+}
+
+#[test]
+fn a_named_transaction_that_was_undone_is_not_committed() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = with_table(&database).await;
+        for end in ["rollback", "select 1/0; commit"] {
+            wire.query("begin").await;
+            let token = rows(&wire.query("call ttRepXactTokenGet()").await).remove(0);
+            wire.query("update t set v = 0 where id = 1").await;
+            wire.query(end).await;
+            wire.query("rollback").await;
+            let ask = format!("call ttRepXactStatus('{token}')");
+            let told = rows(&wire.query(&ask).await).concat();
+            assert!(told.starts_with("not committed"), "after {end}: {told}");
+        }
+    });
+}
+
+#[test]
+fn a_token_is_given_in_an_open_transaction_of_the_active_only() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = with_table(&database).await;
+        let replies = wire.query("call ttRepXactTokenGet()").await;
+        assert_eq!(field(&replies, 'C').as_deref(), Some("25P01"));
+        let replies = wire.query("call ttRepXactStatus('seven')").await;
+        assert_eq!(field(&replies, 'C').as_deref(), Some("22P02"));
+        let replies = wire.query("call ttRepXactStatus()").await;
+        assert_eq!(field(&replies, 'C').as_deref(), Some("42883"));
+        assert!(field(&replies, 'H').is_some_and(|hint| hint.contains("ttRepXactStatus('TOKEN')")));
+    });
+}
+
+#[test]
 fn a_read_without_authority_is_refused_in_an_open_session() {
     runtime().block_on(async {
         let database = MemoryDatabase::active();

@@ -1,0 +1,109 @@
+//! CALL of a built-in procedure, by the names that users of the original know.
+
+use super::{Failure, Report, Session, simple::Ran, transaction::Block};
+use crate::pg::{reply, sqlstate};
+use understudy_sql::CallArgument;
+use understudy_store::Value;
+use understudy_types::{CommitToken, Role};
+
+/// Every procedure with its signature; names are compared in lower case.
+const SIGNATURES: [&str; 3] =
+    ["ttRepStateGet()", "ttRepXactTokenGet()", "ttRepXactStatus('TOKEN')"];
+
+impl Session {
+    pub(super) fn call(
+        &mut self,
+        name: &str,
+        arguments: &[CallArgument],
+        parameters: &[Value],
+    ) -> Result<Ran, Failure> {
+        match (name, arguments) {
+            ("ttrepstateget", []) => {
+                let state = state_word(self.database.role());
+                reply::text_row(&mut self.output.bytes, &[("state", state)]);
+            }
+            ("ttrepxacttokenget", []) => {
+                let token = self.name_transaction()?.to_string();
+                reply::text_row(&mut self.output.bytes, &[("token", &token)]);
+            }
+            ("ttrepxactstatus", [argument]) => {
+                let token = token_of(argument, parameters)?;
+                let outcome = self.database.outcome(token);
+                let columns = [("outcome", &*outcome.to_string()), ("reason", outcome.why())];
+                reply::text_row(&mut self.output.bytes, &columns);
+            }
+            (_, _) => return Err(no_such_call(name, arguments.len()).into()),
+        }
+        Ok(Ran::Tag("CALL".to_owned()))
+    }
+
+    /// The token of the open block; the same each time it is asked for.
+    fn name_transaction(&mut self) -> Result<CommitToken, Failure> {
+        self.check_may_write("ttRepXactTokenGet")?;
+        if self.transaction.block != Block::Explicit {
+            let message = "ttRepXactTokenGet names the transaction that is open, and none is";
+            return Err(Report::error(sqlstate::NO_TRANSACTION, message)
+                .hint("Write BEGIN first; the token is for its COMMIT.")
+                .into());
+        }
+        if let Some(named) = &self.transaction.named {
+            return Ok(named.token());
+        }
+        let given = self.database.give_token().map_err(|refused| {
+            Report::error(refused.sqlstate(), refused.to_string()).hint(refused.hint())
+        })?;
+        let token = given.token();
+        self.transaction.named = Some(given);
+        Ok(token)
+    }
+}
+
+fn state_word(role: Role) -> &'static str {
+    match role {
+        Role::Active => "ACTIVE",
+        Role::Standby => "STANDBY",
+        Role::Subscriber => "SUBSCRIBER",
+        Role::Idle => "IDLE",
+        Role::Recovering => "RECOVERING",
+        Role::Failed => "FAILED",
+    }
+}
+
+fn token_of(argument: &CallArgument, parameters: &[Value]) -> Result<CommitToken, Failure> {
+    let text = match argument {
+        CallArgument::Text(text) => Some(text.clone()),
+        CallArgument::Parameter(n) => match n.checked_sub(1).and_then(|i| parameters.get(i)) {
+            Some(Value::Text(text)) => Some(text.to_string()),
+            Some(_) | None => None,
+        },
+        CallArgument::Null | CallArgument::Integer(_) => None,
+    };
+    let Some(text) = text else {
+        let message = "the argument of ttRepXactStatus is a token, as text";
+        return Err(Report::error(sqlstate::INVALID_TEXT, message)
+            .hint("Write CALL ttRepXactStatus('7.1042').")
+            .into());
+    };
+    text.parse().map_err(|error: understudy_types::TokenError| {
+        Report::error(sqlstate::INVALID_TEXT, error.to_string()).into()
+    })
+}
+
+/// A known name with other arguments is told its signature.
+fn no_such_call(name: &str, given: usize) -> Report {
+    let known = SIGNATURES.iter().find(|signature| {
+        signature.split('(').next().is_some_and(|own| own.eq_ignore_ascii_case(name))
+    });
+    match known {
+        Some(signature) => {
+            let message = format!("{name} does not take {given} arguments");
+            Report::error(sqlstate::UNKNOWN_FUNCTION, message)
+                .hint(format!("Write CALL {signature};"))
+        }
+        None => {
+            let message = format!("procedure {name} does not exist");
+            Report::error(sqlstate::UNKNOWN_FUNCTION, message)
+                .hint(format!("Known procedures: {}.", SIGNATURES.join(", ")))
+        }
+    }
+}
