@@ -25,6 +25,9 @@ pub struct Incarnation {
 }
 
 impl Incarnation {
+    /// No process: equal to none that ever ran.
+    pub const NOBODY: Incarnation = Incarnation { start: 0, id: Uuid::nil() };
+
     /// Whether this life of a store is a later one than `other` of the same store.
     #[must_use]
     pub fn is_later_than(self, other: Incarnation) -> bool {

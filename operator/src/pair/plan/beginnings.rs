@@ -139,7 +139,8 @@ pub(super) fn name_initialiser(picture: &Picture<'_>) -> Option<Verdict> {
 pub(super) fn await_initialiser(picture: &Picture<'_>) -> Option<Verdict> {
     let record = picture.record()?;
     let LeaseState::Initialising { by } = &record.state else { return None };
-    let answering = empty_store(picture, &by.member);
+    // It may have died with its database's name on disk and nothing on the Lease.
+    let answering = store_of(picture, &by.member);
     let is_proven_dead = picture
         .seen
         .pods
@@ -181,8 +182,13 @@ fn name(record: &LeaseRecord, initialiser: Holder) -> Action {
 }
 
 fn empty_store(picture: &Picture<'_>, member: &MemberName) -> Option<Holder> {
+    let is_empty = picture.seen.agent(member)?.store?.dbid.is_none();
+    store_of(picture, member).filter(|_| is_empty)
+}
+
+fn store_of(picture: &Picture<'_>, member: &MemberName) -> Option<Holder> {
     let agent = picture.seen.agent(member)?;
-    let store = agent.store.filter(|store| store.dbid.is_none())?;
+    let store = agent.store?;
     Some(Holder { member: member.clone(), store: store.store, incarnation: agent.incarnation })
 }
 

@@ -11,7 +11,7 @@ use crate::pair::{
 use understudy_agent_api::AgentStatus;
 use understudy_authority::{Holder, LeaseRecord, LeaseState, Timing, Voter};
 use understudy_crds::Phase;
-use understudy_types::{Dbid, Epoch, MemberName, Role, Span};
+use understudy_types::{Dbid, Epoch, Incarnation, MemberName, Role, Span};
 
 /// A database of this pair is known, and its Lease is gone.
 pub(super) fn lease_lost(picture: &Picture<'_>) -> Option<Verdict> {
@@ -134,7 +134,8 @@ fn reinstated(
         epoch: known_epoch(picture).max(base.map_or(Epoch::ZERO, |b| b.epoch)).next(),
         seq: base.map_or(1, |b| b.seq + 1),
         state: LeaseState::Released,
-        holder: Some(holder.clone()),
+        // No process let go: a grant given to the one that serves counts until it has run out (R8).
+        holder: Some(Holder { incarnation: Incarnation::NOBODY, ..holder.clone() }),
         voters: voices
             .iter()
             .map(|(_, h, _)| Voter { member: h.member.clone(), store: h.store })
