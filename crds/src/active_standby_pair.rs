@@ -2,6 +2,7 @@
 //! L live · R pods restart, standby first, then one switchover · G grows only · I never changes.
 //! Optional fields mean "computed" when absent; what was computed stands in `status.effective`.
 
+use crate::failover::FailoverSpec;
 use crate::status::ActiveStandbyPairStatus;
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -307,18 +308,6 @@ pub struct SubscribersSpec {
     /// Resources of a subscriber's container; default those of the voters. R
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourcesSpec>,
-}
-
-/// Failure detection.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct FailoverSpec {
-    /// How long authority lasts without renewal; default 4. A silent active is replaced after about
-    /// 1.25 times this.
-    #[x_kube(validation = Rule::new("self >= 3 && self <= 60")
-        .message("failover.leaseDurationSeconds is 3 to 60; shorter leases end during a slow API call, longer ones mean minutes without writes"))]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease_duration_seconds: Option<i32>,
 }
 
 /// Placement of the pods.

@@ -15,6 +15,8 @@
 #[expect(unreachable_pub, reason = "the KubeSchema derive copies each struct into a function")]
 mod active_standby_pair;
 pub mod conditions;
+#[expect(unreachable_pub, reason = "the KubeSchema derive copies each struct into a function")]
+mod failover;
 mod phase;
 mod quantity;
 #[expect(unreachable_pub, reason = "the KubeSchema derive copies each struct into a function")]
@@ -22,9 +24,12 @@ mod status;
 
 pub use active_standby_pair::{
     ActiveStandbyPair, ActiveStandbyPairSpec, AuthenticationSpec, ClientTls, DurabilityChoice,
-    FailoverSpec, LimitAmounts, MemorySpec, Mode, ReplicationSpec, RequestAmounts, ResourcesSpec,
+    LimitAmounts, MemorySpec, Mode, ReplicationSpec, RequestAmounts, ResourcesSpec,
     RetentionPolicy, ReturnServiceChoice, SchedulingSpec, Spread, StorageSpec, SubscribersSpec,
     TlsSpec, VolumeSpec, WhenStandbyLostChoice,
+};
+pub use failover::{
+    DataLossChoice, FailoverPolicyChoice, FailoverSpec, MaxLossSpec, NodeLossAction, NodeLossSpec,
 };
 pub use phase::Phase;
 pub use quantity::{QuantityError, as_bytes, from_bytes};

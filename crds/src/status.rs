@@ -202,6 +202,10 @@ pub struct EffectiveStatus {
     pub when_standby_lost: String,
     /// Which loss an automatic promotion may accept.
     pub data_loss: String,
+    /// Who decides that another member becomes active.
+    pub failover_policy: String,
+    /// What becomes of a member whose node does not come back.
+    pub node_loss: String,
     /// D in seconds.
     pub lease_duration_seconds: i32,
     /// Permanent memory.
@@ -235,6 +239,12 @@ pub struct Decision {
     pub saw: Vec<String>,
     /// What was done.
     pub did: String,
+    /// Which acknowledged commits it could lose, as known before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_loss: Option<String>,
+    /// What the old active had beyond the new one, once it was back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_loss: Option<String>,
     /// What was not done, and why.
     pub rejected: String,
     /// Death or last sign → first notice; absent when nobody measured it.

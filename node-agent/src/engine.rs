@@ -39,8 +39,8 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 use understudy_replication::{
-    EndReason, Event, Input, LeaseWrite, LogEnd, Member, Message, Output, Pledge, PledgeRefused,
-    PledgeRequest,
+    EndReason, Event, Input, LeaseWrite, LogEnd, Member, Message, Opening, Output, Pledge,
+    PledgeRefused, PledgeRequest,
 };
 use understudy_store::{Store, Txn};
 use understudy_txlog::{
@@ -221,19 +221,19 @@ impl Engine {
 
     /// Opens the epoch that `out` demands, within the same critical section.
     fn begin_epoch(&self, section: &mut Section, mut out: Output, now: Moment) -> Output {
-        let Some(epoch) = out.begin_epoch else { return out };
+        let Some(Opening { epoch, is_lossy }) = out.begin_epoch else { return out };
         let author = section.member.me().incarnation;
         let Some(appender) = section.appender.as_mut() else {
             out.restart = Some("an epoch opened while the log was being cut");
             return out;
         };
         let previous = Position { epoch: self.log.history().last_epoch(), lsn: appender.end() };
-        let begin = EpochBegin { epoch, author, previous, hash: appender.hash(), lossy: false };
+        let begin = EpochBegin { epoch, author, previous, hash: appender.hash(), lossy: is_lossy };
         let Ok(lsn) = appender.begin_epoch(&begin) else {
             out.restart = Some("the epoch to open does not continue the log");
             return out;
         };
-        self.store.advance(lsn);
+        self.store.begin_epoch(lsn, epoch.number, is_lossy);
         self.log.request_durable(lsn);
         let next = section.member.step(Input::Appended(lsn), now);
         merge(&mut out, next);
@@ -249,8 +249,8 @@ impl Engine {
         if out.persist {
             self.persist();
         }
-        if let Some(epoch) = out.begin_epoch {
-            self.send(Effect::EpochOpened(epoch));
+        if let Some(opening) = out.begin_epoch {
+            self.send(Effect::EpochOpened(opening.epoch));
         }
         if out.sync_log {
             self.send(Effect::SyncLog);

@@ -272,7 +272,12 @@ async fn a_refusal_comes_back_with_its_reason() {
         }
     };
     let member = MemberName::new("orders-1").unwrap();
-    let body = CandidacyRequest { epoch: Epoch(1), reason: "test".to_owned(), accepts_loss: false };
+    let body = CandidacyRequest {
+        epoch: Epoch(1),
+        reason: "test".to_owned(),
+        by_person: false,
+        accepts_loss: false,
+    };
     let asked = heard.agents.request(&heard.key, &member, CANDIDACY, &body);
     let refused = tokio::select! {
         asked = tokio::time::timeout(LIMIT, asked) => asked.unwrap().unwrap_err(),

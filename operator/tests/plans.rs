@@ -37,6 +37,8 @@ scripts! {
     the_active_dies_and_the_standby_takes_over,
     the_active_falls_silent,
     the_active_dies_while_alone,
+    a_person_decides_on_failovers,
+    a_node_does_not_come_back,
     both_members_are_down,
     the_standby_is_lost,
     a_lost_volume_makes_a_new_member,

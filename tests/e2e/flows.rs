@@ -3,7 +3,7 @@
 use crate::{
     loss,
     pair::{Namespace, Outcome, Pair},
-    refusals,
+    policies, refusals,
     shell::{Shell, wait_for},
 };
 use anyhow::{Context, ensure};
@@ -75,6 +75,26 @@ pub(crate) const ALL: &[Flow] = &[
         name: "loss-accepted",
         what: "the active is lost while alone, and a person types what the status names",
         run: loss::loss_accepted,
+    },
+    Flow {
+        name: "manual-failover",
+        what: "under policy Manual nobody is promoted before a person types the command",
+        run: policies::manual,
+    },
+    Flow {
+        name: "node-replaced",
+        what: "the standby's node stays away: another member takes its place, its volumes stay",
+        run: policies::node_replaced,
+    },
+    Flow {
+        name: "named-commits",
+        what: "a client asks what became of a commit, before and after a failover",
+        run: policies::named_commits,
+    },
+    Flow {
+        name: "loss-bounded",
+        what: "NO RETURN with an allowed loss: promoted, and the loss predicted and measured",
+        run: policies::loss_bounded,
     },
     Flow {
         name: "services",

@@ -9,6 +9,7 @@ mod chaos;
 mod flows;
 mod loss;
 mod pair;
+mod policies;
 mod refusals;
 mod report;
 mod shell;

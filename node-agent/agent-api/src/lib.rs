@@ -66,6 +66,9 @@ pub mod names {
     /// Annotation of a pair: the epoch at which a person accepts that commits are lost (R13d). It counts
     /// for that epoch alone.
     pub const ANNOTATION_ACCEPT_LOSS: &str = "understudy.dev/accept-loss";
+    /// Annotation of a pair: the epoch after which a person wants the other member to go on
+    /// (`failover.policy: Manual`). It counts for that epoch alone.
+    pub const ANNOTATION_FAILOVER: &str = "understudy.dev/failover";
     /// Finalizer of the Lease (A1.13).
     pub const FINALIZER_AUTHORITY: &str = "understudy.dev/authority";
     /// Suffix of the Lease's name after the pair's.

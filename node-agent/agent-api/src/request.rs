@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use understudy_types::{
-    Dbid, Durability, Epoch, EpochId, Incarnation, Lsn, MemberName, ReturnService, StoreId,
-    WhenStandbyLost,
+    Dbid, Durability, Epoch, EpochId, FailoverPolicy, Incarnation, Lsn, MaxLoss, MemberName,
+    ReturnService, StoreId, WhenStandbyLost,
 };
 
 /// Where a member is reached.
@@ -40,6 +40,12 @@ pub struct Scheme {
     pub replication_port: u16,
     /// Whether agents may become active without a person; false under `mode: Paused`.
     pub automatic: bool,
+    /// Who decides that another member becomes active.
+    #[serde(default)]
+    pub failover: FailoverPolicy,
+    /// What a promotion may lose when commits wait for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_loss: Option<MaxLoss>,
 }
 
 /// Asks the agent to consider a candidacy now instead of at its next own look.
@@ -50,7 +56,10 @@ pub struct CandidacyRequest {
     pub epoch: Epoch,
     /// Why, in words, for the decision's record.
     pub reason: String,
-    /// A person accepts that commits may be missing on this member (R13d).
+    /// A person asks, which `failover.policy: Manual` waits for.
+    #[serde(default)]
+    pub by_person: bool,
+    /// That person accepts that commits may be missing on this member (R13d).
     #[serde(default)]
     pub accepts_loss: bool,
 }

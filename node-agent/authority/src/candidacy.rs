@@ -1,9 +1,9 @@
 //! The one veto file: may this member run for active, and may its store be promoted (R7, R11, R13)?
 //! Agent, operator, model and simulation ask here and nowhere else.
 
-use crate::{ControlState, Holder, LeaseRecord, LeaseState, LeaseView, Timing};
+use crate::{ControlState, Holder, LeaseRecord, LeaseState, LeaseView, SyncClass, Timing};
 use std::fmt;
-use understudy_types::{Epoch, Incarnation, MemberName, Moment, Span};
+use understudy_types::{Epoch, FailoverPolicy, Incarnation, MemberName, Moment, Span};
 
 /// All that a candidacy is judged on.
 #[derive(Debug)]
@@ -30,8 +30,28 @@ pub struct Candidate<'a> {
     pub automatic: bool,
     /// Until when it yields after a lapse of its own authority (R4).
     pub yields_until: Moment,
-    /// Epoch on the Lease at which a person accepted that commits may be lost (R13d).
-    pub loss_accepted: Option<Epoch>,
+    /// Who decides that another member becomes active.
+    pub failover: FailoverPolicy,
+    /// What a person said last.
+    pub word: Option<Word>,
+}
+
+/// A person's word for a failover. It holds for the epoch that the person saw on the Lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word {
+    /// That epoch.
+    pub epoch: Epoch,
+    /// Commits may be lost (R13d).
+    pub accepts_loss: bool,
+}
+
+impl Word {
+    /// The word as it is after `next` was said: for one epoch an accepted loss stays accepted.
+    #[must_use]
+    pub fn and(self, next: Word) -> Word {
+        let was_accepted = self.epoch == next.epoch && self.accepts_loss;
+        Word { accepts_loss: next.accepts_loss || was_accepted, ..next }
+    }
 }
 
 /// What a process finds in its control file about grants, at its start (R6).
@@ -97,8 +117,19 @@ pub struct Claim {
     pub ground: Ground,
     /// What is needed of the other voter.
     pub needs: Needs,
-    /// Whether a person accepted that commits may be missing here (R13d).
-    pub accepts_loss: bool,
+    /// What may be missing here.
+    pub loss: Loss,
+}
+
+/// Which acknowledged commits a candidate may be without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// None.
+    Nothing,
+    /// So many as the Lease says of a standby that no commit waits for (A2.12).
+    Bounded,
+    /// Any: a person accepted it (R13d).
+    Accepted,
 }
 
 /// Why a member may not candidate now. The text is shown in status.
@@ -106,6 +137,11 @@ pub struct Claim {
 pub enum Veto {
     /// `mode: Paused`, or the scheme is not known yet.
     NotAutomatic,
+    /// `failover.policy: Manual`: a person has not said that this member shall take over.
+    AwaitsWord {
+        /// Epoch that the word must name.
+        epoch: Epoch,
+    },
     /// The Lease was not seen yet.
     LeaseUnknown,
     /// The Lease is older than what was seen before (R21).
@@ -160,6 +196,9 @@ impl fmt::Display for Veto {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAutomatic => f.write_str("mode is Paused: a person decides"),
+            Self::AwaitsWord { epoch } => {
+                write!(f, "failover.policy is Manual: a person says who goes on after epoch {epoch}")
+            }
             Self::LeaseUnknown => f.write_str("the Lease was not read yet"),
             Self::LeaseRegressed => f.write_str(
                 "the Lease is older than what this member has seen: no candidacy until it is re-created above every known epoch",
@@ -200,6 +239,9 @@ pub fn may_candidate(candidate: &Candidate<'_>, now: Moment) -> Result<Claim, Ve
         return Err(Veto::LeaseRegressed);
     }
     let ground = ground(candidate, record)?;
+    if awaits_word(candidate, record, ground) {
+        return Err(Veto::AwaitsWord { epoch: record.epoch });
+    }
     let blackout = blackout_until(candidate);
     if now < blackout {
         return Err(Veto::Blackout { until: blackout });
@@ -215,11 +257,22 @@ pub fn may_candidate(candidate: &Candidate<'_>, now: Moment) -> Result<Claim, Ve
             return Err(Veto::HearsServing { until });
         }
     }
-    let needs = match (is_eligible(candidate, record, now)?, ground) {
+    let (needs, loss) = is_eligible(candidate, record, now)?;
+    let needs = match (needs, ground) {
         (Needs::Nothing, Ground::Replaced) => Needs::Promise,
         (needs, _) => needs,
     };
-    Ok(Claim { ground, needs, accepts_loss: accepts_loss(candidate, record) })
+    Ok(Claim { ground, needs, loss })
+}
+
+/// Under Manual the role stays with its member until a person moves it.
+fn awaits_word(candidate: &Candidate<'_>, record: &LeaseRecord, ground: Ground) -> bool {
+    let is_own = record.holder.as_ref().is_some_and(|h| h.member == candidate.me.member);
+    let is_planned = ground == Ground::Transferred;
+    candidate.failover == FailoverPolicy::Manual
+        && !is_own
+        && !is_planned
+        && candidate.word.is_none_or(|word| word.epoch != record.epoch)
 }
 
 /// Until when this process neither grants, candidates nor promises (R6).
@@ -288,7 +341,7 @@ fn ground(candidate: &Candidate<'_>, record: &LeaseRecord) -> Result<Ground, Vet
 /// R13d: the word holds for the epoch that the person saw, and skips R13 (a) to (c) alone: the holder's
 /// authority must be over, and the store must be sound, as ever.
 fn accepts_loss(candidate: &Candidate<'_>, record: &LeaseRecord) -> bool {
-    candidate.loss_accepted == Some(record.epoch)
+    candidate.word.is_some_and(|word| word.accepts_loss && word.epoch == record.epoch)
 }
 
 /// R13 (a) to (d).
@@ -296,7 +349,7 @@ fn is_eligible(
     candidate: &Candidate<'_>,
     record: &LeaseRecord,
     now: Moment,
-) -> Result<Needs, Veto> {
+) -> Result<(Needs, Loss), Veto> {
     let me = candidate.me;
     if record.dbid != candidate.control.dbid || record.dbid.is_none() {
         return Err(Veto::WrongDatabase);
@@ -311,8 +364,11 @@ fn is_eligible(
         return Err(Veto::Unfit(why.into()));
     }
     let recorded = record.sync.as_ref().map(|s| &s.standby);
-    if recorded == Some(me) || accepts_loss(candidate, record) {
-        return Ok(Needs::Nothing);
+    if let Some(sync) = record.sync.as_ref().filter(|sync| sync.standby == *me) {
+        return Ok((Needs::Nothing, loss_of(record, sync.class)));
+    }
+    if accepts_loss(candidate, record) {
+        return Ok((Needs::Nothing, Loss::Accepted));
     }
     let holder = record.holder.as_ref().ok_or(Veto::Uninitialised)?;
     let is_last_holder = holder.member == me.member && holder.store == me.store;
@@ -322,7 +378,7 @@ fn is_eligible(
             || recorded.is_none()
             || candidate.control.acked_beyond_fsync != Some(record.epoch));
     if !has_all {
-        return can_compare(me, record, holder);
+        return Ok((can_compare(me, record, holder)?, Loss::Nothing));
     }
     if recorded.is_some_and(|standby| !candidate.proven_dead.contains(&standby.incarnation)) {
         let until = candidate.started + candidate.timing.lease();
@@ -330,7 +386,22 @@ fn is_eligible(
             return Err(Veto::StandbyFirst { until });
         }
     }
-    Ok(Needs::Nothing)
+    Ok((Needs::Nothing, Loss::Nothing))
+}
+
+/// What the recorded standby may be without. A hand-over waited until it had everything (R22).
+fn loss_of(record: &LeaseRecord, class: SyncClass) -> Loss {
+    match (class, &record.state) {
+        (SyncClass::Receipt | SyncClass::Twosafe, _)
+        | (SyncClass::Async(_), LeaseState::Transferring { .. }) => Loss::Nothing,
+        (
+            SyncClass::Async(_),
+            LeaseState::Uninitialised
+            | LeaseState::Initialising { .. }
+            | LeaseState::Held
+            | LeaseState::Released,
+        ) => Loss::Bounded,
+    }
 }
 
 /// R13c asks every other member of S; a store that has no vote any more cannot answer for it.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{LeaseSeen, Sight, StandbySync, SyncClass, Versioned, Voter};
-use understudy_types::{Dbid, Epoch, Span, StoreId};
+use understudy_types::{Dbid, Epoch, FailoverPolicy, MaxLoss, Span, StoreId};
 use uuid::Uuid;
 
 const D: Span = Span::millis(4_000);
@@ -28,7 +28,8 @@ struct Case {
     expired: bool,
     unfit: Option<&'static str>,
     yields: Moment,
-    loss_accepted: Option<Epoch>,
+    failover: FailoverPolicy,
+    word: Option<Word>,
 }
 
 impl Case {
@@ -54,7 +55,8 @@ impl Case {
             expired: true,
             unfit: None,
             yields: Moment::ZERO,
-            loss_accepted: None,
+            failover: FailoverPolicy::Automatic,
+            word: None,
         }
     }
 
@@ -91,14 +93,15 @@ impl Case {
             unfit: self.unfit,
             automatic: true,
             yields_until: self.yields,
-            loss_accepted: self.loss_accepted,
+            failover: self.failover,
+            word: self.word,
         };
         may_candidate(&candidate, now)
     }
 }
 
 fn free(ground: Ground) -> Claim {
-    Claim { ground, needs: Needs::Nothing, accepts_loss: false }
+    Claim { ground, needs: Needs::Nothing, loss: Loss::Nothing }
 }
 
 #[test]
@@ -133,7 +136,7 @@ fn nobody_candidates_against_an_active_that_says_it_serves() {
 fn a_restarted_standby_is_out_of_s_until_recorded_again() {
     let mut case = Case::standby();
     case.me = process("x-2", 2, 2);
-    let compared = Claim { ground: Ground::Expired, needs: Needs::Comparison, accepts_loss: false };
+    let compared = Claim { ground: Ground::Expired, needs: Needs::Comparison, loss: Loss::Nothing };
     assert_eq!(case.verdict(at(10_000)), Ok(compared));
 }
 
@@ -169,7 +172,7 @@ fn a_replacement_process_needs_a_proof_or_the_other_voters_promise() {
     case.record.sync = None;
     assert_eq!(case.verdict(at(10_000)), Ok(free(Ground::ProvenDead)));
     case.dead.clear();
-    let promised = Claim { ground: Ground::Replaced, needs: Needs::Promise, accepts_loss: false };
+    let promised = Claim { ground: Ground::Replaced, needs: Needs::Promise, loss: Loss::Nothing };
     assert_eq!(case.verdict(at(10_000)), Ok(promised));
     case.heard = Some(at(9_000));
     assert!(matches!(case.verdict(at(10_000)), Err(Veto::HearsServing { .. })));
@@ -189,7 +192,7 @@ fn a_restarted_holder_that_acked_beyond_its_fsync_compares_logs() {
     let mut case = Case::restarted_holder();
     case.control.acked_beyond_fsync = Some(case.record.epoch);
     let compared =
-        Claim { ground: Ground::ProvenDead, needs: Needs::Comparison, accepts_loss: false };
+        Claim { ground: Ground::ProvenDead, needs: Needs::Comparison, loss: Loss::Nothing };
     assert_eq!(case.verdict(at(9_000)), Ok(compared));
     case.record.sync = None;
     assert_eq!(case.verdict(at(9_000)), Ok(free(Ground::ProvenDead)));
@@ -245,7 +248,7 @@ fn a_record_that_names_this_process_without_its_promise_is_nobodys_act() {
     assert!(matches!(case.verdict(at(10_000)), Err(Veto::Held { .. })));
     case.expired = true;
     let compared =
-        Claim { ground: Ground::Replaced, needs: Needs::Comparison, accepts_loss: false };
+        Claim { ground: Ground::Replaced, needs: Needs::Comparison, loss: Loss::Nothing };
     assert_eq!(case.verdict(at(10_000)), Ok(compared));
 }
 
@@ -262,11 +265,11 @@ fn a_person_who_accepts_the_loss_makes_a_store_eligible_that_lacks_commits() {
     let mut case = Case::standby();
     case.record.sync = None;
     let epoch = case.record.epoch;
-    case.loss_accepted = Some(epoch);
-    let claim = Claim { accepts_loss: true, ..free(Ground::Expired) };
+    case.word = Some(Word { epoch, accepts_loss: true });
+    let claim = Claim { loss: Loss::Accepted, ..free(Ground::Expired) };
     assert_eq!(case.verdict(at(10_000)), Ok(claim));
     // The word was given about another situation.
-    case.loss_accepted = Some(Epoch(epoch.0 - 1));
+    case.word = Some(Word { epoch: Epoch(epoch.0 - 1), accepts_loss: true });
     assert!(!matches!(case.verdict(at(10_000)), Ok(Claim { needs: Needs::Nothing, .. })));
 }
 
@@ -274,7 +277,7 @@ fn a_person_who_accepts_the_loss_makes_a_store_eligible_that_lacks_commits() {
 fn nobodys_word_takes_the_lease_from_a_holder_that_may_live() {
     let mut case = Case::standby();
     case.record.sync = None;
-    case.loss_accepted = Some(case.record.epoch);
+    case.word = Some(Word { epoch: case.record.epoch, accepts_loss: true });
     case.expired = false;
     assert!(matches!(case.verdict(at(10_000)), Err(Veto::Held { .. })));
     case.expired = true;
@@ -286,7 +289,52 @@ fn nobodys_word_takes_the_lease_from_a_holder_that_may_live() {
 fn nobodys_word_makes_a_damaged_store_active() {
     let mut case = Case::standby();
     case.record.sync = None;
-    case.loss_accepted = Some(case.record.epoch);
+    case.word = Some(Word { epoch: case.record.epoch, accepts_loss: true });
     case.control.poisoned = true;
     assert!(matches!(case.verdict(at(10_000)), Err(Veto::Unfit(_))));
+}
+
+#[test]
+fn under_manual_the_standby_awaits_a_persons_word_for_this_epoch() {
+    let mut case = Case::standby();
+    case.failover = FailoverPolicy::Manual;
+    let epoch = case.record.epoch;
+    assert_eq!(case.verdict(at(10_000)), Err(Veto::AwaitsWord { epoch }));
+    case.word = Some(Word { epoch: Epoch(epoch.0 - 1), accepts_loss: false });
+    assert_eq!(case.verdict(at(10_000)), Err(Veto::AwaitsWord { epoch }));
+    case.word = Some(Word { epoch, accepts_loss: false });
+    assert_eq!(case.verdict(at(10_000)), Ok(free(Ground::Expired)));
+}
+
+#[test]
+fn under_manual_a_planned_hand_over_and_the_last_holders_return_need_no_word() {
+    let mut case = Case::standby();
+    case.failover = FailoverPolicy::Manual;
+    let to = case.me.member.clone();
+    case.record.state = LeaseState::Transferring { to, lsn: understudy_types::Lsn(9) };
+    assert_eq!(case.verdict(at(10_000)), Ok(free(Ground::Transferred)));
+    let mut back = Case::restarted_holder();
+    back.failover = FailoverPolicy::Manual;
+    back.record.sync = None;
+    assert_eq!(back.verdict(at(10_000)), Ok(free(Ground::ProvenDead)));
+}
+
+#[test]
+fn a_standby_that_no_commit_waits_for_is_promoted_with_a_bounded_loss() {
+    let mut case = Case::standby();
+    let class = SyncClass::Async(MaxLoss { commits: 100, millis: 1_000 });
+    case.record.sync.as_mut().unwrap().class = class;
+    let claim = Claim { loss: Loss::Bounded, ..free(Ground::Expired) };
+    assert_eq!(case.verdict(at(10_000)), Ok(claim));
+    // What it was handed it had in full.
+    let to = case.me.member.clone();
+    case.record.state = LeaseState::Transferring { to, lsn: understudy_types::Lsn(9) };
+    assert_eq!(case.verdict(at(10_000)), Ok(free(Ground::Transferred)));
+}
+
+#[test]
+fn an_accepted_loss_stays_accepted_for_its_epoch_only() {
+    let word = |epoch, accepts_loss| Word { epoch: Epoch(epoch), accepts_loss };
+    assert_eq!(word(3, true).and(word(3, false)), word(3, true));
+    assert_eq!(word(3, true).and(word(4, false)), word(4, false));
 }

@@ -1,7 +1,7 @@
 //! The authority record on the pair's Lease (R3): one annotation, written only whole.
 
 use serde::{Deserialize, Serialize};
-use understudy_types::{Dbid, Epoch, Incarnation, Lsn, MemberName, StoreId};
+use understudy_types::{Dbid, Epoch, Incarnation, Lsn, MaxLoss, MemberName, StoreId};
 
 /// A voter process: member, its data directory and the life that holds or held the Lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub enum SyncClass {
     Receipt,
     /// Nothing is acknowledged that the standby has not applied.
     Twosafe,
+    /// It may be without so much of what is acknowledged: its promotion is a bounded loss (A2.12).
+    Async(MaxLoss),
 }
 
 /// The standby in S (R16).
@@ -93,6 +95,10 @@ pub struct LeaseRecord {
     pub voters: Vec<Voter>,
     /// The standby in S; `None` means that S is the last holder alone.
     pub sync: Option<StandbySync>,
+    /// The holder took the role without commits that were acknowledged, and may not have said so in its
+    /// log yet: whoever opens the next epoch says it (R13d, A2.12).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lossy: bool,
 }
 
 /// Why an annotation is not a record.
@@ -133,6 +139,7 @@ impl LeaseRecord {
             lease_duration_ms,
             voters: Vec::new(),
             sync: None,
+            lossy: false,
         }
     }
 
@@ -209,6 +216,12 @@ mod tests {
         record.dbid = Some(Dbid(Uuid::from_u128(1)));
         record.holder = Some(holder("orders-1"));
         record.sync = Some(StandbySync { standby: holder("orders-2"), class: SyncClass::Twosafe });
+        let bounded = SyncClass::Async(MaxLoss { commits: 100, millis: 1_000 });
+        for class in [SyncClass::Receipt, SyncClass::Twosafe, bounded] {
+            record.sync = Some(StandbySync { standby: holder("orders-2"), class });
+            record.state = LeaseState::Held;
+            assert_eq!(LeaseRecord::parse(&record.render()).unwrap(), record);
+        }
         for state in [
             LeaseState::Held,
             LeaseState::Released,

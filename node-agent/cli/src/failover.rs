@@ -1,5 +1,6 @@
-//! `understudy failover`: a person's word that a pair may go on without the commits of an active that does
-//! not come back (R13d). Whether it is needed, and what it costs, is the operator's judgement in the status.
+//! `understudy failover`: a person's word that the other member shall go on: under `failover.policy: Manual`,
+//! or without the commits of an active that does not come back (R13d). Whether it is needed, and what it
+//! costs, is the operator's judgement in the status.
 
 use crate::cluster::{PairArguments, PairInCluster};
 use anyhow::{Context, bail, ensure};
@@ -13,7 +14,7 @@ use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
-use understudy_agent_api::names::ANNOTATION_ACCEPT_LOSS;
+use understudy_agent_api::names::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_FAILOVER};
 use understudy_crds::ActiveStandbyPair;
 
 /// Longest wait for the new active: Lease and grants run out, and the operator looks.
@@ -36,8 +37,8 @@ pub(crate) async fn run(arguments: FailoverArguments) -> anyhow::Result<ExitCode
     let pair = PairInCluster::connect(&arguments.pair).await?;
     let status = status_of(&pair).await?;
     let risk = text(&status["exit"], "dataAtRisk");
-    let epoch = need(&status)?;
-    if !arguments.accept_loss {
+    let Need { epoch, loses } = need(&status)?;
+    if loses && !arguments.accept_loss {
         println!(
             "{}: {}\nat risk: {risk}\nto go on without them: add --accept-loss",
             pair.name,
@@ -46,11 +47,16 @@ pub(crate) async fn run(arguments: FailoverArguments) -> anyhow::Result<ExitCode
         return Ok(ExitCode::FAILURE);
     }
     let api: Api<ActiveStandbyPair> = Api::namespaced(pair.client.clone(), &pair.namespace);
-    let word = json!({"metadata": {"annotations": {ANNOTATION_ACCEPT_LOSS: epoch.to_string()}}});
+    let annotation = if loses { ANNOTATION_ACCEPT_LOSS } else { ANNOTATION_FAILOVER };
+    let word = json!({"metadata": {"annotations": {annotation: epoch.to_string()}}});
     api.patch(&pair.name, &PatchParams::default(), &Patch::Merge(word))
         .await
-        .context("cannot note the acceptance on the pair")?;
-    println!("accepted for epoch {epoch}; lost, if the old active never returns: {risk}");
+        .context("cannot note it on the pair")?;
+    if loses {
+        println!("accepted for epoch {epoch}; lost, if the old active never returns: {risk}");
+    } else {
+        println!("asked after epoch {epoch}; at risk: {risk}");
+    }
     let end = Instant::now() + TAKEN_OVER;
     loop {
         tokio::time::sleep(LOOK).await;
@@ -73,20 +79,32 @@ async fn status_of(pair: &PairInCluster) -> anyhow::Result<Value> {
     Ok(serde_json::to_value(pair.pair().await?.status.unwrap_or_default())?)
 }
 
-/// The epoch to accept a loss at; an error when nothing would be gained by it.
-fn need(status: &Value) -> anyhow::Result<i64> {
+/// What the operator waits for.
+#[derive(Debug, PartialEq, Eq)]
+struct Need {
+    /// The epoch that the word is for.
+    epoch: i64,
+    /// Commits would be given up.
+    loses: bool,
+}
+
+/// An error when the word would change nothing.
+fn need(status: &Value) -> anyhow::Result<Need> {
     let reason = stalled(status).map_or("", |condition| text(condition, "reason"));
-    if reason != "StandbyNotInSync" && reason != "OneLogLost" {
-        bail!(
-            "nothing needs to be lost: the pair is {}; next: {}",
+    let loses = match reason {
+        "FailoverIsManual" => false,
+        "StandbyNotInSync" | "OneLogLost" | "ActiveFailed" => true,
+        _ => bail!(
+            "no word is awaited: the pair is {}; next: {}",
             text(status, "phase"),
             match text(&status["exit"], "nextAutomaticStep") {
                 "" => "nothing",
                 next => next,
             }
-        );
-    }
-    status["epoch"].as_i64().context("the status tells no epoch")
+        ),
+    };
+    let epoch = status["epoch"].as_i64().context("the status tells no epoch")?;
+    Ok(Need { epoch, loses })
 }
 
 fn stalled(status: &Value) -> Option<&Value> {
@@ -119,8 +137,12 @@ mod tests {
 
     #[test]
     fn a_loss_is_accepted_only_where_the_operator_waits_for_that_word() {
-        assert_eq!(need(&status("StandbyNotInSync", "True")).unwrap(), 7);
-        assert_eq!(need(&status("OneLogLost", "True")).unwrap(), 7);
+        let lossy = Need { epoch: 7, loses: true };
+        assert_eq!(need(&status("StandbyNotInSync", "True")).unwrap(), lossy);
+        assert_eq!(need(&status("OneLogLost", "True")).unwrap(), lossy);
+        assert_eq!(need(&status("ActiveFailed", "True")).unwrap(), lossy);
+        let planned = Need { epoch: 7, loses: false };
+        assert_eq!(need(&status("FailoverIsManual", "True")).unwrap(), planned);
         let refused = need(&status("NotStalled", "False")).unwrap_err().to_string();
         assert!(refused.contains("promote orders-2 at once"), "{refused}");
         assert!(need(&status("StandbyNotInSync", "False")).is_err());

@@ -12,17 +12,21 @@
 
 use crate::common::{AGAIN, Common, InFlight, WriteKind};
 use crate::input::{Policy, Report, WriteOutcome};
-use crate::output::{EndReason, Event, Output};
+use crate::lag::Lag;
+use crate::output::{EndReason, Event, Opening, Output};
 use crate::{Follower, Message};
 use understudy_authority::{
     Heartbeats, Holder, LeaseRecord, LeaseState, Sight, StandbySync, SyncClass, Voter,
 };
 use understudy_types::{
-    Durability, Epoch, EpochId, Incarnation, Lsn, MemberName, Moment, ReturnService, Span, StoreId,
+    Durability, Epoch, EpochId, Incarnation, Lsn, MaxLoss, MemberName, Moment, ReturnService, Span,
+    StoreId,
 };
 
 /// A replication link that is down this long counts as stopped (design §8): the active goes alone.
 const LINK_LOST: Span = Span::millis(1_000);
+/// How long commits keep to the pace of a standby that lacks as much as may be lost.
+const LAG_PATIENCE: Span = Span::millis(50);
 /// A standby within so many records of the end is near enough to stop acknowledging alone for it.
 const NEAR_RECORDS: u64 = 2_000;
 
@@ -58,6 +62,8 @@ pub(crate) struct Active {
     opened: bool,
     pub(crate) solo: bool,
     pub(crate) joint: Option<Incarnation>,
+    /// Ends of the log by time, to judge how old the oldest record is that the standby lacks (A2.12).
+    lag: Lag,
     /// An S-write ended unknown, and no later one was confirmed (R15).
     doubt: bool,
     pub(crate) standby: Option<Standby>,
@@ -95,6 +101,7 @@ impl Active {
             opened: false,
             solo: true,
             joint: None,
+            lag: Lag::default(),
             doubt: false,
             standby: None,
             waiting: None,
@@ -161,7 +168,7 @@ impl Active {
         if !self.has_authority(now) {
             return;
         }
-        let target = self.local(c).min(self.by_standby(c));
+        let target = self.local(c).min(self.by_standby(c, now));
         if target > c.acknowledged {
             c.acknowledged = target;
             out.acknowledged = Some(target);
@@ -177,12 +184,40 @@ impl Active {
     }
 
     /// What the standby allows, or being alone does.
-    fn by_standby(&self, c: &Common) -> Lsn {
+    fn by_standby(&self, c: &Common, now: Moment) -> Lsn {
         let by_standby = match &self.standby {
-            Some(s) if s.reported && is_listed(c, &s.follower) => promised_lsn(c, &s.report),
+            Some(s) if s.reported && is_listed(c, &s.follower) => self.beyond(c, &s.report, now),
             Some(_) | None => Lsn::ZERO,
         };
         by_standby.max(self.alone(c))
+    }
+
+    /// What the standby's positions promise, and what may be acknowledged beyond them: as many records as
+    /// may be lost, while the oldest of them is not too old (A2.12).
+    fn beyond(&self, c: &Common, report: &Report, now: Moment) -> Lsn {
+        let promised = promised_lsn(c, report);
+        match self.allowed(c) {
+            Some(most) if self.lag.is_within(promised, most, now) => {
+                Lsn(promised.0.saturating_add(most.commits))
+            }
+            Some(_) | None => promised,
+        }
+    }
+
+    /// What may be acknowledged without the standby: what the Lease is confirmed to say of it, while no
+    /// S-write was sent since, and no more than the policy allows by now.
+    fn allowed(&self, c: &Common) -> Option<MaxLoss> {
+        let policy = c.policy.and_then(|policy| policy.allowance())?;
+        let sync = c.view.record()?.sync.as_ref()?;
+        match sync.class {
+            SyncClass::Async(told) if self.joint == Some(sync.standby.incarnation) => {
+                Some(MaxLoss {
+                    commits: told.commits.min(policy.commits),
+                    millis: told.millis.min(policy.millis),
+                })
+            }
+            SyncClass::Async(_) | SyncClass::Receipt | SyncClass::Twosafe => None,
+        }
     }
 
     /// What may be acknowledged alone: without limit while solo. Under Block it is what the epoch began
@@ -310,6 +345,9 @@ impl Active {
     }
 
     pub(crate) fn tick(&mut self, c: &mut Common, now: Moment, out: &mut Output) -> After {
+        if let Some(most) = c.policy.and_then(|policy| policy.allowance()) {
+            self.lag.note(c.end, most, now);
+        }
         self.advance(c, now, out);
         self.watch_authority(c, now, out);
         self.beat(c, now, out);
@@ -387,7 +425,7 @@ impl Active {
             return None;
         }
         let policy = c.policy?;
-        if policy.return_service == ReturnService::NoReturn {
+        if policy.return_service == ReturnService::NoReturn && policy.max_loss.is_none() {
             return Some("no return service");
         }
         if policy.blocks() {
@@ -404,6 +442,12 @@ impl Active {
             return Some("the link to the standby is down");
         }
         let waited = self.waiting.map(|(_, since)| now.since(since));
+        if self.allowed(c).is_some()
+            && waited.is_some_and(|w| w >= LAG_PATIENCE)
+            && self.by_standby(c, now) < self.local(c)
+        {
+            return Some("the standby lacks as much as may be lost");
+        }
         if waited.is_some_and(|w| w.as_millis() >= policy.return_wait_ms) {
             return Some("the standby did not answer within the return wait time");
         }
@@ -414,11 +458,21 @@ impl Active {
     fn joinable(&self, c: &Common) -> Option<&Standby> {
         let policy = c.policy?;
         let standby = self.standby.as_ref()?;
-        let near = c.end.since(promised_lsn(c, &standby.report)) <= NEAR_RECORDS;
-        let fit = standby.lost.is_none() && standby.reported && !standby.failed && near;
-        let joins = policy.return_service != ReturnService::NoReturn
-            && self.joint != Some(standby.follower.incarnation);
+        // What may be lost is not used up at once, else the standby would leave S as soon as it joined.
+        let near = policy.allowance().map_or(NEAR_RECORDS, |most| most.commits / 2);
+        let is_near = c.end.since(promised_lsn(c, &standby.report)) <= near;
+        let fit = standby.lost.is_none() && standby.reported && !standby.failed && is_near;
+        let may_join =
+            policy.return_service != ReturnService::NoReturn || policy.max_loss.is_some();
+        let joins = may_join && !self.is_recorded(c, policy, &standby.follower);
         (fit && joins).then_some(standby)
+    }
+
+    /// Whether S holds this process with the class that the policy asks for.
+    fn is_recorded(&self, c: &Common, policy: Policy, follower: &Follower) -> bool {
+        let recorded = c.view.record().and_then(|record| record.sync.as_ref());
+        self.joint == Some(follower.incarnation)
+            && recorded.is_some_and(|sync| sync.class == class_of(policy))
     }
 
     fn write_next(&mut self, c: &mut Common, now: Moment, out: &mut Output) {
@@ -440,7 +494,9 @@ impl Active {
         if !self.has_authority(now) || record.epoch != self.epoch.number {
             return;
         }
-        let record = LeaseRecord { lease_duration_ms: c.timing.lease().as_millis(), ..record };
+        // This epoch's first record is durable, and says so itself if something is missing before it.
+        let lease_duration_ms = c.timing.lease().as_millis();
+        let record = LeaseRecord { lease_duration_ms, lossy: false, ..record };
         if self.write_transfer(c, &record, now, out) {
             return;
         }
@@ -506,7 +562,7 @@ impl Active {
             return true;
         }
         self.solo = false;
-        if promised_lsn(c, &report) < c.acknowledged {
+        if self.beyond(c, &report, now) < c.acknowledged {
             return false;
         }
         let Some(policy) = c.policy else { return false };
@@ -516,11 +572,7 @@ impl Active {
             c.control.acked_beyond_fsync = Some(self.epoch.number);
             out.persist = true;
         }
-        let class = match policy.return_service {
-            ReturnService::Twosafe => SyncClass::Twosafe,
-            ReturnService::Receipt | ReturnService::NoReturn => SyncClass::Receipt,
-        };
-        let sync = StandbySync { standby: holder_of(follower), class };
+        let sync = StandbySync { standby: holder_of(follower), class: class_of(policy) };
         let record = LeaseRecord { sync: Some(sync), ..record.clone() };
         self.send(c, WriteKind::SetSync(follower.incarnation), record, now, out);
         true
@@ -535,27 +587,31 @@ impl Active {
     ) -> bool {
         let Some(transfer) = &self.transfer else { return false };
         let all_acknowledged = c.acknowledged == c.end && c.durable == c.end;
-        let state = match &transfer.to {
-            None if all_acknowledged => LeaseState::Released,
-            Some(to) if all_acknowledged && self.holds_everything(c, to) => {
-                LeaseState::Transferring { to: to.clone(), lsn: c.end }
+        let (state, sync) = match &transfer.to {
+            None if all_acknowledged => (LeaseState::Released, record.sync.clone()),
+            Some(to) if all_acknowledged => {
+                let Some(sync) = self.successor(c, to) else { return false };
+                (LeaseState::Transferring { to: to.clone(), lsn: c.end }, Some(sync))
             }
             None | Some(_) => return false,
         };
         self.let_go = true;
-        let record = LeaseRecord { state, ..record.clone() };
+        let record = LeaseRecord { state, sync, ..record.clone() };
         self.send(c, WriteKind::LetGo, record, now, out);
         true
     }
 
-    fn holds_everything(&self, c: &Common, to: &MemberName) -> bool {
-        self.standby.as_ref().is_some_and(|s| {
-            let recorded = c.view.record().and_then(|r| r.sync.as_ref());
-            &s.follower.member == to
-                && s.lost.is_none()
-                && s.report.applied == c.end
-                && recorded.is_some_and(|r| r.standby == holder_of(&s.follower))
-        })
+    /// The member to hand over to, once it has everything that was ever acknowledged: nothing is
+    /// acknowledged any more (R22), so that it need not have been in S before.
+    fn successor(&self, c: &Common, to: &MemberName) -> Option<StandbySync> {
+        let standby = self.standby.as_ref().filter(|s| &s.follower.member == to)?;
+        let has_all = standby.lost.is_none()
+            && standby.reported
+            && !standby.failed
+            && standby.report.applied == c.end
+            && is_listed(c, &standby.follower);
+        let class = c.policy.map_or(SyncClass::Receipt, class_of);
+        has_all.then(|| StandbySync { standby: holder_of(&standby.follower), class })
     }
 
     /// Opens a higher epoch without a restart (R12; and R7 with this very process as holder).
@@ -575,7 +631,7 @@ impl Active {
         self.bump_synced = false;
         self.next_bump = now + AGAIN;
         let epoch = c.promise(c.next_epoch(), out);
-        let record = LeaseRecord { epoch: epoch.number, sync: None, ..record };
+        let record = LeaseRecord { epoch: epoch.number, sync: None, lossy: false, ..record };
         self.send(c, WriteKind::Acquire(epoch), record, now, out);
     }
 
@@ -644,7 +700,16 @@ impl Active {
     fn reopen(&mut self, epoch: EpochId, out: &mut Output) {
         let lease_end = self.lease_end;
         *self = Self { sessions_ended: false, ..Self::new(epoch, lease_end) };
-        out.begin_epoch = Some(epoch);
+        out.begin_epoch = Some(Opening { epoch, is_lossy: false });
+    }
+}
+
+/// The class that S names under this policy.
+fn class_of(policy: Policy) -> SyncClass {
+    match (policy.return_service, policy.allowance()) {
+        (_, Some(most)) => SyncClass::Async(most),
+        (ReturnService::Twosafe, None) => SyncClass::Twosafe,
+        (ReturnService::Receipt | ReturnService::NoReturn, None) => SyncClass::Receipt,
     }
 }
 

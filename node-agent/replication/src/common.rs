@@ -4,9 +4,9 @@ use crate::input::Policy;
 use crate::output::{LeaseWrite, Output};
 use understudy_authority::{
     Candidate, Claim, ControlState, GrantsBefore, Holder, LeaseRecord, LeaseSeen, LeaseView, Sight,
-    Timing, Veto, may_candidate,
+    Timing, Veto, Word, may_candidate,
 };
-use understudy_types::{Epoch, EpochId, Incarnation, Lsn, Moment, Span};
+use understudy_types::{Epoch, EpochId, FailoverPolicy, Incarnation, Lsn, Moment, Span};
 
 /// What a Lease write under way would do once confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +69,8 @@ pub(crate) struct Common {
     /// Who got it.
     pub(crate) granted: Option<Incarnation>,
     pub(crate) yields_until: Moment,
-    /// Epoch on the Lease at which a person accepted a loss (R13d).
-    pub(crate) loss_accepted: Option<Epoch>,
+    /// What a person said last of a failover.
+    pub(crate) word: Option<Word>,
     pub(crate) in_flight: Option<InFlight>,
     next_ticket: u64,
     last_read: Option<Moment>,
@@ -105,7 +105,7 @@ impl Common {
             grants_out: Moment::ZERO,
             granted: None,
             yields_until: Moment::ZERO,
-            loss_accepted: None,
+            word: None,
             in_flight: None,
             next_ticket: 1,
             last_read: None,
@@ -171,7 +171,8 @@ impl Common {
             }),
             automatic: self.is_automatic(),
             yields_until: self.yields_until,
-            loss_accepted: self.loss_accepted,
+            failover: self.policy.map_or(FailoverPolicy::Manual, |p| p.failover),
+            word: self.word,
         }
     }
 

@@ -3,10 +3,10 @@
 
 use crate::common::{AGAIN, Common, InFlight, WriteKind};
 use crate::input::WriteOutcome;
-use crate::output::{EndReason, Event, Output};
+use crate::output::{EndReason, Event, Opening, Output};
 use crate::{FollowerKind, LogEnd, Message, Pledge, PledgeRefused, PledgeRequest};
 use understudy_authority::{
-    Claim, Ground, LeaseRecord, LeaseState, Needs, Sight, Veto, Voter, blackout_until,
+    Claim, Ground, LeaseRecord, LeaseState, Loss, Needs, Sight, Veto, Voter, blackout_until,
 };
 use understudy_types::{Dbid, Epoch, EpochId, Incarnation, Lsn, Moment, Role, Span};
 
@@ -72,7 +72,7 @@ pub(crate) struct Beat {
 pub(crate) enum Next {
     Stay,
     /// The Acquire of the present candidacy was confirmed; it gives authority until this time.
-    Activate(EpochId, Moment),
+    Activate(Opening, Moment),
 }
 
 impl Following {
@@ -207,7 +207,8 @@ impl Following {
         if !c.is_free_to_write() {
             return;
         }
-        c.control.dbid = Some(dbid);
+        // An earlier attempt's write may still land with its dbid.
+        let dbid = *c.control.dbid.get_or_insert(dbid);
         let epoch = c.promise(c.next_epoch(), out);
         let record = LeaseRecord {
             dbid: Some(dbid),
@@ -222,7 +223,7 @@ impl Following {
         c.write(WriteKind::Acquire(epoch), record, now, out);
         let base = out.lease_write.as_ref().map(|w| w.base.clone()).unwrap_or_default();
         let stage = Stage::Acquiring(epoch);
-        let claim = Claim { ground: Ground::Released, needs: Needs::Nothing, accepts_loss: false };
+        let claim = Claim { ground: Ground::Released, needs: Needs::Nothing, loss: Loss::Nothing };
         self.candidacy = Some(Candidacy { base, claim, stage });
     }
 
@@ -352,7 +353,9 @@ impl Following {
         // All that were given ran out, or are void (R8).
         c.control.granted_to.clear();
         let epoch = c.promise(number, out);
+        let lacks = self.candidacy.as_ref().is_some_and(|k| k.claim.loss != Loss::Nothing);
         let record = LeaseRecord {
+            lossy: lacks || record.lossy,
             epoch: epoch.number,
             state: LeaseState::Held,
             holder: Some(c.me.clone()),
@@ -499,7 +502,9 @@ impl Following {
             && confirmed
             && candidacy.stage == Stage::Acquiring(*epoch)
         {
-            return Next::Activate(*epoch, write.timing.authority_end(write.sent));
+            let is_lossy = c.view.record().is_some_and(|record| record.lossy);
+            let opening = Opening { epoch: *epoch, is_lossy };
+            return Next::Activate(opening, write.timing.authority_end(write.sent));
         }
         out.lease_read = true;
         self.initialising = false;

@@ -2,10 +2,10 @@
 //! [`crate::Member::step`].
 
 use crate::{Follower, LogEnd, Pledge, PledgeRefused, PledgeRequest};
-use understudy_authority::{Sight, Timing, Versioned};
+use understudy_authority::{Sight, Timing, Versioned, Word};
 use understudy_types::{
-    Durability, Epoch, EpochId, Incarnation, Lsn, MemberName, ReturnService, StoreId,
-    WhenStandbyLost,
+    Durability, Epoch, EpochId, FailoverPolicy, Incarnation, Lsn, MaxLoss, MemberName,
+    ReturnService, StoreId, WhenStandbyLost,
 };
 
 /// Positions that a follower reports (R18).
@@ -43,6 +43,11 @@ pub struct Policy {
     pub when_standby_lost: WhenStandbyLost,
     /// Whether agents may become active without a person.
     pub automatic: bool,
+    /// Who decides that another member becomes active.
+    pub failover: FailoverPolicy,
+    /// What a promotion may lose when commits wait for nothing; `None`: nothing, so that nobody is
+    /// promoted then (A2.12).
+    pub max_loss: Option<MaxLoss>,
     /// The pair's times. A new D counts from the holder's first record that carries it.
     pub timing: Timing,
     /// How long a commit waits for the standby before the active goes on alone, or, when it may not,
@@ -56,6 +61,12 @@ impl Policy {
     pub fn blocks(&self) -> bool {
         self.when_standby_lost == WhenStandbyLost::Block
             && self.return_service != ReturnService::NoReturn
+    }
+
+    /// How far the standby of S may be behind what is acknowledged, where it may be behind at all.
+    #[must_use]
+    pub fn allowance(&self) -> Option<MaxLoss> {
+        self.max_loss.filter(|_| self.return_service == ReturnService::NoReturn)
     }
 }
 
@@ -114,8 +125,8 @@ pub enum Input {
     },
     /// A process is proven dead (R10).
     ProvenDead(Incarnation),
-    /// A person accepts that commits may be lost, while the Lease has this epoch (R13d).
-    LossAccepted(Epoch),
+    /// A person asks this member to take over, and may accept that commits are lost (R13d).
+    Asked(Word),
     /// Everything appended before the last `sync_log` is on disk up to here (R8).
     Synced(LogEnd),
     /// Follower: a heartbeat of the active arrived.

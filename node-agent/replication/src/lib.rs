@@ -21,14 +21,15 @@
 //! 4. Only the confirmed Acquire of the present candidacy activates (R9).
 //!
 //! # Caveats
-//! R21 is a refusal here: no candidacy, with the reason. R13's waiver, the classes of NO RETURN and the
-//! in-doubt list are not built; S under NO RETURN is the active alone.
+//! R21 is a refusal here: no candidacy, with the reason. Under NO RETURN S is the active alone, unless the
+//! pair allows a bounded loss (A2.12).
 
 mod active;
 mod attach;
 mod common;
 mod following;
 mod input;
+mod lag;
 mod member;
 mod message;
 mod output;
@@ -40,5 +41,5 @@ pub use member::{Member, Standing, Start};
 pub use message::{
     Attach, Attached, FRAME_BYTES_MAX, Follower, FollowerKind, Message, MessageError, WIRE_VERSION,
 };
-pub use output::{EndReason, Event, LeaseWrite, Output};
+pub use output::{EndReason, Event, LeaseWrite, Opening, Output};
 pub use pledge::{LogEnd, Pledge, PledgeRefused, PledgeRequest};

@@ -4,7 +4,7 @@ use crate::active::{Active, After};
 use crate::common::Common;
 use crate::following::{Beat, Following, Next};
 use crate::input::{Input, Policy, Report};
-use crate::output::{EndReason, Output};
+use crate::output::{EndReason, Opening, Output};
 use crate::{FollowerKind, PledgeRefused};
 use understudy_authority::{ControlState, Holder, LeaseView, Timing};
 use understudy_types::{Epoch, EpochId, Incarnation, Lsn, MemberName, Moment, Role, Span};
@@ -244,10 +244,10 @@ impl Member {
             }
             Input::LeaseWritten { ticket, outcome } => {
                 if let Some(write) = c.ended_write(ticket)
-                    && let Next::Activate(epoch, lease_end) =
+                    && let Next::Activate(opening, lease_end) =
                         following.written(c, &write, outcome, now, out)
                 {
-                    self.activate(epoch, lease_end, out);
+                    self.activate(opening, lease_end, out);
                 }
             }
             Input::Synced(end) => {
@@ -261,8 +261,8 @@ impl Member {
                 c.prove_dead(incarnation, out);
                 following.tick(c, now, out);
             }
-            Input::LossAccepted(epoch) => {
-                c.loss_accepted = Some(epoch);
+            Input::Asked(word) => {
+                c.word = Some(c.word.map_or(word, |before| before.and(word)));
                 following.tick(c, now, out);
             }
             Input::ClockJumped => c.distrust_write(),
@@ -288,14 +288,14 @@ impl Member {
         }
     }
 
-    fn activate(&mut self, epoch: EpochId, lease_end: Moment, out: &mut Output) {
-        let active = Box::new(Active::new(epoch, lease_end));
+    fn activate(&mut self, opening: Opening, lease_end: Moment, out: &mut Output) {
+        let active = Box::new(Active::new(opening.epoch, lease_end));
         let before = std::mem::replace(&mut self.role, RoleState::Active(active));
         if let RoleState::Following(following) = before {
             following.leave(out);
         }
         // At promotion everything received becomes part of the history (A2.8).
-        out.begin_epoch = Some(epoch);
+        out.begin_epoch = Some(opening);
     }
 
     fn leave(&mut self, why: &'static str, out: &mut Output) {
@@ -389,7 +389,7 @@ fn control_active(
             return After::StepDown("an active of a higher epoch speaks");
         }
         Input::Heartbeat { .. }
-        | Input::LossAccepted(_)
+        | Input::Asked(_)
         | Input::FeederAttached(_)
         | Input::FeederLost
         | Input::Initialised(_)

@@ -51,6 +51,15 @@ pub enum Event {
     HandedOver,
 }
 
+/// An epoch to be opened in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// Its number and author.
+    pub epoch: EpochId,
+    /// Acknowledged commits of earlier epochs may be missing in this log (R13d, A2.12).
+    pub is_lossy: bool,
+}
+
 /// What must be done, in the order of the fields.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -58,7 +67,7 @@ pub struct Output {
     pub persist: bool,
     /// 2. Append this epoch's first record before any other record. Its durability comes back as
     ///    `Input::Durable`, and until then nothing is acknowledged.
-    pub begin_epoch: Option<EpochId>,
+    pub begin_epoch: Option<Opening>,
     /// 3. Bring the whole log to disk and answer `Input::Synced`.
     pub sync_log: bool,
     /// 3a. Ask the other voter, and tell its answer by `Input::PledgeAnswered`.

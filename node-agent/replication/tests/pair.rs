@@ -7,7 +7,7 @@
 
 mod world;
 
-use understudy_types::WhenStandbyLost;
+use understudy_types::{MaxLoss, WhenStandbyLost};
 use world::{Faults, World};
 
 const SEEDS: u64 = 60;
@@ -215,6 +215,44 @@ fn a_handed_over_role_is_taken_within_half_a_second() {
     world.run_ms(2_000);
     world.hand_over();
     world.run_until_acknowledging_elsewhere(500);
+    world.run_ms(15_000);
+    world.assert_whole();
+}
+
+#[test]
+fn no_return_loses_no_more_than_is_allowed_and_says_that_it_may() {
+    let (mut promotions, mut lost) = (0, 0);
+    for seed in 1..=SEEDS {
+        let faults = Faults { crash: true, cut: true, doubt: true, ..Faults::default() };
+        let mut world = World::new(seed, faults);
+        world.losses.allowed = Some(MaxLoss { commits: 10, millis: 300 });
+        world.run_ms(1_500);
+        for _ in 0..6 {
+            world.fault();
+            let pause = world.random(4_000);
+            world.run_ms(pause);
+        }
+        world.heal();
+        world.run_ms(30_000);
+        world.assert_whole();
+        promotions += world.losses.promotions;
+        lost += world.losses.lost.len();
+    }
+    assert!(promotions > 0, "nobody was promoted");
+    assert!(lost > 0, "nothing was ever at risk");
+}
+
+#[test]
+fn no_return_goes_on_alone_when_the_standby_lacks_as_much_as_may_be_lost() {
+    let mut world = World::new(5, Faults::default());
+    world.losses.allowed = Some(MaxLoss { commits: 10, millis: 300 });
+    world.run_ms(3_000);
+    world.assert_whole();
+    world.lose_standby();
+    let before = world.acknowledged();
+    world.run_ms(3_000);
+    assert!(world.acknowledged() > before + 60, "{}", world.describe());
+    world.heal();
     world.run_ms(15_000);
     world.assert_whole();
 }

@@ -5,15 +5,15 @@
 
 use understudy_authority::{
     ControlState, Holder, LeaseRecord, LeaseState, Sight, StandbySync, SyncClass, Timing,
-    Versioned, Voter,
+    Versioned, Voter, Word,
 };
 use understudy_replication::{
     FollowerKind, Input, LogEnd, Member, Output, Pledge, PledgeRefused, PledgeRequest, Policy,
-    Start,
+    Start, WriteOutcome,
 };
 use understudy_types::{
-    Dbid, Durability, Epoch, EpochId, Incarnation, Lsn, MemberName, Moment, ReturnService, Span,
-    StoreId, WhenStandbyLost,
+    Dbid, Durability, Epoch, EpochId, FailoverPolicy, Incarnation, Lsn, MemberName, Moment,
+    ReturnService, Span, StoreId, WhenStandbyLost,
 };
 use uuid::Uuid;
 
@@ -64,6 +64,8 @@ fn voter(me: Holder, change: impl FnOnce(&mut ControlState)) -> Member {
     };
     let mut member = Member::new(start, at(0));
     let policy = Policy {
+        failover: FailoverPolicy::Automatic,
+        max_loss: None,
         return_service: ReturnService::Twosafe,
         durability: Durability::LocalDisk,
         when_standby_lost: WhenStandbyLost::Continue,
@@ -269,4 +271,63 @@ fn a_question_without_an_answer_ends() {
         now + Span::seconds(4),
     );
     assert!(out.lease_write.is_none(), "a late answer is nobody's");
+}
+
+/// The Lease was lost and made again as released while x-1 serves by x-2's grant: nobody let go of
+/// anything, whatever a person accepts (R21, R8, R13d).
+#[test]
+fn a_lease_that_was_made_again_voids_no_grant() {
+    let mut standby = voter(process(2, 1), |_| {});
+    let active = process(1, 1);
+    let fed = EpochId { number: Epoch(3), author: active.incarnation.id };
+    let _ = standby.step(Input::FeederAttached(fed), at(10));
+    let beat = Input::Heartbeat {
+        epoch: fed,
+        active: active.incarnation,
+        nonce: 1,
+        serving: true,
+        grant: D,
+    };
+    let granted = standby.step(beat, at(10));
+    assert!(!granted.messages.is_empty(), "no grant was given");
+    let mut record = lease();
+    record.epoch = Epoch(4);
+    record.seq += 5;
+    record.state = LeaseState::Released;
+    record.holder = Some(Holder { incarnation: Incarnation::NOBODY, ..active });
+    record.sync = None;
+    let versioned = Versioned { version: "8".into(), record };
+    let _ = standby.step(Input::Lease(Box::new(Sight { versioned, asked: Some(at(20)) })), at(20));
+    let word = Word { epoch: Epoch(4), accepts_loss: true };
+    let early = standby.step(Input::Asked(word), at(30));
+    assert!(!early.sync_log, "the candidacy goes on under a grant that may be in use");
+    let late = standby.step(Input::Tick { data_path_ok: true }, at(5_100));
+    assert!(late.sync_log, "{:?}", standby.standing(at(5_100)));
+}
+
+/// The write that makes the database ended unknown, and lands after the second attempt began (R20).
+#[test]
+fn a_second_attempt_to_begin_makes_the_same_database() {
+    let me = process(1, 1);
+    let mut member = voter(me.clone(), |control| control.dbid = None);
+    let mut record = LeaseRecord::uninitialised(4_000);
+    record.seq = 900;
+    record.epoch = Epoch(3);
+    record.state = LeaseState::Initialising { by: me };
+    let look = |version: &str, record: &LeaseRecord, ms| {
+        let versioned = Versioned { version: version.into(), record: record.clone() };
+        Input::Lease(Box::new(Sight { versioned, asked: Some(at(ms)) }))
+    };
+    assert!(member.step(look("9", &record, 10), at(10)).initialise);
+    let dbid = |n| Input::Initialised(Dbid(Uuid::from_u128(n)));
+    let first = member.step(dbid(71), at(11)).lease_write.unwrap();
+    let outcome = WriteOutcome::Unknown("time-out".into());
+    let _ = member.step(Input::LeaseWritten { ticket: first.ticket, outcome }, at(1_500));
+    assert!(member.step(look("9", &record, 1_510), at(1_511)).initialise);
+    let second = member.step(dbid(72), at(1_512)).lease_write.unwrap();
+    assert_eq!(second.record.dbid, first.record.dbid);
+    let outcome = WriteOutcome::Conflict;
+    let _ = member.step(Input::LeaseWritten { ticket: second.ticket, outcome }, at(1_520));
+    let _ = member.step(look("10", &first.record, 1_530), at(1_531));
+    assert_eq!(member.control().dbid, first.record.dbid);
 }

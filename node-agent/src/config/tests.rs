@@ -2,7 +2,7 @@
 
 use super::*;
 use std::collections::BTreeMap;
-use understudy_types::{Durability, ReturnService, WhenStandbyLost};
+use understudy_types::{Durability, FailoverPolicy, ReturnService, WhenStandbyLost};
 
 pub(crate) fn address_of(member: &str, host: &str) -> MemberAddress {
     MemberAddress { member: MemberName::new(member).unwrap(), host: host.into() }
@@ -19,6 +19,8 @@ pub(crate) fn usual_scheme() -> Scheme {
         lease_duration_ms: 4000,
         replication_port: 4444,
         automatic: true,
+        failover: FailoverPolicy::Automatic,
+        max_loss: None,
     }
 }
 

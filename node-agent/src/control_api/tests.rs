@@ -136,7 +136,12 @@ fn reaped() -> DeathEvidence {
 }
 
 fn candidacy_request() -> CandidacyRequest {
-    CandidacyRequest { epoch: Epoch(7), reason: "the active is silent".into(), accepts_loss: false }
+    CandidacyRequest {
+        epoch: Epoch(7),
+        reason: "the active is silent".into(),
+        by_person: false,
+        accepts_loss: false,
+    }
 }
 
 fn transfer_request(deadline_ms: u64) -> TransferRequest {

@@ -13,6 +13,7 @@ use understudy_agent_api::{
     AgentStatus, CandidacyRequest, DeathReport, PledgeAnswer, PledgeRequest, Refusal, Scheme,
     TransferRequest, TrappedPage, TrappedQuery,
 };
+use understudy_authority::Word;
 use understudy_replication::Input;
 
 /// Time between two looks at how far a hand-over is.
@@ -41,9 +42,10 @@ impl Control for Node {
         if request.epoch < known {
             return Err(refusal(format!("epoch {} is past, it is {known} now", request.epoch)));
         }
-        if request.accepts_loss {
-            tracing::warn!(epoch = %request.epoch, reason = request.reason, "a person accepts a loss");
-            self.engine.step(Input::LossAccepted(request.epoch));
+        let CandidacyRequest { epoch, accepts_loss, .. } = request;
+        if request.by_person {
+            tracing::warn!(%epoch, accepts_loss, reason = request.reason, "a person asks");
+            self.engine.step(Input::Asked(Word { epoch, accepts_loss }));
         }
         // The member looks by itself at every tick; a fresh read is all that can help it.
         self.lease.read().await;

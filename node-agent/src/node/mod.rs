@@ -270,9 +270,10 @@ impl Node {
     }
 
     /// R20: this process alone was named initialiser. The directory gets its dbid; everything else is
-    /// the first epoch's log.
+    /// the first epoch's log. A second attempt keeps the dbid of the first, whose write may still land.
     fn initialise(&self) {
-        let dbid = understudy_types::Dbid(uuid::Uuid::new_v4());
+        let fresh = || understudy_types::Dbid(uuid::Uuid::new_v4());
+        let dbid = self.engine.with_section(|s| s.member.control().dbid).unwrap_or_else(fresh);
         tracing::info!(dbid = %dbid, "initialising the database");
         self.engine.step(Input::Initialised(dbid));
     }
@@ -403,6 +404,8 @@ impl Node {
             durability: scheme.durability,
             when_standby_lost: scheme.when_standby_lost,
             automatic: scheme.automatic,
+            failover: scheme.failover,
+            max_loss: scheme.max_loss,
             timing,
             return_wait_ms: RETURN_WAIT_MS,
         };

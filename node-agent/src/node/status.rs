@@ -5,7 +5,7 @@ use understudy_agent_api::{
     AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, PositionStatus,
     StoreStatus, SyncState, TakeoverTimes,
 };
-use understudy_authority::{Claim, Ground, LeaseRecord};
+use understudy_authority::{Claim, Ground, LeaseRecord, Loss};
 use understudy_replication::{Event, FollowerKind, Standing};
 use understudy_types::{Epoch, Moment, Role};
 
@@ -78,7 +78,7 @@ impl Takeover {
 /// The ground of a candidacy as the name of a rule.
 const fn rule(claim: &Claim) -> &'static str {
     match claim.ground {
-        _ if claim.accepts_loss => "loss-accepted",
+        _ if matches!(claim.loss, Loss::Accepted) => "loss-accepted",
         Ground::Expired => "active-silent",
         Ground::ProvenDead => "active-dead",
         Ground::Released => "active-let-go",

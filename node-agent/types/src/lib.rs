@@ -15,5 +15,5 @@ pub use epoch::{Epoch, EpochBegin, EpochHistory, EpochId, EpochStart, HistoryErr
 pub use identity::{Dbid, Incarnation, MemberName, MemberNameError, StoreId};
 pub use lsn::{Lsn, RunningHash};
 pub use moment::{Moment, Span};
-pub use promise::{Durability, ReturnService, Role, WhenStandbyLost};
+pub use promise::{Durability, FailoverPolicy, MaxLoss, ReturnService, Role, WhenStandbyLost};
 pub use token::{CommitToken, TokenError};

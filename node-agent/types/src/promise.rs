@@ -44,7 +44,8 @@ impl fmt::Display for Role {
 /// What a commit waits for on the standby (seed 003, "Using a return service").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum ReturnService {
-    /// Nothing: S is the active alone, and nothing is promoted automatically.
+    /// Nothing: S is the active alone, and nothing is promoted automatically unless a loss is allowed
+    /// ([`MaxLoss`]).
     NoReturn,
     /// The standby has received the records.
     Receipt,
@@ -61,6 +62,33 @@ pub enum WhenStandbyLost {
     Continue,
     /// Its commits wait for a standby.
     Block,
+}
+
+/// Who decides that another member than the last active becomes active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum FailoverPolicy {
+    /// The members and the operator, by the rules.
+    #[default]
+    Automatic,
+    /// A person, for each epoch anew. What that person planned, and the last active's own return, need
+    /// no further word.
+    Manual,
+}
+
+/// How much of what was acknowledged a promotion may lose, where commits wait for nothing (A2.12). Both
+/// bounds hold: the active acknowledges nothing beyond either while its standby could be promoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MaxLoss {
+    /// Log records: transactions, and the few that open epochs.
+    pub commits: u64,
+    /// Age of the oldest that the standby may be without, in milliseconds.
+    pub millis: u64,
+}
+
+impl fmt::Display for MaxLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {} commits, of the last {} s", self.commits, self.millis.div_ceil(1000))
+    }
 }
 
 /// Which disks hold a commit before it is acknowledged.

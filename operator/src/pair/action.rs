@@ -15,6 +15,17 @@ pub enum Kind {
     Subscriber,
 }
 
+/// What a person said of a failover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PersonsWord {
+    /// Nothing.
+    None,
+    /// The other member shall go on (`failover.policy: Manual`).
+    Asks,
+    /// It shall, and commits that are missing there are given up (R13d).
+    AcceptsLoss,
+}
+
 /// One step of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
@@ -84,8 +95,8 @@ pub enum Action {
         epoch: Epoch,
         /// Why.
         reason: String,
-        /// A person accepts that commits are missing there (R13d).
-        accepts_loss: bool,
+        /// What a person said of that epoch.
+        word: PersonsWord,
     },
     /// Asks the active to hand over (R22).
     RequestTransfer {
@@ -149,8 +160,12 @@ impl fmt::Display for Action {
             Action::OfferDeath { to, report } => {
                 write!(f, "offer-death of {} to {to}", report.member)
             }
-            Action::RequestCandidacy { member, epoch, accepts_loss, .. } => {
-                let how = if *accepts_loss { " accepting the loss" } else { "" };
+            Action::RequestCandidacy { member, epoch, word, .. } => {
+                let how = match word {
+                    PersonsWord::None => "",
+                    PersonsWord::Asks => " as a person asks",
+                    PersonsWord::AcceptsLoss => " accepting the loss",
+                };
                 write!(f, "request-candidacy {member} epoch={epoch}{how}")
             }
             Action::RequestTransfer { from, to, epoch } => {

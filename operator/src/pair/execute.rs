@@ -5,7 +5,7 @@ use crate::{
     agents::{ConnectionError, PairKey},
     context::Context,
     pair::{
-        action::{Action, Kind},
+        action::{Action, Kind, PersonsWord},
         apply::apply,
         build::{self, KubernetesObject},
         names,
@@ -16,7 +16,7 @@ use crate::{
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use kube::{
     Api,
-    api::{DeleteParams, Preconditions},
+    api::{DeleteParams, PostParams, Preconditions},
 };
 use std::collections::BTreeMap;
 use understudy_agent_api as agent_api;
@@ -63,6 +63,20 @@ pub enum ExecuteError {
 }
 
 impl ExecuteError {
+    /// For a person: what was tried, and the API server's own sentence.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            ExecuteError::Api { step, source: kube::Error::Api(status) } => {
+                format!("failed to {step}: {}", status.message)
+            }
+            ExecuteError::Api { .. }
+            | ExecuteError::Agent { .. }
+            | ExecuteError::Lease { .. }
+            | ExecuteError::NoSpec(_) => super::chain(self),
+        }
+    }
+
     /// Whether the API server said that this will never work as it stands.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
@@ -118,11 +132,12 @@ impl Executor<'_> {
             Action::OfferDeath { to, report } => {
                 self.ask(action, to, agent_api::DEATH, report).await
             }
-            Action::RequestCandidacy { member, epoch, reason, accepts_loss } => {
+            Action::RequestCandidacy { member, epoch, reason, word } => {
                 let request = agent_api::CandidacyRequest {
                     epoch: *epoch,
                     reason: reason.clone(),
-                    accepts_loss: *accepts_loss,
+                    by_person: *word != PersonsWord::None,
+                    accepts_loss: *word == PersonsWord::AcceptsLoss,
                 };
                 self.ask(action, member, agent_api::CANDIDACY, &request).await
             }
@@ -256,6 +271,7 @@ impl Executor<'_> {
         uid: &str,
     ) -> Result<(), ExecuteError> {
         let api: Api<Pod> = Api::namespaced(self.context.client.clone(), self.namespace());
+        self.rehearse(action, member, &api).await?;
         let params = DeleteParams::default()
             .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
         match api.delete(member.as_str(), &params).await {
@@ -264,6 +280,37 @@ impl Executor<'_> {
                 Ok(())
             }
             Err(source) => Err(ExecuteError::Api { step: action.to_string(), source }),
+        }
+    }
+
+    /// A pod that will be made anew is deleted only when the API server would admit its successor: quotas,
+    /// priority classes and sums of resources are known to it alone.
+    async fn rehearse(
+        &self,
+        action: &Action,
+        member: &MemberName,
+        pods: &Api<Pod>,
+    ) -> Result<(), ExecuteError> {
+        let pair = self.picture.pair;
+        let voters: Vec<MemberName> =
+            self.picture.voters.iter().map(|v| v.member.clone()).collect();
+        let number = names::subscriber_number(&pair.identity.name, member.as_str());
+        let spec = self.spec(action)?;
+        let kind = match number {
+            Some(number) if number <= spec.subscribers => Kind::Subscriber,
+            None if voters.contains(member) => Kind::Voter,
+            Some(_) | None => return Ok(()),
+        };
+        let scheme = build::scheme_json(pair, spec, &voters, self.picture.last_member);
+        let pod = build::pod(pair, spec, (member, kind), &scheme);
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        match pods.create(&dry, &pod).await {
+            Ok(_) => Ok(()),
+            // Admitted; that its name is in use is why it is rehearsed only.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            Err(source) => {
+                Err(ExecuteError::Api { step: format!("replace the pod of {member}"), source })
+            }
         }
     }
 

@@ -194,7 +194,7 @@ async fn perform<'p>(
             Err(error) => {
                 tracing::warn!(error = chain(&error), "a step failed");
                 if error.is_refusal() {
-                    outcome.failure = Some(chain(&error));
+                    outcome.failure = Some(error.words());
                 }
                 break;
             }

@@ -11,16 +11,20 @@ use kube::ResourceExt;
 use std::collections::BTreeMap;
 use understudy_agent_api::{PORT_REPLICATION, names as shared};
 use understudy_crds::{
-    ActiveStandbyPair, ActiveStandbyPairSpec, ClientTls, DurabilityChoice, Mode, ResourcesSpec,
-    RetentionPolicy, ReturnServiceChoice, Spread, VolumeSpec, WhenStandbyLostChoice, as_bytes,
-    from_bytes,
+    ActiveStandbyPair, ActiveStandbyPairSpec, ClientTls, DataLossChoice, DurabilityChoice,
+    FailoverPolicyChoice, FailoverSpec, Mode, NodeLossAction, ResourcesSpec, RetentionPolicy,
+    ReturnServiceChoice, Spread, VolumeSpec, WhenStandbyLostChoice, as_bytes, from_bytes,
 };
-use understudy_types::{Durability, Epoch, ReturnService, WhenStandbyLost};
+use understudy_types::{
+    Durability, Epoch, FailoverPolicy, MaxLoss, ReturnService, WhenStandbyLost,
+};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// Memory of the process beside its pools: code, stacks, TLS, the runtime.
 const PROCESS_BYTES: u64 = 512 * MIB;
+/// Larger sizes are slips of the pen, and sums of them would not fit into a number.
+const SIZE_MAX: u64 = 1 << 50;
 /// Rounding of computed sizes, so that they read well.
 const ROUNDING_BYTES: u64 = MIB;
 
@@ -74,6 +78,18 @@ pub struct Placement {
     pub priority_class: Option<String>,
 }
 
+/// What becomes of a member whose node does not come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeLoss {
+    /// It is waited for.
+    Wait,
+    /// It is replaced when it has been silent for so long, while the active serves.
+    ReplaceAfter {
+        /// In seconds.
+        seconds: i64,
+    },
+}
+
 /// A spec that can be carried out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValidatedSpec {
@@ -107,6 +123,12 @@ pub struct ValidatedSpec {
     pub subscribers: u32,
     /// D in milliseconds.
     pub lease_duration_ms: u64,
+    /// Who decides that another member becomes active.
+    pub failover: FailoverPolicy,
+    /// What an automatic promotion may lose when commits wait for nothing.
+    pub max_loss: Option<MaxLoss>,
+    /// What becomes of a member whose node does not come back.
+    pub node_loss: NodeLoss,
     /// Placement.
     pub placement: Placement,
     /// Secret of the administrator that the user names.
@@ -192,6 +214,8 @@ pub struct PairView {
     pub spec: Result<ValidatedSpec, Vec<Invalid>>,
     /// Epoch at which a person accepted a loss (R13d); text that is no number accepts nothing.
     pub loss_accepted: Option<Epoch>,
+    /// Epoch after which a person wants the other member to go on (`failover.policy: Manual`).
+    pub failover_asked: Option<Epoch>,
 }
 
 /// Reads a pair.
@@ -210,11 +234,14 @@ pub fn validate(
     };
     let mut problems = references.problems.clone();
     let spec = read_spec(&pair.spec, &identity, default_image, &mut problems);
-    let accepted = pair.annotations().get(shared::ANNOTATION_ACCEPT_LOSS);
+    let epoch_of = |annotation: &str| {
+        pair.annotations().get(annotation).and_then(|epoch| epoch.parse().ok()).map(Epoch)
+    };
     PairView {
         identity,
         spec: if problems.is_empty() { Ok(spec) } else { Err(problems) },
-        loss_accepted: accepted.and_then(|epoch| epoch.parse().ok()).map(Epoch),
+        loss_accepted: epoch_of(shared::ANNOTATION_ACCEPT_LOSS),
+        failover_asked: epoch_of(shared::ANNOTATION_FAILOVER),
     }
 }
 
@@ -277,6 +304,9 @@ fn read_spec(
         lease_duration_ms: u64::try_from(failover.lease_duration_seconds.unwrap_or(4).clamp(3, 60))
             .unwrap_or(4)
             * 1000,
+        failover: failover_policy(&failover),
+        max_loss: max_loss(&failover),
+        node_loss: node_loss(&failover),
         placement: placement(spec),
         admin_secret: named(&authentication.admin_secret_name),
         app_secret,
@@ -299,6 +329,15 @@ fn size(
 ) -> u64 {
     match written.map(as_bytes) {
         None => default.next_multiple_of(ROUNDING_BYTES),
+        Some(Ok(bytes)) if bytes > SIZE_MAX => {
+            let problem = format!(
+                "{} is more than any machine has; write at most {}",
+                from_bytes(bytes).0,
+                from_bytes(SIZE_MAX).0
+            );
+            problems.push(Invalid::Size { field, problem });
+            default
+        }
         Some(Ok(bytes)) => bytes,
         Some(Err(error)) => {
             problems.push(Invalid::Size { field, problem: error.to_string() });
@@ -371,6 +410,35 @@ fn when_standby_lost(choice: WhenStandbyLostChoice) -> WhenStandbyLost {
     }
 }
 
+fn failover_policy(spec: &FailoverSpec) -> FailoverPolicy {
+    match spec.policy.unwrap_or_default() {
+        FailoverPolicyChoice::Automatic => FailoverPolicy::Automatic,
+        FailoverPolicyChoice::Manual => FailoverPolicy::Manual,
+    }
+}
+
+/// Out of range counts as the nearest bound: more than was allowed may never be lost.
+fn max_loss(spec: &FailoverSpec) -> Option<MaxLoss> {
+    let written = match spec.data_loss.unwrap_or_default() {
+        DataLossChoice::Forbid => None,
+        DataLossChoice::AllowUpTo => spec.max_loss,
+    }?;
+    Some(MaxLoss {
+        commits: u64::try_from(written.commits).unwrap_or(0),
+        millis: u64::try_from(written.seconds).unwrap_or(0) * 1000,
+    })
+}
+
+fn node_loss(spec: &FailoverSpec) -> NodeLoss {
+    let written = spec.node_loss.unwrap_or_default();
+    match written.action.unwrap_or_default() {
+        NodeLossAction::Wait => NodeLoss::Wait,
+        NodeLossAction::Replace => {
+            NodeLoss::ReplaceAfter { seconds: i64::from(written.after_seconds.unwrap_or(300)) }
+        }
+    }
+}
+
 fn durability(choice: DurabilityChoice) -> Durability {
     match choice {
         DurabilityChoice::Memory => Durability::Memory,
@@ -382,8 +450,18 @@ fn durability(choice: DurabilityChoice) -> Durability {
 fn warnings(spec: &ActiveStandbyPairSpec) -> Vec<(&'static str, String)> {
     let mut warnings = Vec::new();
     let replication = spec.replication.clone().unwrap_or_default();
-    if replication.return_service == Some(ReturnServiceChoice::NoReturn) {
-        let message = "replication.returnService: NoReturn means no automatic failover, ever: no commit is known to be on the standby; write Receipt or Twosafe for failover";
+    let most = spec.failover.as_ref().and_then(max_loss);
+    let is_no_return = replication.return_service == Some(ReturnServiceChoice::NoReturn);
+    if is_no_return && let Some(most) = most {
+        let message = format!(
+            "returnService: NoReturn with dataLoss: AllowUpTo means that a failover may lose acknowledged commits: {most}; write Receipt or Twosafe to lose none"
+        );
+        warnings.push(("BoundedLoss", message));
+    } else if most.is_some() {
+        let message = "failover.dataLoss: AllowUpTo has no effect: with this returnService no acknowledged commit is ever at risk while the standby is in sync, and nobody is promoted while it is not";
+        warnings.push(("NoEffect", message.to_owned()));
+    } else if is_no_return {
+        let message = "replication.returnService: NoReturn means no automatic failover, ever: no commit is known to be on the standby; write Receipt or Twosafe for failover, or failover.dataLoss: AllowUpTo";
         warnings.push(("NoAutomaticFailover", message.to_owned()));
     }
     if replication.durability == Some(DurabilityChoice::Memory) {
@@ -420,6 +498,9 @@ mod tests {
         assert_eq!(spec.durability, Durability::LocalDisk);
         assert_eq!(spec.lease_duration_ms, 4000);
         assert_eq!(spec.replication_port, 4444);
+        assert_eq!(spec.failover, FailoverPolicy::Automatic);
+        assert_eq!(spec.max_loss, None);
+        assert_eq!(spec.node_loss, NodeLoss::ReplaceAfter { seconds: 300 });
         assert!(spec.warnings.is_empty());
     }
 
@@ -432,9 +513,33 @@ mod tests {
     }
 
     #[test]
+    fn a_size_that_no_machine_has_is_refused() {
+        for field in ["permanent", "temporary"] {
+            let problems = read(serde_json::json!({"memory": {field: "8000Pi"}})).spec.unwrap_err();
+            assert_eq!(problems[0].reason(), "InvalidSize");
+            assert!(problems[0].to_string().contains("write at most"), "{}", problems[0]);
+        }
+    }
+
+    #[test]
     fn no_return_is_taken_and_warned_about() {
         let view = read(serde_json::json!({"replication": {"returnService": "NoReturn"}}));
         assert_eq!(view.spec.unwrap().warnings[0].0, "NoAutomaticFailover");
+    }
+
+    #[test]
+    fn a_loss_is_allowed_only_in_words() {
+        let allow = |service: &str| {
+            let failover = serde_json::json!({"dataLoss": "AllowUpTo", "maxLoss": {"seconds": 2, "commits": 50}});
+            read(serde_json::json!({"replication": {"returnService": service}, "failover": failover}))
+                .spec
+                .unwrap()
+        };
+        let spec = allow("NoReturn");
+        assert_eq!(spec.max_loss, Some(MaxLoss { commits: 50, millis: 2000 }));
+        assert_eq!(spec.warnings[0].0, "BoundedLoss");
+        assert!(spec.warnings[0].1.contains("50 commits"), "{}", spec.warnings[0].1);
+        assert_eq!(allow("Twosafe").warnings[0].0, "NoEffect");
     }
 
     #[test]

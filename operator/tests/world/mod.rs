@@ -24,7 +24,7 @@ use understudy_operator::pair::{
     status,
     validate::{PairView, References, validate},
 };
-use understudy_types::{Dbid, Epoch, Incarnation, Lsn, MemberName, StoreId};
+use understudy_types::{Dbid, Epoch, Incarnation, Lsn, MaxLoss, MemberName, StoreId};
 use uuid::Uuid;
 
 /// Database of every script.
@@ -122,6 +122,10 @@ impl World {
             let noted = self.pair.metadata.annotations.get_or_insert_default();
             noted.insert(shared::ANNOTATION_ACCEPT_LOSS.to_owned(), epoch.to_owned());
         }
+        if let Some(epoch) = args.take_key("asked") {
+            let noted = self.pair.metadata.annotations.get_or_insert_default();
+            noted.insert(shared::ANNOTATION_FAILOVER.to_owned(), epoch.to_owned());
+        }
         if let Some(generation) = args.take_key("generation") {
             self.pair.metadata.generation = Some(generation.parse()?);
         }
@@ -165,7 +169,7 @@ impl World {
     }
 
     /// `lease absent age=MS | unknown | unreadable | uninitialised | initialising P | held P | released P |
-    /// transferring P to=M`, with `epoch=`, `sync=P`, `voters=M,M`, `age=MS`; P is member/start.
+    /// transferring P to=M`, with `epoch=`, `sync=P`, `lacks=COMMITS` (of an async one), `voters=M,M`, `age=MS`; P is member/start.
     fn set_lease(&mut self, command: &Command) -> Outcome {
         let mut args = command.consume_args();
         let word = args.next_pos().ok_or("which state?")?;
@@ -203,7 +207,13 @@ impl World {
                 }
                 if let Some(sync) = args.take_key("sync") {
                     let standby = process(sync)?;
-                    record.sync = Some(StandbySync { standby, class: SyncClass::Twosafe });
+                    let class = match args.take_key("lacks") {
+                        Some(commits) => {
+                            SyncClass::Async(MaxLoss { commits: commits.parse()?, millis: 2_000 })
+                        }
+                        None => SyncClass::Twosafe,
+                    };
+                    record.sync = Some(StandbySync { standby, class });
                 }
                 let voters = args.take_key("voters").unwrap_or_default();
                 record.voters = voters
@@ -246,7 +256,7 @@ impl World {
         }
     }
 
-    /// `pod M running | new | none | deleted | ended | waiting=REASON | unschedulable=TEXT | dead=START`
+    /// `pod M running | unready | new | none | deleted | ended | waiting=REASON | unschedulable=TEXT | dead=START`
     /// with `exit=`, `old` (made from an older spec), `foreign` (of a deleted pair), `unproven`, `routed`.
     fn set_pod(&mut self, command: &Command) -> Outcome {
         let mut args = command.consume_args();
@@ -276,6 +286,7 @@ impl World {
             match word {
                 "running" => pod.container = ContainerSight::Running,
                 "none" => is_there = false,
+                "unready" => pod.is_ready = false,
                 "new" => {
                     pod.container = ContainerSight::Absent;
                     pod.is_ready = false;

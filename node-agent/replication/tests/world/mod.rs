@@ -1,6 +1,7 @@
 //! The simulated world of `pair.rs`.
 
 mod lease;
+mod loss;
 
 use std::collections::{BTreeSet, VecDeque};
 use understudy_authority::{
@@ -11,10 +12,12 @@ use understudy_replication::{
     PledgeRequest, Policy, Report, Start, WriteOutcome,
 };
 use understudy_types::{
-    Dbid, Durability, EpochHistory, EpochId, EpochStart, Incarnation, Lsn, MemberName, Moment,
-    ReturnService, Span, StoreId, WhenStandbyLost,
+    Dbid, Durability, EpochHistory, EpochId, EpochStart, FailoverPolicy, Incarnation, Lsn,
+    MemberName, Moment, Span, StoreId, WhenStandbyLost,
 };
 use uuid::Uuid;
+
+use loss::Losses;
 
 /// Which faults a run injects.
 #[derive(Debug, Clone, Copy, Default)]
@@ -103,6 +106,8 @@ pub(crate) struct World {
     pledging: Option<EpochId>,
     /// What an active does without its standby.
     pub(crate) when_standby_lost: WhenStandbyLost,
+    /// NO RETURN with what may be lost, and what was.
+    pub(crate) losses: Losses,
     /// An older record, to be restored.
     backup: LeaseRecord,
     /// Since when the Lease is older than what was on it.
@@ -169,6 +174,7 @@ impl World {
             decided: None,
             pledging: None,
             when_standby_lost: WhenStandbyLost::Continue,
+            losses: Losses::default(),
             regressed: None,
             untold: [Vec::new(), Vec::new()],
         }
@@ -406,10 +412,12 @@ impl World {
         self.input(
             i,
             Input::Policy(Policy {
-                return_service: ReturnService::Twosafe,
+                return_service: self.losses.return_service(),
                 durability: Durability::LocalDisk,
                 when_standby_lost: self.when_standby_lost,
                 automatic: true,
+                failover: FailoverPolicy::Automatic,
+                max_loss: self.losses.allowed,
                 timing: Timing::new(4_000).expect("in range"),
                 return_wait_ms: 10_000,
             }),
@@ -432,9 +440,12 @@ impl World {
             let starts = self.nodes[i].disk.starts;
             self.nodes[i].disk = ControlState { starts, ..member.control().clone() };
         }
-        if let Some(epoch) = out.begin_epoch {
+        if let Some(opening) = out.begin_epoch {
             self.detach(i);
-            self.nodes[i].log.push(Record::Begin(epoch));
+            if opening.is_lossy {
+                self.count_losses(i);
+            }
+            self.nodes[i].log.push(Record::Begin(opening.epoch));
             let lsn = Lsn(self.nodes[i].log.len() as u64);
             self.input(i, Input::Appended(lsn));
         }
@@ -477,7 +488,10 @@ impl World {
             })
             .collect();
         let before = self.acknowledged.len();
-        self.acknowledged.extend(commits);
+        let new = commits.into_iter().filter(|n| !self.losses.lost.contains(n));
+        let new: Vec<u64> = new.filter(|n| !self.acknowledged.contains(n)).collect();
+        self.losses.note(&new, self.now);
+        self.acknowledged.extend(new);
         if self.acknowledged.len() > before {
             self.longest_gap = self.longest_gap.max(self.now.since(self.last_acknowledgement));
             self.last_acknowledgement = self.now;

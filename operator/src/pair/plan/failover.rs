@@ -1,12 +1,13 @@
 //! Rules while no active serves. The operator adds proofs of death and asks for candidacies; whether a
 //! member may become active is judged by its own agent on the Lease (R7–R13). Pure.
 
+use super::person::{self, lives_in_another_store};
 use super::{
     ActiveSight, Exit, Picture, StandbySight, Verdict, exit, pod_problem, stalled, waiting,
 };
 use crate::pair::action::Action;
-use understudy_agent_api::AgentStatus;
-use understudy_authority::{Holder, LeaseRecord, Timing};
+use understudy_agent_api::{AgentStatus, MemberState};
+use understudy_authority::{Holder, LeaseRecord, SyncClass, Timing};
 use understudy_crds::Phase;
 use understudy_types::MemberName;
 
@@ -149,13 +150,18 @@ pub(super) fn active_down(picture: &Picture<'_>) -> Option<Verdict> {
     let mut actions = offer_proof(picture);
     let lets_ask = matches!(picture.active(), ActiveSight::Dead(_) | ActiveSight::LetGo);
     let (phase, way_out) = match &heir {
+        Heir::Standby(member) if person::must_say(picture, record) => {
+            let risk = standby_risk(record);
+            return Some(person::decides(picture, member, (rule, &message), (risk, actions)));
+        }
         Heir::Standby(member) => (Phase::ActiveDown, promotion(picture, record, member)),
         Heir::LastHolder(member) => (
             Phase::WaitingForActive,
             exit(format!("{member} goes on as active"), "none", "none: it holds every commit"),
         ),
         Heir::NobodyBefore => {
-            return Some(nobody_has_everything(picture, record, (rule, &message), actions));
+            let why = (rule, message.as_str());
+            return Some(person::nobody_has_everything(picture, record, why, actions));
         }
     };
     if let (true, Heir::Standby(member) | Heir::LastHolder(member)) = (lets_ask, &heir) {
@@ -222,24 +228,30 @@ fn unreachable_active(holder: &MemberName) -> Verdict {
 }
 
 fn heir(picture: &Picture<'_>, record: &LeaseRecord) -> Heir {
-    let holder = record.holder.as_ref();
+    let can_serve = |agent: &&AgentStatus| agent.state != MemberState::Failed;
     if let Some(sync) = &record.sync {
-        let living = picture
-            .seen
-            .agent(&sync.standby.member)
-            .is_some_and(|agent| agent.incarnation == sync.standby.incarnation);
-        if living {
+        let agent = picture.seen.agent(&sync.standby.member).filter(can_serve);
+        if agent.is_some_and(|agent| agent.incarnation == sync.standby.incarnation) {
             return Heir::Standby(sync.standby.member.clone());
         }
     }
-    match holder {
-        Some(holder)
-            if picture.seen.agent(&holder.member).is_some()
-                && !lives_in_another_store(picture, holder) =>
-        {
-            Heir::LastHolder(holder.member.clone())
+    let goes_on = |holder: &&Holder| {
+        picture.seen.agent(&holder.member).is_some_and(|agent| can_serve(&agent))
+            && !lives_in_another_store(picture, holder)
+    };
+    match record.holder.as_ref().filter(goes_on) {
+        Some(holder) => Heir::LastHolder(holder.member.clone()),
+        None => Heir::NobodyBefore,
+    }
+}
+
+/// What the promotion of the recorded standby may lose.
+fn standby_risk(record: &LeaseRecord) -> String {
+    match record.sync.as_ref().map(|sync| sync.class) {
+        Some(SyncClass::Async(most)) => format!("acknowledged commits that it lacks: {most}"),
+        Some(SyncClass::Receipt | SyncClass::Twosafe) | None => {
+            "none: it holds every acknowledged commit".to_owned()
         }
-        Some(_) | None => Heir::NobodyBefore,
     }
 }
 
@@ -263,119 +275,7 @@ fn promotion(picture: &Picture<'_>, record: &LeaseRecord, member: &MemberName) -
             "none",
         ),
     };
-    exit(next, human, "none: it holds every acknowledged commit")
-}
-
-/// Only the last holder has every acknowledged commit, and it is not here. Without a person nobody is
-/// promoted (R13); with a person's word for this epoch the other voter is (R13d).
-fn nobody_has_everything(
-    picture: &Picture<'_>,
-    record: &LeaseRecord,
-    (rule, message): (&'static str, &str),
-    mut actions: Vec<Action>,
-) -> Verdict {
-    let holder = record.holder.as_ref();
-    let name = holder.map_or(&picture.voters[0].member, |h| &h.member);
-    let other = holder.and_then(|holder| stand_in(picture, record, holder));
-    let risk = "every commit acknowledged since the standby was last in sync";
-    if let Some(other) = other.filter(|_| picture.pair.loss_accepted == Some(record.epoch)) {
-        actions.extend(request_with_loss(record, other));
-        let what = format!("{message}; a person accepts what {other} lacks");
-        return Verdict {
-            rule: "loss-accepted",
-            phase: Phase::ActiveTakeover,
-            actions,
-            waiting: waiting("LossAccepted", what),
-            exit: Some(
-                exit(
-                    format!("{other} becomes active when Lease and grants have run out"),
-                    "none",
-                    risk,
-                )
-                .within(picture, Phase::ActiveTakeover, 30),
-            ),
-            is_frozen: false,
-        };
-    }
-    let is_log_lost = holder.is_some_and(|h| lives_in_another_store(picture, h));
-    let command = other.map(|_| {
-        let identity = &picture.pair.identity;
-        format!("understudy failover -n {} {} --accept-loss", identity.namespace, identity.name)
-    });
-    let (phase, wait, way_out) = if is_log_lost {
-        (
-            Phase::ManualInterventionRequired,
-            stalled(
-                "OneLogLost",
-                format!(
-                    "the log of {name}, last active with epoch {}, is gone, and no other member holds every commit",
-                    record.epoch
-                ),
-            ),
-            exit(
-                "look again",
-                command.unwrap_or_else(|| "bring the other voter back".to_owned()),
-                risk,
-            ),
-        )
-    } else {
-        let node = node_of(picture, name);
-        let back = format!("bring {name}{node} back: that loses nothing");
-        (
-            Phase::ActiveDown,
-            stalled(
-                "StandbyNotInSync",
-                format!("{message}, and no other member holds every commit"),
-            ),
-            exit(
-                format!("wait for {name}{node}, however long"),
-                command.map_or(back.clone(), |command| {
-                    format!("{back}; or, if it never returns: {command}")
-                }),
-                format!("{risk}, if that member never returns"),
-            ),
-        )
-    };
-    Verdict { rule, phase, actions, waiting: wait, exit: Some(way_out), is_frozen: false }
-}
-
-fn node_of(picture: &Picture<'_>, member: &MemberName) -> String {
-    let node = picture.voter(member).and_then(|v| v.pod).and_then(|pod| pod.node.clone());
-    node.map_or_else(String::new, |node| format!(" (node {node})"))
-}
-
-/// The voter that could serve with what it has: another store than the last holder's, with a vote.
-fn stand_in<'a>(
-    picture: &Picture<'a>,
-    record: &LeaseRecord,
-    holder: &Holder,
-) -> Option<&'a MemberName> {
-    let can_serve = |agent: &AgentStatus| {
-        agent.store.is_none_or(|own| {
-            own.store != holder.store && record.is_voter(&agent.member, own.store)
-        })
-    };
-    picture
-        .voters
-        .iter()
-        .filter_map(|voter| voter.agent)
-        .find(|agent| agent.member != holder.member && can_serve(agent))
-        .map(|agent| &agent.member)
-}
-
-/// The holder's member answers, and its directory is not the one that held the role.
-fn lives_in_another_store(picture: &Picture<'_>, holder: &Holder) -> bool {
-    let agent = picture.seen.agent(&holder.member);
-    agent.and_then(|agent| agent.store).is_some_and(|own| own.store != holder.store)
-}
-
-fn request_with_loss(record: &LeaseRecord, member: &MemberName) -> Vec<Action> {
-    vec![Action::RequestCandidacy {
-        member: member.clone(),
-        epoch: record.epoch,
-        reason: "a person accepts the loss".to_owned(),
-        accepts_loss: true,
-    }]
+    exit(next, human, standby_risk(record))
 }
 
 fn both_down_risk(picture: &Picture<'_>) -> &'static str {
@@ -410,6 +310,6 @@ fn request(
         member: member.clone(),
         epoch: record.epoch,
         reason: reason.to_owned(),
-        accepts_loss: false,
+        word: person::word(picture, record),
     }]
 }

@@ -9,7 +9,7 @@ use crate::pair::{
     validate::{PairView, ValidatedSpec},
 };
 use understudy_agent_api::{MemberAddress, MemberState, Scheme, names as shared};
-use understudy_crds::{Mode, Phase};
+use understudy_crds::{MemberStanding, Mode, Phase};
 use understudy_types::MemberName;
 
 /// Reasons that no waiting cures.
@@ -42,6 +42,8 @@ pub fn scheme(pair: &PairView, spec: &ValidatedSpec, voters: &[MemberName], last
         lease_duration_ms: spec.lease_duration_ms,
         replication_port: spec.replication_port,
         automatic: spec.mode == Mode::Automatic,
+        failover: spec.failover,
+        max_loss: spec.max_loss,
     }
 }
 
@@ -58,6 +60,7 @@ pub fn scheme_version(pair: &PairView, last_member: u32) -> u64 {
 pub(super) fn actions(picture: &Picture<'_>, phase: Phase) -> Vec<Action> {
     let Some(spec) = picture.spec() else { return Vec::new() };
     let mut actions = Vec::new();
+    actions.extend(replaced_voters(picture));
     actions.extend(absent_voters(picture));
     actions.extend(subscribers(picture, spec));
     actions.extend(schemes(picture));
@@ -66,6 +69,26 @@ pub(super) fn actions(picture: &Picture<'_>, phase: Phase) -> Vec<Action> {
         actions.extend(disturbance(picture, spec, phase));
     }
     actions
+}
+
+/// A voter that was replaced may come back with its node; its pod goes, its volumes stay.
+fn replaced_voters(picture: &Picture<'_>) -> Vec<Action> {
+    if picture.active() != ActiveSight::Serving {
+        return Vec::new();
+    }
+    let is_retired =
+        |member: &MemberName| {
+            picture.seen.status.members.iter().any(|known| {
+                known.name == member.as_str() && known.standing == MemberStanding::Retired
+            })
+        };
+    let pods = picture.seen.pods.iter().filter(|(member, pod)| {
+        pod.is_ours
+            && !pod.is_being_deleted
+            && picture.voter(member).is_none()
+            && is_retired(member)
+    });
+    pods.map(|(member, pod)| delete(member, pod, "its member was replaced")).collect()
 }
 
 fn absent_voters(picture: &Picture<'_>) -> Vec<Action> {

@@ -21,6 +21,7 @@ mod beginnings;
 pub mod check;
 mod failover;
 mod members;
+mod person;
 mod picture;
 mod reinstate;
 mod serving;

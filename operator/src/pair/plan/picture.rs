@@ -135,10 +135,11 @@ impl<'a> Picture<'a> {
         self.voters.iter().find(|v| Some(&v.member) != holder)
     }
 
-    /// Whether the pair asks for no return service.
+    /// Whether nothing is known to be on the standby: no commit waits for it, and no loss is bounded.
     #[must_use]
     pub fn is_no_return(&self) -> bool {
-        self.spec().is_some_and(|s| s.return_service == ReturnService::NoReturn)
+        self.spec()
+            .is_some_and(|s| s.return_service == ReturnService::NoReturn && s.max_loss.is_none())
     }
 
     /// Whether commits wait while there is no standby in sync.

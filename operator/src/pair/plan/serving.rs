@@ -1,12 +1,12 @@
 //! Rules while an active serves: they differ by where the standby is. Pure.
 
 use super::{
-    ActiveSight, Picture, StandbySight, Verdict, exit,
+    ActiveSight, Picture, StandbySight, Verdict, VoterSight, exit,
     members::{is_persistent, next_voter},
     picture::START_SECONDS,
     stalled, waiting,
 };
-use crate::pair::action::Action;
+use crate::pair::{action::Action, observation::ContainerSight, validate::NodeLoss};
 use understudy_crds::Phase;
 use understudy_types::MemberName;
 
@@ -54,6 +54,7 @@ pub(super) fn active_serves(picture: &Picture<'_>) -> Option<Verdict> {
             )
         }
         StandbySight::VolumeLost => standby_volume_lost(picture, standby),
+        StandbySight::Down(..) if is_node_lost(picture, voter) => node_lost(picture, voter),
         StandbySight::Down(reason, message) => standby_down(picture, standby, reason, message),
     })
 }
@@ -100,6 +101,35 @@ fn standby_volume_lost(picture: &Picture<'_>, standby: &MemberName) -> Verdict {
     }
 }
 
+/// Whether nobody has heard of this voter for as long as `failover.nodeLoss` waits. A kubelet that tells
+/// of its container is no lost node, whatever the container does.
+fn is_node_lost(picture: &Picture<'_>, voter: &VoterSight<'_>) -> bool {
+    let Some(NodeLoss::ReplaceAfter { seconds }) = picture.spec().map(|spec| spec.node_loss) else {
+        return false;
+    };
+    let is_left = voter.pod.is_some_and(|pod| {
+        let looks_alive = pod.container == ContainerSight::Running && !pod.is_ready;
+        pod.node.is_some() && (pod.is_being_deleted || looks_alive)
+    });
+    is_left && voter.silent_seconds.is_some_and(|silent| silent >= seconds)
+}
+
+/// What is left of the old member stays as evidence, and is never used again under its name.
+fn node_lost(picture: &Picture<'_>, voter: &VoterSight<'_>) -> Verdict {
+    let (new, _) = next_voter(picture);
+    let standby = &voter.member;
+    let node = voter.pod.and_then(|pod| pod.node.as_deref()).unwrap_or("its node");
+    let message = format!("{standby} on {node} has been silent for too long; its volumes are kept");
+    Verdict {
+        rule: "standby-node-lost",
+        phase: Phase::StandbyDown,
+        actions: vec![Action::RetireMember { member: standby.clone() }],
+        waiting: waiting("StandbyNodeLost", message),
+        exit: Some(exit(format!("replace {standby} by {new}, built by duplicate"), "none", ALONE)),
+        is_frozen: false,
+    }
+}
+
 fn standby_down(
     picture: &Picture<'_>,
     standby: &MemberName,
@@ -121,6 +151,12 @@ fn standby_down(
     };
     let next = match reason {
         "StandbyFailed" => "look again".to_owned(),
+        "StandbySilent" | "PodDeleted" => match picture.spec().map(|spec| spec.node_loss) {
+            Some(NodeLoss::ReplaceAfter { seconds }) => format!(
+                "{standby} catches up when it is back; it is replaced when it was silent for {seconds} s"
+            ),
+            Some(NodeLoss::Wait) | None => format!("{standby} catches up when it is back"),
+        },
         _ => format!("start {standby} again, which then catches up"),
     };
     let wait =

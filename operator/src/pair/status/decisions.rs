@@ -1,11 +1,11 @@
 //! The record of who became active, when, why, and how long each part took. Pure.
 
-use crate::pair::plan::{ActiveSight, Picture};
+use crate::pair::plan::{ActiveSight, Picture, StandbySight};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use understudy_agent_api::{AgentStatus, TakeoverTimes};
 use understudy_crds::Decision;
-use understudy_types::Role;
+use understudy_types::{ReturnService, Role};
 
 /// How many decisions a status keeps.
 pub const DECISIONS_MAX: usize = 10;
@@ -20,7 +20,29 @@ pub(super) fn decisions(picture: &Picture<'_>) -> Vec<Decision> {
     let mut decisions: Vec<Decision> = new(picture, before.first()).into_iter().collect();
     decisions.extend(before.iter().cloned());
     decisions.truncate(DECISIONS_MAX);
+    measure_loss(picture, &mut decisions);
     decisions
+}
+
+/// What the newest promotion lost, once the other voter has come back and left what only it had (R19).
+fn measure_loss(picture: &Picture<'_>, decisions: &mut [Decision]) {
+    let before = decisions.get(1).map_or(0, |decision| decision.epoch);
+    let Some(newest) = decisions.first_mut() else { return };
+    let is_open = newest.predicted_loss.is_some() && newest.measured_loss.is_none();
+    let has_rejoined = picture.active() == ActiveSight::Serving
+        && picture.other().is_some_and(|voter| picture.standby(voter) == StandbySight::InSync);
+    if !is_open || !has_rejoined {
+        return;
+    }
+    let tails: Vec<String> = super::trapped(picture)
+        .iter()
+        .filter(|tail| (before..newest.epoch).contains(&tail.epoch))
+        .map(|tail| format!("{} transactions, trapped as {}", tail.transactions, tail.file))
+        .collect();
+    newest.measured_loss = Some(match tails.as_slice() {
+        [] => "none: the old active had nothing more".to_owned(),
+        some => cut(&some.join("; ")),
+    });
 }
 
 fn new(picture: &Picture<'_>, newest: Option<&Decision>) -> Option<Decision> {
@@ -79,7 +101,19 @@ fn decision(
         (Some(_), "active-let-go" | "hand-over") => "none: the old active let go by itself",
         (Some(_), _) => "none: the same member goes on",
     };
+    let predicted = match (before, rule.as_str()) {
+        (None, _) => None,
+        (Some(_), "active-dead" | "active-silent" | "active-let-go" | "active-replaced") => {
+            Some(predicted_loss(picture))
+        }
+        (Some(_), "loss-accepted") => {
+            Some("every commit acknowledged since the standby was last in sync".to_owned())
+        }
+        (Some(_), _) => None,
+    };
     Decision {
+        predicted_loss: predicted,
+        measured_loss: None,
         id: format!("D-{epoch:04}"),
         rule: cut(&rule),
         at: Time(began.unwrap_or(picture.now)),
@@ -93,6 +127,14 @@ fn decision(
         fence_millis: times.map(|t| millis(t.fence_ms)),
         promote_millis: times.map(|t| millis(t.promote_ms)),
         route_millis: route,
+    }
+}
+
+fn predicted_loss(picture: &Picture<'_>) -> String {
+    let spec = picture.spec().filter(|spec| spec.return_service == ReturnService::NoReturn);
+    match spec.and_then(|spec| spec.max_loss) {
+        Some(most) => most.to_string(),
+        None => "none".to_owned(),
     }
 }
 

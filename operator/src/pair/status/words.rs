@@ -4,7 +4,7 @@ use super::sync_word;
 use crate::pair::{
     names,
     plan::{ActiveSight, Picture},
-    validate::ValidatedSpec,
+    validate::{NodeLoss, ValidatedSpec},
 };
 use understudy_agent_api::names as shared;
 use understudy_crds::{EffectiveStatus, SyncWord, from_bytes};
@@ -22,7 +22,15 @@ pub(super) fn promise(picture: &Picture<'_>) -> Option<String> {
         );
     }
     let alone = "an acknowledged commit survives a restart of the active, not the loss of its disk; no automatic promotion until the standby is in sync";
+    if let (ReturnService::NoReturn, Some(most), SyncWord::InSync) =
+        (spec.return_service, spec.max_loss, sync_word(picture))
+    {
+        return Some(format!(
+            "an acknowledged commit survives a restart of the active; the loss of its node loses {most}"
+        ));
+    }
     let text = match (spec.return_service, sync_word(picture)) {
+        (ReturnService::NoReturn, _) if spec.max_loss.is_some() => alone,
         (ReturnService::NoReturn, _) => {
             "an acknowledged commit survives a restart of the active, not its loss; returnService: NoReturn means no automatic promotion"
         }
@@ -56,7 +64,15 @@ pub(super) fn effective(picture: &Picture<'_>, spec: &ValidatedSpec) -> Effectiv
         return_service: format!("{:?}", spec.return_service),
         durability: format!("{:?}", spec.durability),
         when_standby_lost: format!("{:?}", spec.when_standby_lost),
-        data_loss: "Forbid".to_owned(),
+        data_loss: match spec.max_loss {
+            None => "Forbid".to_owned(),
+            Some(most) => format!("AllowUpTo: {most}"),
+        },
+        failover_policy: format!("{:?}", spec.failover),
+        node_loss: match spec.node_loss {
+            NodeLoss::Wait => "Wait".to_owned(),
+            NodeLoss::ReplaceAfter { seconds } => format!("Replace after {seconds} s"),
+        },
         lease_duration_seconds: i32::try_from(spec.lease_duration_ms / 1000).unwrap_or(i32::MAX),
         permanent_memory: from_bytes(spec.permanent_bytes).0,
         temporary_memory: from_bytes(spec.temporary_bytes).0,
