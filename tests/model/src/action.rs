@@ -41,6 +41,12 @@ pub enum Action {
     SetSync(Name),
     /// The holder lets go.
     Release(Name),
+    /// The holder takes no commits any more, to hand over (R22).
+    PrepareTransfer(Name),
+    /// The holder hands over to the other member, and serves no more (R22).
+    Transfer(Name),
+    /// The holder goes back to serving (R22).
+    UndoTransfer(Name),
     /// The parent process of a dead holder lets go for it (R10a).
     ReleaseDead(Name),
     /// An active leaves its epoch (R4, R19).
@@ -71,6 +77,9 @@ pub enum Action {
     AcquireAnswerIsLost(Name),
     /// A member reads itself as the holder and serves: only without R9.
     ActivateByReading(Name),
+
+    /// A member hears of a death: the dead use no grants (R6, R10).
+    LearnDeath(Name),
 
     /// A's pod is replaced while its process lives on (R11).
     Replace,
@@ -137,6 +146,10 @@ impl Action {
             | Self::StopAlone(name)
             | Self::SetSync(name)
             | Self::Release(name)
+            | Self::PrepareTransfer(name)
+            | Self::Transfer(name)
+            | Self::UndoTransfer(name)
+            | Self::LearnDeath(name)
             | Self::ReleaseDead(name)
             | Self::StepDown(name)
             | Self::Delay(name, _)

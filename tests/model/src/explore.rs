@@ -1,9 +1,8 @@
 //! A plain breadth-first walk that keeps what stateright's own checker does not: the graph, for
 //! liveness, and the first step to each state, for the shortest story of a violation.
 
-use crate::{action::Action, model::Model, state::State};
 use anyhow::Context;
-use stateright::{Model as _, Property};
+use stateright::{Model, Property};
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
@@ -31,12 +30,12 @@ impl Hasher for Ready {
 }
 
 /// The states in the order they were first reached.
-pub(crate) struct Walk<'m> {
-    model: &'m Model,
+pub(crate) struct Walk<'m, M: Model> {
+    model: &'m M,
     known: Fingerprints,
     /// How each state was first reached: from which, by what. The initial state comes from itself.
-    origins: Vec<(u32, Action)>,
-    ahead: VecDeque<State>,
+    origins: Vec<(u32, Option<M::Action>)>,
+    ahead: VecDeque<M::State>,
     /// How many states are on a shortest path to each state, itself and the initial one included.
     depths: Vec<u16>,
     expanded: u32,
@@ -45,15 +44,15 @@ pub(crate) struct Walk<'m> {
 }
 
 /// One edge of the graph.
-pub(crate) struct Edge {
+pub(crate) struct Edge<A> {
     pub(crate) from: u32,
     pub(crate) to: u32,
-    pub(crate) action: Action,
+    pub(crate) action: A,
 }
 
-impl<'m> Walk<'m> {
+impl<'m, M: Model<State: Hash, Action: Copy>> Walk<'m, M> {
     /// Stands before the initial state.
-    pub(crate) fn new(model: &'m Model) -> Self {
+    pub(crate) fn new(model: &'m M) -> Self {
         let mut walk = Self {
             model,
             known: Fingerprints::default(),
@@ -64,7 +63,7 @@ impl<'m> Walk<'m> {
             generated: 0,
         };
         for state in model.init_states() {
-            walk.reach(state, (0, Action::Tick));
+            walk.reach(state, (0, None));
         }
         walk
     }
@@ -80,7 +79,7 @@ impl<'m> Walk<'m> {
     }
 
     /// Leaves the next state: gives it, its number, and its edges.
-    pub(crate) fn advance(&mut self, edges: &mut Vec<Edge>) -> Option<(u32, State)> {
+    pub(crate) fn advance(&mut self, edges: &mut Vec<Edge<M::Action>>) -> Option<(u32, M::State)> {
         edges.clear();
         let state = self.ahead.pop_front()?;
         let from = self.expanded;
@@ -89,14 +88,14 @@ impl<'m> Walk<'m> {
         self.model.actions(&state, &mut actions);
         for action in actions {
             if let Some(next) = self.model.next_state(&state, action) {
-                let to = self.reach(next, (from, action));
+                let to = self.reach(next, (from, Some(action)));
                 edges.push(Edge { from, to, action });
             }
         }
         Some((from, state))
     }
 
-    fn reach(&mut self, state: State, origin: (u32, Action)) -> u32 {
+    fn reach(&mut self, state: M::State, origin: (u32, Option<M::Action>)) -> u32 {
         self.generated += 1;
         let mut hasher = DefaultHasher::new();
         state.hash(&mut hasher);
@@ -112,11 +111,10 @@ impl<'m> Walk<'m> {
     }
 
     /// The steps by which a state was first reached.
-    pub(crate) fn path_to(&self, state: u32) -> Vec<Action> {
+    pub(crate) fn path_to(&self, state: u32) -> Vec<M::Action> {
         let mut path = Vec::new();
         let mut at = state;
-        while at != 0 {
-            let (from, action) = self.origins[at as usize];
+        while let (from, Some(action)) = self.origins[at as usize] {
             path.push(action);
             at = from;
         }
@@ -126,9 +124,9 @@ impl<'m> Walk<'m> {
 }
 
 /// What the search for a violation found.
-pub(crate) struct Search {
+pub(crate) struct Search<A> {
     /// A shortest path to a violation.
-    pub(crate) path: Option<Vec<Action>>,
+    pub(crate) path: Option<Vec<A>>,
     /// States reached.
     pub(crate) states: usize,
     /// States reached, also those known before.
@@ -141,8 +139,11 @@ pub(crate) struct Search {
 ///
 /// # Errors
 /// When the model has no such property.
-pub(crate) fn shortest_violation(model: &Model, property: &str) -> anyhow::Result<Search> {
-    let properties: Vec<Property<Model>> = model.properties();
+pub(crate) fn shortest_violation<M: Model<State: Hash, Action: Copy>>(
+    model: &M,
+    property: &str,
+) -> anyhow::Result<Search<M::Action>> {
+    let properties: Vec<Property<M>> = model.properties();
     let property = properties
         .into_iter()
         .find(|known| known.name == property)
@@ -160,7 +161,7 @@ pub(crate) fn shortest_violation(model: &Model, property: &str) -> anyhow::Resul
 }
 
 /// The states along a path, the initial one first.
-pub(crate) fn states_along(model: &Model, path: &[Action]) -> Vec<State> {
+pub(crate) fn states_along<M: Model<Action: Copy>>(model: &M, path: &[M::Action]) -> Vec<M::State> {
     let mut states = model.init_states();
     states.truncate(1);
     for action in path {

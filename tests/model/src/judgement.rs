@@ -1,7 +1,10 @@
 //! What a member may conclude from a state: the conditions that several steps share.
 
 use crate::{
-    model::{ApiFault, Beyond, DataPath, DurableCommit, Model, Scenario, WriteWording},
+    model::{
+        ApiFault, Beyond, DataPath, DurableCommit, GrantsOfDead, Model, ReturnService, Scenario,
+        WriteWording,
+    },
     rules::Rule,
     state::{Fault, Hold, Member, Name, Role, State},
 };
@@ -101,10 +104,13 @@ impl Model {
     /// R7: expired, released, the holder dead, or the own member's.
     pub(crate) fn lease_is_open_to(&self, state: &State, name: Name) -> bool {
         let is_own = state.lease.holder == name && state.old_process.is_none();
-        let is_open = state.lease.ticks == 0
-            || state.lease.hold != Hold::Held
-            || is_own
-            || self.holder_is_proven_dead(state);
+        let is_free = match state.lease.hold {
+            Hold::Held => is_own,
+            // The one that handed over waits for the expiry, for the other goes first.
+            Hold::Transferring { .. } => state.lease.holder != name,
+            Hold::Released | Hold::Recreated => true,
+        };
+        let is_open = state.lease.ticks == 0 || is_free || self.holder_is_proven_dead(state);
         is_open && self.trusts_lease(state)
     }
 
@@ -112,7 +118,7 @@ impl Model {
     pub(crate) fn hears_no_serving_holder(&self, state: &State, name: Name) -> bool {
         !self.keeps(Rule::HeartbeatClause)
             || state.members[name].heard_ticks == 0
-            || state.lease.hold == Hold::Released
+            || self.holder_let_go(state)
             || state.lease.holder == name
             || self.holder_is_proven_dead(state)
     }
@@ -121,8 +127,47 @@ impl Model {
     pub(crate) fn has_grants_out(&self, state: &State, name: Name) -> bool {
         self.keeps(Rule::CandidateWaitsForItsGrants)
             && state.members[name].granted_ticks > 0
-            && state.lease.hold != Hold::Released
+            && !self.holder_let_go(state)
             && !self.holder_is_proven_dead(state)
+    }
+
+    /// R10: the last holder itself, or its parent process, wrote that it serves no more. Who reads a Lease
+    /// that was made anew cannot know that of the one it names (R21).
+    pub(crate) fn holder_let_go(&self, state: &State) -> bool {
+        match state.lease.hold {
+            Hold::Released | Hold::Transferring { .. } => true,
+            Hold::Recreated => !self.keeps(Rule::RecreationIsNoRelease),
+            Hold::Held => false,
+        }
+    }
+
+    /// R6: grants of an earlier life of this member may be in use.
+    pub(crate) fn is_in_blackout(&self, state: &State, name: Name) -> bool {
+        let member = &state.members[name];
+        let let_go = 1 << state.lease.incarnation;
+        let is_void = self.grants_of_dead == GrantsOfDead::Forgotten
+            && state.lease.holder != name
+            && self.holder_let_go(state)
+            && member.granted_to & !let_go == 0;
+        member.blackout_ticks > 0 && !is_void
+    }
+
+    /// The incarnations of this member that are proven dead, a bit each (R10).
+    pub(crate) fn believed_dead(&self, state: &State, name: Name) -> u8 {
+        if !self.keeps(Rule::ForgetOnlyTheDead) {
+            return u8::MAX;
+        }
+        let former = (1 << state.members[name].incarnation) - 1;
+        let alive = state.old_process.filter(|_| name == Name::A).map(|old| 1 << old.incarnation);
+        former & !alive.unwrap_or(0)
+    }
+
+    /// How long a member that starts with this control file waits for grants of its earlier lives (R6).
+    pub(crate) fn blackout_at_start(&self, member: &Member) -> u8 {
+        match self.grants_of_dead {
+            GrantsOfDead::Forgotten if member.granted_to == 0 => 0,
+            GrantsOfDead::Forgotten | GrantsOfDead::WaitedFor => self.bounds.ticks,
+        }
     }
 
     /// R13: may open an epoch as far as lost commits are concerned.
@@ -132,11 +177,12 @@ impl Model {
             return true;
         }
         if state.lease.holder != name {
-            return match state.lease.standby {
+            let is_recorded = match state.lease.standby {
                 None => false,
                 Some(_) if !self.keeps(Rule::SyncNamesIncarnation) => true,
                 Some(incarnation) => incarnation == member.incarnation,
             };
+            return is_recorded && self.has_what_is_handed_over(state, member);
         }
         let acknowledged_within_its_fsync = self.durable_commit == DurableCommit::On
             || !self.keeps(Rule::HolderAloneOnlyIfComplete);
@@ -146,8 +192,30 @@ impl Model {
     }
 }
 
-/// Of an active's writes (R4, R15).
+/// Of an active's writes (R4, R15, R16, R22).
 impl Model {
+    /// R22: the candidate has everything up to the record that the hand-over names.
+    fn has_what_is_handed_over(&self, state: &State, candidate: &Member) -> bool {
+        match state.lease.hold {
+            Hold::Transferring { len } if self.keeps(Rule::ReceivedUpToTransfer) => {
+                candidate.log.len() >= len
+            }
+            Hold::Transferring { .. } | Hold::Held | Hold::Released | Hold::Recreated => true,
+        }
+    }
+
+    /// R16 (2): the other has answered, and lacks no more than the class of S allows.
+    pub(crate) fn peer_is_near(&self, active: &Member) -> bool {
+        let answered = active.peer.received > 0;
+        match self.return_service {
+            ReturnService::Receipt => active.peer_has_all(),
+            ReturnService::Async { .. } if !self.keeps(Rule::NearBeforeSync) => answered,
+            ReturnService::Async { max_lag } => {
+                answered && active.commits_not_received(active.log.len()) <= usize::from(max_lag)
+            }
+        }
+    }
+
     /// R4: may send a Lease write other than letting go.
     pub(crate) fn may_write(&self, active: &Member) -> bool {
         if !self.keeps(Rule::WriteOnlyWithAuthority) {

@@ -22,16 +22,19 @@
 //! **Sound shortcuts.** Acknowledgements and observing the Lease happen as early as they may: both only
 //! add behaviour. A failed write of the Lease does nothing. "Down" is not taking steps.
 //!
+//! **A beginning** (R20), before there is an active, is a small model of its own: `beginning`.
+//!
 //! **A rule is needed** if the model violates a property without it: `removed` has a row for each, and
 //! `story` tells the shortest violation.
 //!
 //! # Caveats
 //! Nothing is said beyond the bounds of a row. Not modelled: partial fsync, subscribers, checkpoints,
 //! duplicates as streams (a frame carries the log from its beginning), the fork by history (a frame
-//! compares logs), commits without return service, bootstrap (R20), transfers (R22). A restored Lease (R21)
-//! is noticed at once by both members; that a member was cut off meanwhile is not modelled.
+//! compares logs), commits without return service. A restored Lease (R21) is noticed at once by both
+//! members; that a member was cut off meanwhile is not modelled.
 
 pub mod action;
+pub mod beginning;
 mod explore;
 mod judgement;
 pub mod liveness;

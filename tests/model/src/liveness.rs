@@ -10,6 +10,7 @@ use crate::{
     model::{ApiFault, DataPath, Model},
     state::{Fault, Member, Name, Role, State},
 };
+use std::hash::Hash;
 
 /// Who is there to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +21,33 @@ pub enum Survivors {
     Only(Name),
 }
 
+/// A model of which liveness can be asked.
+pub(crate) trait Lively: stateright::Model<State: Hash, Action: Copy> {
+    /// Somebody serves.
+    fn is_served(&self, question: Question, state: &Self::State) -> bool;
+    /// Somebody must be able to serve again.
+    fn is_judged(&self, question: Question, state: &Self::State) -> bool;
+    /// The way there may take this step.
+    fn allows(question: Question, action: Self::Action) -> bool;
+}
+
+impl Lively for Model {
+    fn is_served(&self, question: Question, state: &State) -> bool {
+        question.is_served(self, state)
+    }
+
+    fn is_judged(&self, question: Question, state: &State) -> bool {
+        question.is_judged(self, state)
+    }
+
+    fn allows(question: Question, action: Action) -> bool {
+        question.allows(action)
+    }
+}
+
 /// What an AG EF run found.
 #[derive(Debug)]
-pub struct Liveness {
+pub struct Liveness<A> {
     /// States reached.
     pub states: usize,
     /// States reached, also those known before.
@@ -34,7 +59,7 @@ pub struct Liveness {
     /// States among them from which nobody can serve any more.
     pub stuck: usize,
     /// A shortest path to such a state.
-    pub path: Option<Vec<Action>>,
+    pub path: Option<Vec<A>>,
 }
 
 /// What a run asks.
@@ -47,15 +72,14 @@ pub struct Question {
 }
 
 /// Explores everything, then goes backwards from the states that serve.
-#[must_use]
-pub fn check(model: &Model, question: Question) -> Liveness {
+pub(crate) fn check<M: Lively>(model: &M, question: Question) -> Liveness<M::Action> {
     let mut walk = Walk::new(model);
     let (mut serves, mut judged) = (Vec::new(), Vec::new());
     let (mut edges, mut kept) = (Vec::new(), Vec::new());
     while let Some((_, state)) = walk.advance(&mut edges) {
-        serves.push(question.is_served(model, &state));
-        judged.push(question.is_judged(model, &state));
-        let counts = |edge: &&Edge| question.allows(edge.action);
+        serves.push(model.is_served(question, &state));
+        judged.push(model.is_judged(question, &state));
+        let counts = |edge: &&Edge<M::Action>| M::allows(question, edge.action);
         kept.extend(edges.iter().filter(counts).map(|edge| (edge.from, edge.to)));
     }
     let can_serve = backwards(serves, &kept);

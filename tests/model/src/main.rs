@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn print_head(row: &Row) {
     let tested = if row.when == When::Always { "tested" } else { "" };
-    println!("{:32} {:12} {tested:6}  {}", row.name, row.model.bounds.to_string(), row.what);
+    println!("{:32} {:12} {tested:6}  {}", row.name, row.subject.bounds(), row.what);
 }
 
 fn holds(row: &Row) -> anyhow::Result<bool> {

@@ -7,6 +7,8 @@ pub enum Message {
     Frame {
         /// The sender's epoch.
         epoch: u8,
+        /// The sender's incarnation, where grants of the dead are forgotten (R6); else 0.
+        incarnation: u8,
         /// How many records of the epoch's log it carries.
         len: u8,
         /// Ticks of authority that a grant would give, counted from now (R5).

@@ -106,11 +106,35 @@ pub enum Eagerness {
     AnyMoment,
 }
 
+/// When an acknowledgement waits for the standby.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReturnService {
+    /// Always, while the Lease names it.
+    Receipt,
+    /// Only once so many commits are not received: the class `async(maxLag)` (A2.12).
+    Async {
+        /// The most acknowledged commits that the standby in S may lack.
+        max_lag: u8,
+    },
+}
+
+/// What becomes of the grants that were given to a process that died since (R6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantsOfDead {
+    /// Every restarted member waits them out.
+    WaitedFor,
+    /// The control file names who was given any. A proof of death and an own acquisition take the names
+    /// out, and a start that finds none has no blackout.
+    Forgotten,
+}
+
 /// Whether an active ever lets go by its own will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Releases {
     /// It may.
     Allowed,
+    /// It may, and it may hand over to the other member (R22).
+    OrTransfers,
     /// It does not.
     Never,
 }
@@ -166,6 +190,10 @@ pub struct Model {
     pub eagerness: Eagerness,
     /// Whether an active lets go by its own will.
     pub releases: Releases,
+    /// When an acknowledgement waits for the standby.
+    pub return_service: ReturnService,
+    /// Whether a blackout is for living receivers of grants only.
+    pub grants_of_dead: GrantsOfDead,
     /// A persistent fault.
     pub scenario: Option<Scenario>,
 }
@@ -184,6 +212,8 @@ impl Model {
             beyond: Beyond::Nothing,
             eagerness: Eagerness::ByRule,
             releases: Releases::Allowed,
+            return_service: ReturnService::Receipt,
+            grants_of_dead: GrantsOfDead::WaitedFor,
             scenario: None,
         }
     }

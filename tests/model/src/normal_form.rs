@@ -5,7 +5,7 @@
 use crate::{
     log::Log,
     messages::Message,
-    model::{DurableCommit, Model},
+    model::{DurableCommit, Model, ReturnService},
     rules::Rule,
     state::{Member, Name, Role, State},
 };
@@ -35,7 +35,19 @@ impl Model {
         let memory_suffices = self.durable_commit == DurableCommit::Off
             && !active.solo
             && (active.sync_confirmed || !self.keeps(Rule::MemoryOnlyWhileSyncConfirmed));
-        (is_on_own_disk || memory_suffices) && (is_on_other || active.solo)
+        (is_on_own_disk || memory_suffices)
+            && (is_on_other || active.solo || self.is_within_lag(active, before))
+    }
+
+    /// A2.12: so much may the standby in S lack.
+    fn is_within_lag(&self, active: &Member, before: u8) -> bool {
+        match self.return_service {
+            ReturnService::Receipt => false,
+            ReturnService::Async { max_lag } => {
+                !self.keeps(Rule::AloneBeforeLag)
+                    || active.commits_not_received(before + 1) <= usize::from(max_lag)
+            }
+        }
     }
 
     fn forget_countdowns_without_effect(&self, state: &mut State) {

@@ -8,7 +8,7 @@ use crate::{
     action::Action,
     model::Model,
     rules::Rule,
-    state::{Name, Role, State},
+    state::{HandOver, Name, Role, State},
 };
 
 impl Model {
@@ -16,6 +16,7 @@ impl Model {
         self.offer_time_and_faults(state, actions);
         for name in Name::ALL {
             self.offer_log_and_frames(state, name, actions);
+            self.offer_learning(state, name, actions);
             if state.members[name].role == Role::Active {
                 self.offer_active(state, name, actions);
             }
@@ -37,7 +38,8 @@ impl Model {
     fn offer_log_and_frames(&self, state: &State, name: Name, actions: &mut Vec<Action>) {
         let member = &state.members[name];
         let works = !self.data_path_is_dead(state, name);
-        if works && member.has_authority() && state.next_commit <= self.bounds.commits {
+        let takes_commits = member.has_authority() && member.hand_over == HandOver::No;
+        if works && takes_commits && state.next_commit <= self.bounds.commits {
             actions.push(Action::Commit(name));
         }
         if works && !member.is_fsynced() {

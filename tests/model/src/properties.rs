@@ -22,6 +22,9 @@ pub const READERS_SEE_ACKNOWLEDGED: &str =
     "P5 whoever answers current reads has every acknowledged commit";
 /// P6.
 pub const NOTHING_READ_VANISHES: &str = "P6 nothing read on a standby vanishes";
+/// P7.
+pub const LOSS_WITHIN_LAG: &str =
+    "P7 a promotion under async loses no more than maxLag acknowledged commits";
 /// N1.
 pub const NO_NEEDLESS_FAILOVER: &str = "N1 the API server away and back: the other never acquires";
 /// N2.
@@ -32,6 +35,10 @@ pub const SEEN: [&str; 4] = [FAILOVER_SERVED, FAIL_BACK, ALONE, BY_GRANT];
 const FAILOVER_SERVED: &str = "S1 B serves after a commit";
 const FAIL_BACK: &str = "S2 A serves again after B";
 const ALONE: &str = "S3 A acknowledges alone";
+/// Seen in a row with hand-overs.
+pub const HANDED_OVER: &str = "S5 B serves after a hand-over";
+/// Seen in a row under async.
+pub const ACKNOWLEDGED_AHEAD: &str = "S6 A acknowledges what B has not received";
 const BY_GRANT: &str = "S4 A acknowledges by grant alone, its Lease expired";
 
 pub(crate) fn all() -> Vec<Property<Model>> {
@@ -42,12 +49,15 @@ pub(crate) fn all() -> Vec<Property<Model>> {
         Property::always(NO_ACQUIRE_OUTSIDE_SYNC, no_acquire_outside_sync),
         Property::always(READERS_SEE_ACKNOWLEDGED, readers_see_acknowledged),
         Property::always(NOTHING_READ_VANISHES, nothing_read_vanishes),
+        Property::always(LOSS_WITHIN_LAG, loss_is_within_lag),
         Property::always(NO_NEEDLESS_FAILOVER, no_needless_failover),
         Property::always(NO_GAP, no_gap),
         Property::sometimes(FAILOVER_SERVED, b_serves_after_a_commit),
         Property::sometimes(FAIL_BACK, a_serves_again),
         Property::sometimes(ALONE, a_acknowledges_alone),
         Property::sometimes(BY_GRANT, a_acknowledges_by_grant_alone),
+        Property::sometimes(HANDED_OVER, b_serves_after_a_hand_over),
+        Property::sometimes(ACKNOWLEDGED_AHEAD, a_acknowledges_ahead),
     ]
 }
 
@@ -96,6 +106,10 @@ fn nothing_read_vanishes(_: &Model, state: &State) -> bool {
     holder_has(state, state.read_on_standby)
 }
 
+fn loss_is_within_lag(_: &Model, state: &State) -> bool {
+    !state.marks.lost_beyond_lag
+}
+
 /// N1 and N2 speak of an API server that goes away and returns, and of nothing else.
 fn is_about_api_outage(model: &Model) -> bool {
     model.scenario.is_some_and(|scenario| scenario.api == ApiFault::AwayFromAll)
@@ -133,6 +147,17 @@ fn a_acknowledges_by_grant_alone(_: &Model, state: &State) -> bool {
     let first = &state.members[Name::A];
     let only_grant = first.lease_ticks == 0 && first.has_authority();
     only_grant && state.lease.ticks == 0 && has_acknowledged_first(state)
+}
+
+fn b_serves_after_a_hand_over(_: &Model, state: &State) -> bool {
+    let serves = state.members[Name::B].has_authority() && has_acknowledged_first(state);
+    serves && state.marks.acquired_by_transfer
+}
+
+fn a_acknowledges_ahead(_: &Model, state: &State) -> bool {
+    let first = &state.members[Name::A];
+    let lacks = !state.members[Name::B].log.holds(1);
+    first.has_authority() && !first.solo && lacks && has_acknowledged_first(state)
 }
 
 fn has_acknowledged_first(state: &State) -> bool {

@@ -2,11 +2,15 @@
 //! A row that finds nothing is a failure of the test, for then nothing says that the rule is needed.
 
 use crate::{
-    model::{ApiFault, Beyond, Bounds, DurableCommit, Model, Releases, Scenario, WriteWording},
+    model::{ApiFault, Bounds, DurableCommit, Model, Releases, Scenario, WriteWording},
     properties::{
-        HOLDER_HAS_ACKNOWLEDGED, NO_GAP, NO_NEEDLESS_FAILOVER, NOTHING_READ_VANISHES, ONE_AUTHORITY,
+        HOLDER_HAS_ACKNOWLEDGED, LOSS_WITHIN_LAG, NO_GAP, NO_NEEDLESS_FAILOVER,
+        NOTHING_READ_VANISHES, ONE_AUTHORITY,
     },
-    rows::{BOTH, Check, DEAD_DATA_PATH, NO_ANSWER, NO_FAULT, Row, api_outage, non_durable, under},
+    rows::{
+        BOTH, Check, DEAD_DATA_PATH, NO_ANSWER, NO_FAULT, Row, api_outage, forgetting,
+        handing_over, lagging, non_durable, under, waived, waived_after_recreation,
+    },
     rules::Rule,
     state::Name,
 };
@@ -20,6 +24,8 @@ const RESTORED: Bounds = Bounds { restores: 1, ..NO_CRASH };
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = of_authority();
     rows.extend(of_commits());
+    rows.extend(of_hand_overs_and_grants());
+    rows.extend(of_lag());
     rows.extend(of_liveness());
     rows
 }
@@ -46,12 +52,7 @@ fn of_authority() -> Vec<Row> {
         ),
         breaks_authority("grants-not-waited-for", NO_CRASH, &[Rule::CandidateWaitsForItsGrants]),
         breaks_authority("grant-from-receipt", NO_CRASH, &[Rule::GrantCountsFromSending]),
-        breaks(
-            "no-blackout",
-            Model { beyond: Beyond::Waiver, ..Model::new(Bounds { commits: 0, ..SMALL }) },
-            &[Rule::Blackout],
-            ONE_AUTHORITY,
-        ),
+        breaks("no-blackout", waived(SMALL), &[Rule::Blackout], ONE_AUTHORITY),
         breaks_authority(
             "replacement-unpromised",
             Bounds { crashes: 0, ..REPLACED },
@@ -93,6 +94,38 @@ fn of_commits() -> Vec<Row> {
             Model::new(Bounds { epochs: 3, ..RESTORED }),
             &[Rule::RecreationNamesTheActive],
         ),
+    ]
+}
+
+fn of_hand_overs_and_grants() -> Vec<Row> {
+    let breaks_authority = |name, model, rule| breaks(name, model, &[rule], ONE_AUTHORITY);
+    let forgotten = forgetting(waived(SMALL));
+    vec![
+        breaks_authority(
+            "serves-after-sending",
+            handing_over(NO_CRASH),
+            Rule::ServesNoMoreOnceSent,
+        ),
+        breaks_authority("undo-after-sending", handing_over(NO_CRASH), Rule::NoUndoOnceSent),
+        breaks_authority("receiver-forgotten", forgotten.clone(), Rule::ForgetOnlyTheDead),
+        breaks_authority("forgotten-early", forgotten, Rule::ForgetOnlyWhenAcquiring),
+        breaks_authority(
+            "recreation-voids-grants",
+            waived_after_recreation(),
+            Rule::RecreationIsNoRelease,
+        ),
+    ]
+}
+
+fn of_lag() -> Vec<Row> {
+    let two = Bounds { commits: 2, ..NO_CRASH };
+    let loses = |name, bounds, rule| breaks(name, lagging(bounds), &[rule], LOSS_WITHIN_LAG);
+    vec![
+        loses("lag-unrecorded", two, Rule::AloneBeforeLag),
+        loses("async-solo-unconfirmed", two, Rule::SoloOnlyConfirmed),
+        loses("async-sync-while-alone", Bounds { commits: 3, ..two }, Rule::StopAloneBeforeSync)
+            .on_request(),
+        loses("async-recorded-far", Bounds { commits: 3, ..two }, Rule::NearBeforeSync),
     ]
 }
 

@@ -4,12 +4,13 @@
 //! run by name, when a rule changes that they are about.
 
 use crate::{
+    beginning,
     liveness::{Question, Survivors},
     model::{
-        ApiFault, Beyond, Bounds, DataPath, DurableCommit, Eagerness, Model, Releases, Scenario,
-        WriteWording,
+        ApiFault, Beyond, Bounds, DataPath, DurableCommit, Eagerness, GrantsOfDead, Model,
+        Releases, ReturnService, Scenario, WriteWording,
     },
-    properties::SEEN,
+    properties::{ACKNOWLEDGED_AHEAD, HANDED_OVER, SEEN},
     rules::Rule,
     state::Name,
 };
@@ -36,6 +37,26 @@ pub enum When {
     OnDemand,
 }
 
+/// What a row explores.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// The pair from its first active on.
+    Pair(Model),
+    /// How the first active comes about (R20).
+    Beginning(beginning::Model),
+}
+
+impl Subject {
+    /// How far it goes.
+    #[must_use]
+    pub fn bounds(&self) -> String {
+        match self {
+            Self::Pair(model) => model.bounds.to_string(),
+            Self::Beginning(model) => model.bounds.to_string(),
+        }
+    }
+}
+
 /// One row.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -44,7 +65,7 @@ pub struct Row {
     /// What is in it.
     pub what: &'static str,
     /// The model.
-    pub model: Model,
+    pub subject: Subject,
     /// The rules that the model lacks.
     pub without: Vec<Rule>,
     /// What must be found.
@@ -60,11 +81,30 @@ impl Row {
         model: Model,
         check: Check,
     ) -> Self {
-        Self { name, what, model, without: Vec::new(), check, when: When::OnDemand }
+        let subject = Subject::Pair(model);
+        Self { name, what, subject, without: Vec::new(), check, when: When::OnDemand }
+    }
+
+    pub(crate) fn of_beginning(
+        name: &'static str,
+        what: &'static str,
+        model: beginning::Model,
+        check: Check,
+    ) -> Self {
+        let subject = Subject::Beginning(model);
+        Self { name, what, subject, without: Vec::new(), check, when: When::Always }
     }
 
     pub(crate) fn without(self, rules: &[Rule]) -> Self {
-        Self { model: self.model.without(rules), without: rules.to_vec(), ..self }
+        let subject = match self.subject {
+            Subject::Pair(model) => Subject::Pair(model.without(rules)),
+            Subject::Beginning(model) => Subject::Beginning(model.without(rules)),
+        };
+        Self { subject, without: rules.to_vec(), ..self }
+    }
+
+    pub(crate) fn on_request(self) -> Self {
+        Self { when: When::OnDemand, ..self }
     }
 
     pub(crate) fn always(self) -> Self {
@@ -77,9 +117,13 @@ impl Row {
 pub fn all() -> Vec<Row> {
     let mut rows = safety();
     rows.extend(safety_under_other_assumptions());
+    rows.extend(hand_overs());
+    rows.extend(grants_of_dead());
+    rows.extend(asynchronous());
     rows.extend(liveness());
     rows.extend(liveness_under_faults());
     rows.extend(crate::removed::rows());
+    rows.extend(beginning::rows());
     rows
 }
 
@@ -200,10 +244,111 @@ fn safety_under_other_assumptions() -> Vec<Row> {
         Row::on_demand(
             "loss-waiver",
             "a waiver of eligibility (R13d), no commit: P1 holds all the same",
-            Model { beyond: Beyond::Waiver, ..Model::new(Bounds { commits: 0, ..small }) },
+            waived(small),
             Check::Safe(&[]),
         )
         .always(),
+    ]
+}
+
+/// R22.
+fn hand_overs() -> Vec<Row> {
+    let small = Bounds::SMALL;
+    let seen = Check::Safe(&[SEEN[0], SEEN[2], SEEN[3], HANDED_OVER]);
+    let seen_fail_back = Check::Safe(&[SEEN[0], SEEN[1], SEEN[2], SEEN[3], HANDED_OVER]);
+    let row = |name, what, bounds, check| Row::on_demand(name, what, handing_over(bounds), check);
+    vec![
+        row("hand-over", "hand-overs and their undoing (R22)", small, seen).always(),
+        row("hand-over-fail-back", "the same with three epochs", Bounds::FAIL_BACK, seen_fail_back),
+        row(
+            "hand-over-two-commits",
+            "two commits and two crashes",
+            Bounds { commits: 2, crashes: 2, ..small },
+            seen,
+        ),
+        Row::on_demand(
+            "hand-over-waiver",
+            "hand-overs, grants of the dead forgotten (R6), eligibility waived (R13d): P1",
+            Model { beyond: Beyond::Waiver, ..forgetting(handing_over(small)) },
+            Check::Safe(&[HANDED_OVER]),
+        ),
+        row(
+            "hand-over-replaced",
+            "hand-overs, A's pod replaced while its process lives on (R11)",
+            Bounds { replacements: 1, ..small },
+            seen,
+        ),
+        row("hand-over-unmeasured", "the LSN of the hand-over is not looked at", small, seen)
+            .without(&[Rule::ReceivedUpToTransfer]),
+        live("live-hand-over", "hand-overs, all members", handing_over(small), BOTH).always(),
+    ]
+}
+
+/// R6, R10: a blackout for the living only.
+fn grants_of_dead() -> Vec<Row> {
+    let small = Bounds::SMALL;
+    let fail_back = Bounds::FAIL_BACK;
+    vec![
+        Row::on_demand(
+            "dead-grants",
+            "grants of the dead are forgotten (R6), eligibility waived (R13d), two crashes",
+            forgetting(waived(Bounds { crashes: 2, ..fail_back })),
+            Check::Safe(&[]),
+        ),
+        Row::on_demand(
+            "dead-grants-two-epochs",
+            "the same with two epochs",
+            forgetting(waived(Bounds { crashes: 2, ..small })),
+            Check::Safe(&[]),
+        )
+        .always(),
+        Row::on_demand(
+            "dead-grants-in-sync",
+            "grants of the dead are forgotten, only S acquires",
+            forgetting(Model::new(fail_back)),
+            WITH_FAIL_BACK,
+        ),
+        Row::on_demand(
+            "dead-grants-comparison",
+            "grants of the dead are forgotten, durable commit off, comparison (R13c)",
+            forgetting(non_durable(small)),
+            WITHOUT_FAIL_BACK,
+        ),
+        Row::on_demand(
+            "dead-grants-replaced",
+            "grants of the dead are forgotten, A's pod replaced while its process lives on",
+            forgetting(Model::new(Bounds { replacements: 1, ..small })),
+            WITHOUT_FAIL_BACK,
+        ),
+        Row::on_demand(
+            "dead-grants-replaced-waiver",
+            "the same, eligibility waived",
+            forgetting(waived(Bounds { replacements: 1, ..small })),
+            Check::Safe(&[]),
+        ),
+        Row::on_demand(
+            "recreated-waiver",
+            "the Lease made anew (R21), eligibility waived (R13d)",
+            waived_after_recreation(),
+            Check::Safe(&[]),
+        )
+        .always(),
+    ]
+}
+
+/// A2.12.
+fn asynchronous() -> Vec<Row> {
+    let two = Bounds { commits: 2, ..Bounds::SMALL };
+    let seen = Check::Safe(&[SEEN[0], SEEN[2], SEEN[3], ACKNOWLEDGED_AHEAD]);
+    let row = |name, what, bounds| Row::on_demand(name, what, lagging(bounds), seen);
+    vec![
+        row("async", "class async, one commit of two may be lost (A2.12)", two),
+        row("async-no-crash", "the same without a crash", Bounds { crashes: 0, ..two }).always(),
+        row(
+            "async-three-commits",
+            "three commits, no crash",
+            Bounds { commits: 3, crashes: 0, ..two },
+        ),
     ]
 }
 
@@ -279,4 +424,27 @@ pub(crate) fn api_outage() -> Model {
 
 pub(crate) fn non_durable(bounds: Bounds) -> Model {
     Model { durable_commit: DurableCommit::Off, beyond: Beyond::Comparison, ..Model::new(bounds) }
+}
+
+/// Only P1 can be asked where eligibility is waived, and it needs no commit.
+pub(crate) fn waived(bounds: Bounds) -> Model {
+    Model { beyond: Beyond::Waiver, ..Model::new(Bounds { commits: 0, ..bounds }) }
+}
+
+/// A person's word after the operator made the Lease anew.
+pub(crate) fn waived_after_recreation() -> Model {
+    let bounds = Bounds { restores: 1, crashes: 0, ..Bounds::FAIL_BACK };
+    Model { releases: Releases::Never, ..waived(bounds) }
+}
+
+pub(crate) fn forgetting(model: Model) -> Model {
+    Model { grants_of_dead: GrantsOfDead::Forgotten, ..model }
+}
+
+pub(crate) fn handing_over(bounds: Bounds) -> Model {
+    Model { releases: Releases::OrTransfers, ..Model::new(bounds) }
+}
+
+pub(crate) fn lagging(bounds: Bounds) -> Model {
+    Model { return_service: ReturnService::Async { max_lag: 1 }, ..Model::new(bounds) }
 }

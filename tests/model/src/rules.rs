@@ -55,10 +55,40 @@ pub enum Rule {
     StopAloneBeforeSync,
     /// R17: a standby shows only what was acknowledged.
     StandbyShowsAcknowledged,
+    /// R6: only a proof of death takes the receiver of a grant out of the control file.
+    ForgetOnlyTheDead,
+    /// R6, R8: so does an own acquisition, once the grants ran out, and no candidacy before it.
+    ForgetOnlyWhenAcquiring,
+    /// R22: a member that sent its hand-over serves no more.
+    ServesNoMoreOnceSent,
+    /// R22: nor does it after the deadline.
+    NoUndoOnceSent,
+    /// R22: the other acquires only with everything up to the LSN that the hand-over names.
+    ReceivedUpToTransfer,
+    /// A2.12: S = the active alone before a commit is acknowledged that exceeds the lag.
+    AloneBeforeLag,
+    /// R16: a standby is recorded only once it lacks no more than the lag.
+    NearBeforeSync,
+    /// R20: the Lease is created only where no database is known.
+    CreatedOnlyOnce,
+    /// R20: nor is an initialiser named where one is known.
+    NamedOnlyOnce,
+    /// R20: an initialiser is named only on the version of the Lease that was judged.
+    NamedOnTheJudgedVersion,
+    /// R20: the initialiser takes the Lease only on the version that names it.
+    TakenOnTheNamingVersion,
+    /// R20: a directory that has a database keeps it, whatever became of the write that takes the Lease.
+    DirectoryKeepsItsDatabase,
+    /// R20: a store that was named is named again under its new incarnation, with its database.
+    NamedAgainWithDatabase,
+    /// R20, A1.13: the database is noted before the Lease can be deleted.
+    NotedBeforeDeletion,
     /// R21: nothing is decided on a Lease below the highest (epoch, seq) seen.
     NothingBelowSeen,
     /// R21: a Lease created anew names the active as its last holder, else the longest log.
     RecreationNamesTheActive,
+    /// R8, R21: whom a Lease made anew names did not let go, so the grants to it count on.
+    RecreationIsNoRelease,
     /// "Time" of part B: the rates of two clocks differ by 10 % at most.
     ClockRate,
 }
@@ -66,6 +96,7 @@ pub enum Rule {
 impl Rule {
     /// Its number, and what is done without it.
     #[must_use]
+    #[allow(clippy::too_many_lines, reason = "a table with one entry for each rule")]
     pub fn without(self) -> (&'static str, &'static str) {
         match self {
             Self::WriteOnlyWithAuthority => {
@@ -115,9 +146,46 @@ impl Rule {
                 ("R16", "the other is recorded in sync while acknowledging alone")
             }
             Self::StandbyShowsAcknowledged => ("R17", "a standby shows what it has applied"),
+            Self::ForgetOnlyTheDead => {
+                ("R6", "the receiver of a grant is forgotten without a proof of its death")
+            }
+            Self::ForgetOnlyWhenAcquiring => {
+                ("R6", "a candidate forgets whom it gave grants before they ran out")
+            }
+            Self::ServesNoMoreOnceSent => ("R22", "A serves on until its hand-over is answered"),
+            Self::NoUndoOnceSent => ("R22", "A takes its role back after the hand-over was sent"),
+            Self::ReceivedUpToTransfer => ("R22", "B does not compare its log with the hand-over"),
+            Self::AloneBeforeLag => {
+                ("A2.12", "commits beyond maxLag are acknowledged while the Lease names B")
+            }
+            Self::NearBeforeSync => ("R16", "B is recorded although it lacks more than maxLag"),
+            Self::CreatedOnlyOnce => {
+                ("R20", "the operator creates a Lease although a database is known")
+            }
+            Self::NamedOnlyOnce => {
+                ("R20", "the operator names an initialiser although a database is known")
+            }
+            Self::NamedOnTheJudgedVersion => {
+                ("R20", "a late operator names an initialiser, whatever the Lease says by now")
+            }
+            Self::TakenOnTheNamingVersion => {
+                ("R20", "an initialiser takes the Lease, whatever it says by now")
+            }
+            Self::DirectoryKeepsItsDatabase => {
+                ("R20", "each attempt to begin makes a new database in the same directory")
+            }
+            Self::NamedAgainWithDatabase => {
+                ("R20", "only an empty store is named, also when the named one had begun")
+            }
+            Self::NotedBeforeDeletion => {
+                ("R20", "the Lease is deleted before the operator noted the database")
+            }
             Self::NothingBelowSeen => ("R21", "a Lease restored from a backup is believed"),
             Self::RecreationNamesTheActive => {
                 ("R21", "of equal epochs, anybody is named when the Lease is created anew")
+            }
+            Self::RecreationIsNoRelease => {
+                ("R21", "a Lease made anew is taken for its holder's own release")
             }
             Self::ClockRate => ("Time", "a clock stands still for a tick"),
         }
@@ -126,7 +194,7 @@ impl Rule {
 
 /// A set of rules that are taken away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rules(u32);
+pub struct Rules(u64);
 
 impl Rules {
     /// These rules.
@@ -135,7 +203,7 @@ impl Rules {
         let mut set = 0;
         let mut at = 0;
         while at < rules.len() {
-            set |= 1 << rules[at] as u32;
+            set |= 1 << rules[at] as u64;
             at += 1;
         }
         Self(set)
@@ -144,6 +212,6 @@ impl Rules {
     /// Whether this one is among them.
     #[must_use]
     pub fn contains(self, rule: Rule) -> bool {
-        self.0 & (1 << rule as u32) != 0
+        self.0 & (1 << rule as u64) != 0
     }
 }

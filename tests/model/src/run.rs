@@ -1,16 +1,18 @@
 //! Runs a row and judges what it found.
 
 use crate::{
+    beginning,
     explore::shortest_violation,
-    liveness::{self, Question},
+    liveness::{self, Lively, Question},
     model::Model,
-    rows::{Check, Row},
+    rows::{Check, Row, Subject},
     story,
 };
 use anyhow::ensure;
-use stateright::{Checker, HasDiscoveries, Model as _};
+use stateright::{Checker, HasDiscoveries};
 use std::{
-    fmt::{self, Display, Formatter},
+    fmt::{self, Debug, Display, Formatter},
+    hash::Hash,
     time::{Duration, Instant},
 };
 
@@ -53,22 +55,55 @@ impl Display for Outcome {
 /// When a row names a property that there is not.
 pub fn run(row: &Row) -> anyhow::Result<Outcome> {
     let begun = Instant::now();
-    let mut outcome = match row.check {
-        Check::Safe(seen) => explore_all(&row.model, seen)?,
-        Check::Live(question) => {
-            let mut outcome = explore_graph(&row.model, question);
-            outcome.object_if(!outcome.story.is_empty(), "nobody can serve any more");
-            outcome
-        }
-        Check::Breaks(property) => look_for(&row.model, property)?,
-        Check::Sticks(question) => {
-            let mut outcome = explore_graph(&row.model, question);
-            outcome.object_if(outcome.story.is_empty(), "somebody can always serve without it");
-            outcome
-        }
+    let mut outcome = match &row.subject {
+        Subject::Pair(model) => judge(model, row.check)?,
+        Subject::Beginning(model) => judge(model, row.check)?,
     };
     outcome.took = begun.elapsed();
     Ok(outcome)
+}
+
+fn judge(model: &impl Told, check: Check) -> anyhow::Result<Outcome> {
+    Ok(match check {
+        Check::Safe(seen) => explore_all(model, seen)?,
+        Check::Live(question) => {
+            let mut outcome = explore_graph(model, question);
+            outcome.object_if(!outcome.story.is_empty(), "nobody can serve any more");
+            outcome
+        }
+        Check::Breaks(property) => look_for(model, property)?,
+        Check::Sticks(question) => {
+            let mut outcome = explore_graph(model, question);
+            outcome.object_if(outcome.story.is_empty(), "somebody can always serve without it");
+            outcome
+        }
+    })
+}
+
+/// A model whose paths can be told.
+trait Told:
+    Lively<
+        State: Clone + Debug + Hash + PartialEq + Send + Sync,
+        Action: Debug + PartialEq + Send + Sync,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+    /// The lines of a story.
+    fn tell(&self, path: &[Self::Action]) -> Vec<String>;
+}
+
+impl Told for Model {
+    fn tell(&self, path: &[Self::Action]) -> Vec<String> {
+        story::tell(self, path)
+    }
+}
+
+impl Told for beginning::Model {
+    fn tell(&self, path: &[Self::Action]) -> Vec<String> {
+        beginning::tell(self, path)
+    }
 }
 
 impl Outcome {
@@ -80,7 +115,7 @@ impl Outcome {
 }
 
 /// One thread: the states are many and small, and two would fight for the same table.
-fn explore_all(model: &Model, must_see: &[&str]) -> anyhow::Result<Outcome> {
+fn explore_all(model: &impl Told, must_see: &[&str]) -> anyhow::Result<Outcome> {
     let checker = model.clone().checker().threads(1);
     let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let discovered = checker.discoveries();
@@ -106,7 +141,7 @@ fn explore_all(model: &Model, must_see: &[&str]) -> anyhow::Result<Outcome> {
         let search = shortest_violation(model, property)?;
         ensure!(search.path.is_some(), "both walks must find the violation of {property}");
         outcome.found = format!("violated: {}", violated.join(", "));
-        outcome.story = search.path.map_or_else(Vec::new, |path| story::tell(model, &path));
+        outcome.story = search.path.map_or_else(Vec::new, |path| model.tell(&path));
         outcome.object_if(true, "a property fails");
     } else if !unseen.is_empty() {
         outcome.objection = Some(format!("never seen: {unseen:?}"));
@@ -124,7 +159,7 @@ fn sights(must_see: &[&str], unseen: &[&&str]) -> String {
     })
 }
 
-fn look_for(model: &Model, property: &str) -> anyhow::Result<Outcome> {
+fn look_for(model: &impl Told, property: &str) -> anyhow::Result<Outcome> {
     let search = shortest_violation(model, property)?;
     let path = search.path.as_deref();
     let found = match path {
@@ -138,7 +173,7 @@ fn look_for(model: &Model, property: &str) -> anyhow::Result<Outcome> {
         took: Duration::ZERO,
         found,
         objection: None,
-        story: path.map_or_else(Vec::new, |path| story::tell(model, path)),
+        story: path.map_or_else(Vec::new, |path| model.tell(path)),
     };
     if path.is_some() {
         outcome.story.push(format!("      {property}: no longer."));
@@ -147,10 +182,10 @@ fn look_for(model: &Model, property: &str) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-fn explore_graph(model: &Model, question: Question) -> Outcome {
+fn explore_graph(model: &impl Told, question: Question) -> Outcome {
     let found = liveness::check(model, question);
     let path = found.path.as_deref();
-    let mut story = path.map_or_else(Vec::new, |path| story::tell(model, path));
+    let mut story = path.map_or_else(Vec::new, |path| model.tell(path));
     if !story.is_empty() {
         story.push("      From here nobody can ever serve again.".to_owned());
     }

@@ -83,6 +83,17 @@ pub struct PeerPosition {
     pub received: u8,
 }
 
+/// How far an active is with handing its role over (R22).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HandOver {
+    /// It does not.
+    No,
+    /// It takes no commits any more, and may still go back.
+    Preparing,
+    /// The write was sent. Then a member steps down; it stays active, without serving, only without R22.
+    Sent,
+}
+
 /// A write to the Lease whose fate the sender does not learn. It lands only on the version it was
 /// decided on, so the next write by anybody ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,6 +104,13 @@ pub enum Write {
     Acquire(u8),
     /// The sender lets go (R10).
     Release,
+    /// The sender hands over to the other member (R22).
+    Transfer {
+        /// The other's incarnation.
+        incarnation: u8,
+        /// How many records the sender's log has.
+        len: u8,
+    },
     /// The sender's parent process says that the holder's incarnation is dead (R10, R10a).
     ReleaseDead,
 }
@@ -154,6 +172,11 @@ pub struct Member {
     pub compared: bool,
     /// As active: a write of S has an unknown outcome (R15).
     pub in_doubt: bool,
+    /// As active: hands its role over (R22).
+    pub hand_over: HandOver,
+    /// Durable: the other's incarnations that were given grants, a bit each (R6). Kept only where a proof
+    /// of death takes one out.
+    pub granted_to: u8,
     /// A write that may still land.
     pub delayed: Option<DelayedWrite>,
     /// An Acquire that landed, its answer still under way.
@@ -183,6 +206,8 @@ impl Member {
             refused_with: 0,
             compared: false,
             in_doubt: false,
+            hand_over: HandOver::No,
+            granted_to: 0,
             delayed: None,
             acquire_answer: None,
         }
@@ -191,13 +216,27 @@ impl Member {
     /// R6a: may acknowledge and answer current reads.
     #[must_use]
     pub fn has_authority(&self) -> bool {
-        self.role == Role::Active && (self.lease_ticks > 0 || self.grant_ticks > 0)
+        let serves = self.role == Role::Active && self.hand_over != HandOver::Sent;
+        serves && (self.lease_ticks > 0 || self.grant_ticks > 0)
+    }
+
+    /// Its whole log is on its disk from now on.
+    pub fn fsync(&mut self) {
+        self.durable = self.log.len();
     }
 
     /// Whether its whole log is on its disk.
     #[must_use]
     pub fn is_fsynced(&self) -> bool {
         self.durable == self.log.len()
+    }
+
+    /// How many of the first records' commits the other member is not known to have.
+    #[must_use]
+    pub fn commits_not_received(&self, len: u8) -> usize {
+        let missing = usize::from(len.saturating_sub(self.peer.received));
+        let records = self.log.records().skip(usize::from(self.peer.received));
+        records.take(missing).filter(|record| record.commit > 0).count()
     }
 
     /// Whether the other member is known to have the whole, non-empty log.
@@ -216,6 +255,7 @@ impl Member {
         self.sync_confirmed = false;
         self.refused_with = 0;
         self.in_doubt = false;
+        self.hand_over = HandOver::No;
     }
 
     /// Ends the process and starts its successor: memory and the unsynced tail are lost, the promise
@@ -247,6 +287,11 @@ pub enum Hold {
     Held,
     /// The holder, or its parent process, let go: it serves no more.
     Released,
+    /// The holder let go for the other member (R22).
+    Transferring {
+        /// How many records the holder's log has.
+        len: u8,
+    },
     /// Created anew by the operator: the last holder may still serve by grants (R21).
     Recreated,
 }
@@ -290,6 +335,8 @@ impl Lease {
 /// The old process of A, which lives on although its pod was replaced (R11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OldProcess {
+    /// Which it is.
+    pub incarnation: u8,
     /// The epoch it serves.
     pub epoch: u8,
     /// Ticks of authority left by the Lease.
@@ -326,6 +373,10 @@ pub struct Marks {
     pub acquired_with_loss: bool,
     /// B acquired while A's incarnation still held the Lease, in the scenario of N1.
     pub acquired_from_living: bool,
+    /// Somebody acquired what was handed over to it (R22).
+    pub acquired_by_transfer: bool,
+    /// Somebody acquired without more acknowledged commits than the record of S allows (A2.12).
+    pub lost_beyond_lag: bool,
 }
 
 /// Highest epoch a row may use; the log of each epoch has its own place.

@@ -9,7 +9,7 @@ use crate::{
     action::Action,
     log::Record,
     model::Model,
-    state::{Fault, Name, Role, State},
+    state::{Fault, HandOver, Name, Role, State},
 };
 
 impl Model {
@@ -24,10 +24,7 @@ impl Model {
             Action::FaultBegins => self.begin_fault(state),
             Action::FaultEnds => state.fault = Fault::Over,
             Action::Commit(name) => commit(state, name),
-            Action::Fsync(name) => {
-                let member = &mut state.members[name];
-                member.durable = member.log.len();
-            }
+            Action::Fsync(name) => state.members[name].fsync(),
             Action::SendFrame(name) => self.send_frame(state, name),
             Action::Receive(name, at) => self.receive(state, name, at),
             Action::Lose(name, at) => {
@@ -47,12 +44,15 @@ impl Model {
                 self.release(state);
                 state.members[name].step_down();
             }
+            Action::PrepareTransfer(name) => state.members[name].hand_over = HandOver::Preparing,
+            Action::UndoTransfer(name) => state.members[name].hand_over = HandOver::No,
+            Action::Transfer(name) => self.transfer(state, name),
             Action::ReleaseDead(_) => self.release(state),
             Action::StepDown(name) => state.members[name].step_down(),
             Action::Delay(name, write) => self.delay(state, name, write),
             Action::DelayedLands(name) => self.land_delayed(state, name),
             Action::DelayedIsLost(name) => state.members[name].delayed = None,
-            Action::Candidate(name) => state.members[name].role = Role::Candidate,
+            Action::Candidate(name) => self.candidate(state, name),
             Action::Cancel(name) => cancel(state, name),
             Action::Promise(name) => state.members[name].promised = state.lease.epoch + 1,
             Action::Compare(name) => compare(state, name),
@@ -63,6 +63,7 @@ impl Model {
             Action::ActivateByReading(name) => {
                 candidacy::become_active(state, name, state.lease.epoch, 0);
             }
+            Action::LearnDeath(name) => self.learn_death(state, name),
             Action::Replace => self.replace(state),
             Action::GrantToOldProcess => self.grant_to_old_process(state),
             Action::OldProcessEnds => state.old_process = None,

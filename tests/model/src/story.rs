@@ -100,6 +100,7 @@ fn lease(lease: &Lease) -> String {
     let held = match lease.hold {
         Hold::Held => "held by",
         Hold::Released => "released by",
+        Hold::Transferring { .. } => "handed over by",
         Hold::Recreated => "last held by",
     };
     let standby = lease.standby.map_or_else(String::new, |incarnation| {
@@ -140,6 +141,10 @@ fn deed(action: Action) -> &'static str {
         Action::StopAlone(_) => "stops acknowledging alone",
         Action::SetSync(_) => "records the other in sync",
         Action::Release(_) => "lets go",
+        Action::PrepareTransfer(_) => "takes no commits any more, to hand over",
+        Action::Transfer(_) => "hands over",
+        Action::UndoTransfer(_) => "takes its role back: the deadline passed",
+        Action::LearnDeath(_) => "hears of a death, and forgets the grants of the dead",
         Action::ReleaseDead(_) => "'s parent process lets go for it",
         Action::StepDown(_) => "steps down",
         Action::Delay(..) => "sends",
@@ -195,6 +200,7 @@ fn sent(write: Write) -> String {
         Write::SetSync(incarnation) => format!("SetSync for the other's start {incarnation}"),
         Write::Acquire(epoch) => format!("Acquire of epoch {epoch}"),
         Write::Release => "Release and stops serving".to_owned(),
+        Write::Transfer { len, .. } => format!("the hand-over of {}", records(len)),
         Write::ReleaseDead => "the Release of its dead process".to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     action::{Action, Answer},
     model::{DurableCommit, Model, Releases},
     rules::Rule,
-    state::{Name, State, Write},
+    state::{HandOver, Name, State, Write},
 };
 
 impl Model {
@@ -20,16 +20,46 @@ impl Model {
                 if works && self.may_write(active) {
                     self.offer_writes_of_sync(state, name, actions);
                     self.offer_next_epoch(state, name, actions);
+                    self.offer_transfer(state, name, actions);
                 }
-                if works && self.releases == Releases::Allowed {
+                if works && self.releases != Releases::Never {
                     actions.push(Action::Release(name));
                     offer_delay(state, name, Write::Release, actions);
                 }
             }
         }
         // R16 (1): stop acknowledging alone before recording the other in sync.
-        if works && active.solo && active.peer_has_all() && self.keeps(Rule::StopAloneBeforeSync) {
+        if works
+            && active.solo
+            && self.peer_is_near(active)
+            && self.keeps(Rule::StopAloneBeforeSync)
+        {
             actions.push(Action::StopAlone(name));
+        }
+        // R22: freely, but only as long as nothing was sent.
+        let may_undo = match active.hand_over {
+            HandOver::No => false,
+            HandOver::Preparing => true,
+            HandOver::Sent => !self.keeps(Rule::NoUndoOnceSent),
+        };
+        if works && may_undo {
+            actions.push(Action::UndoTransfer(name));
+        }
+    }
+
+    /// R22: stop taking commits, wait until the other has everything, hand over.
+    fn offer_transfer(&self, state: &State, name: Name, actions: &mut Vec<Action>) {
+        let active = &state.members[name];
+        if self.releases != Releases::OrTransfers {
+            return;
+        }
+        if active.hand_over == HandOver::No {
+            actions.push(Action::PrepareTransfer(name));
+        }
+        if active.hand_over == HandOver::Preparing && active.peer_has_all() {
+            actions.push(Action::Transfer(name));
+            let (incarnation, len) = (active.peer.incarnation, active.log.len());
+            offer_delay(state, name, Write::Transfer { incarnation, len }, actions);
         }
     }
 
@@ -67,10 +97,10 @@ impl Model {
                 actions.push(Action::SoloUnconfirmed(name));
             }
         }
-        // R16 (2): everything acknowledged or visible is on the other member.
+        // R16 (2): everything acknowledged or visible is on the other member, but for the lag.
         let stopped_alone = !active.solo || !self.keeps(Rule::StopAloneBeforeSync);
         let is_news = state.lease.standby != Some(active.peer.incarnation);
-        if !active.in_doubt && stopped_alone && is_news && active.peer_has_all() {
+        if !active.in_doubt && stopped_alone && is_news && self.peer_is_near(active) {
             self.offer_answered(state, name, Action::SetSync(name), actions);
             offer_delay(state, name, Write::SetSync(active.peer.incarnation), actions);
         }

@@ -20,6 +20,14 @@ impl Model {
         }
     }
 
+    /// R6, R10: a proof of death reaches a member that gave the dead a grant.
+    pub(crate) fn offer_learning(&self, state: &State, name: Name, actions: &mut Vec<Action>) {
+        let named = state.members[name].granted_to;
+        if named & self.believed_dead(state, name.other()) != 0 {
+            actions.push(Action::LearnDeath(name));
+        }
+    }
+
     pub(crate) fn offer_candidacy(&self, state: &State, name: Name, actions: &mut Vec<Action>) {
         let member = &state.members[name];
         if !self.keeps(Rule::ReadingNeverActivates)
@@ -58,7 +66,7 @@ impl Model {
         let member = &state.members[name];
         let moment = self.eagerness == Eagerness::AnyMoment
             || self.lease_is_open_to(state, name) && self.hears_no_serving_holder(state, name);
-        let in_blackout = member.blackout_ticks > 0 && self.keeps(Rule::Blackout);
+        let in_blackout = self.is_in_blackout(state, name) && self.keeps(Rule::Blackout);
         let yields = member.yield_ticks > 0 && state.lease.holder == name;
         moment && !in_blackout && !yields && state.lease.epoch < self.bounds.epochs
     }

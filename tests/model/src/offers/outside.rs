@@ -39,7 +39,7 @@ impl Model {
         let Some(old) = state.old_process else { return };
         actions.push(Action::OldProcessEnds);
         let follows = voter.role == Role::Following;
-        let is_past_blackout = voter.blackout_ticks == 0;
+        let is_past_blackout = !self.is_in_blackout(state, Name::B);
         if follows && voter.promised <= old.epoch && is_past_blackout && old.grant_ticks == 0 {
             actions.push(Action::GrantToOldProcess);
         }

@@ -2,15 +2,16 @@
 
 use crate::{
     messages::Message,
-    model::Model,
+    model::{GrantsOfDead, Model},
     rules::Rule,
-    state::{Name, PeerPosition, Role, State},
+    state::{Member, Name, PeerPosition, Role, State},
 };
 
 /// A frame as it arrives.
 #[derive(Clone, Copy)]
 struct Frame {
     epoch: u8,
+    incarnation: u8,
     len: u8,
     ticks: u8,
     serving: bool,
@@ -24,8 +25,22 @@ impl Model {
             *written = active.log;
         }
         let serving = active.has_authority() && self.heartbeats_say_serving();
-        let (epoch, len, ticks) = (active.epoch, active.log.len(), self.bounds.ticks);
-        state.inboxes[name.other()].put(Message::Frame { epoch, len, ticks, serving });
+        let frame = Message::Frame {
+            epoch: active.epoch,
+            incarnation: self.incarnation_in_frames(&active),
+            len: active.log.len(),
+            ticks: self.bounds.ticks,
+            serving,
+        };
+        state.inboxes[name.other()].put(frame);
+    }
+
+    /// Only the names of who was given grants depend on it.
+    fn incarnation_in_frames(&self, active: &Member) -> u8 {
+        match self.grants_of_dead {
+            GrantsOfDead::WaitedFor => 0,
+            GrantsOfDead::Forgotten => active.incarnation,
+        }
     }
 
     fn heartbeats_say_serving(&self) -> bool {
@@ -34,11 +49,11 @@ impl Model {
 
     pub(crate) fn receive(&self, state: &mut State, name: Name, at: usize) {
         match state.inboxes[name].take(at) {
-            Message::Frame { epoch, len, ticks, serving } => {
+            Message::Frame { epoch, incarnation, len, ticks, serving } => {
                 if self.scenario.is_some() && name == Name::B {
                     state.heartbeat_arrived = true;
                 }
-                let frame = Frame { epoch, len, ticks, serving };
+                let frame = Frame { epoch, incarnation, len, ticks, serving };
                 self.receive_frame(state, name, frame);
             }
             Message::Answer { epoch, incarnation, len, grants, ticks } => {
@@ -116,12 +131,16 @@ impl Model {
     /// R5: the answer grants, unless the member is a candidate (R7) or in blackout (R6).
     fn answer(&self, state: &mut State, name: Name, frame: Frame) {
         let of_holder = frame.epoch == state.lease.epoch;
+        let in_blackout = self.is_in_blackout(state, name);
         let member = &mut state.members[name];
         let is_free = member.role == Role::Following || !self.keeps(Rule::CandidateStopsGranting);
-        let is_awake = member.blackout_ticks == 0 || !self.keeps(Rule::Blackout);
+        let is_awake = !in_blackout || !self.keeps(Rule::Blackout);
         let grants = is_free && is_awake;
         if grants {
             member.granted_ticks = self.bounds.ticks;
+            if self.grants_of_dead == GrantsOfDead::Forgotten {
+                member.granted_to |= 1 << frame.incarnation;
+            }
             if of_holder && !self.keeps(Rule::HeartbeatSaysServing) {
                 member.heard_ticks = self.bounds.ticks;
             }

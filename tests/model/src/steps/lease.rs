@@ -4,7 +4,7 @@ use crate::{
     action::Answer,
     model::Model,
     rules::Rule,
-    state::{DelayedWrite, Hold, Name, Role, State, Write},
+    state::{DelayedWrite, HandOver, Hold, Name, Role, State, Write},
 };
 
 impl Model {
@@ -58,19 +58,39 @@ impl Model {
         state.lease.hold = Hold::Released;
     }
 
+    /// R22: the holder lets go for the other, whose log is as long.
+    pub(crate) fn transfer(&self, state: &mut State, name: Name) {
+        let active = state.members[name];
+        self.hand_over(state, active.peer.incarnation, active.log.len());
+        state.members[name].step_down();
+    }
+
+    fn hand_over(&self, state: &mut State, incarnation: u8, len: u8) {
+        self.write_lease(state);
+        state.lease.hold = Hold::Transferring { len };
+        state.lease.standby = Some(incarnation);
+    }
+
     /// The write is sent; its sender will never learn what became of it.
     pub(crate) fn delay(&self, state: &mut State, name: Name, write: Write) {
         let member = &mut state.members[name];
         member.delayed = Some(DelayedWrite { write, incarnation: member.incarnation });
         if let Write::Acquire(epoch) = write {
             member.promised = member.promised.max(epoch);
+            member.granted_to = 0;
         }
         if member.role == Role::Active && self.keeps(Rule::DoubtEndsBySolo) {
             member.sync_confirmed = false;
             member.in_doubt = true;
         }
-        if write == Write::Release {
-            member.step_down();
+        match write {
+            Write::Release => member.step_down(),
+            Write::Transfer { .. } if !self.keeps(Rule::ServesNoMoreOnceSent) => {}
+            Write::Transfer { .. } if !self.keeps(Rule::NoUndoOnceSent) => {
+                member.hand_over = HandOver::Sent;
+            }
+            Write::Transfer { .. } => member.step_down(),
+            Write::SetSync(_) | Write::Acquire(_) | Write::ReleaseDead => {}
         }
     }
 
@@ -82,6 +102,7 @@ impl Model {
                 self.write_lease(state);
                 state.lease.standby = Some(incarnation);
             }
+            Write::Transfer { incarnation, len } => self.hand_over(state, incarnation, len),
             Write::Release | Write::ReleaseDead => self.release(state),
         }
     }

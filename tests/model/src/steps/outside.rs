@@ -4,7 +4,7 @@ use super::candidacy::become_active;
 use crate::{
     action::Action,
     messages::{Inbox, Message},
-    model::{DurableCommit, Model},
+    model::{DurableCommit, GrantsOfDead, Model},
     rules::Rule,
     state::{Fault, Hold, Lease, Member, Name, OldProcess, Operator, State},
 };
@@ -47,7 +47,8 @@ impl Model {
     }
 
     pub(crate) fn crash(&self, state: &mut State, name: Name) {
-        state.members[name].restart(self.bounds.ticks);
+        let blackout_ticks = self.blackout_at_start(&state.members[name]);
+        state.members[name].restart(blackout_ticks);
         state.crashes += 1;
         if self.durable_commit == DurableCommit::Off {
             excuse_commits_on_no_member(state);
@@ -66,21 +67,27 @@ impl Model {
     /// The second process has the same volume; what the first had in memory goes on elsewhere.
     pub(crate) fn replace(&self, state: &mut State) {
         state.replacements += 1;
+        let blackout_ticks = self.blackout_at_start(&state.members[Name::A]);
         let member = &mut state.members[Name::A];
         state.old_process = Some(OldProcess {
+            incarnation: member.incarnation,
             epoch: member.epoch,
             lease_ticks: member.lease_ticks,
             grant_ticks: member.grant_ticks,
         });
         let (heard_ticks, yield_ticks) = (member.heard_ticks, member.yield_ticks);
-        member.restart(self.bounds.ticks);
+        member.restart(blackout_ticks);
         (member.heard_ticks, member.yield_ticks) = (heard_ticks, yield_ticks);
     }
 
     pub(crate) fn grant_to_old_process(&self, state: &mut State) {
         if let Some(old) = &mut state.old_process {
             old.grant_ticks = self.bounds.ticks;
-            state.members[Name::B].granted_ticks = self.bounds.ticks;
+            let voter = &mut state.members[Name::B];
+            voter.granted_ticks = self.bounds.ticks;
+            if self.grants_of_dead == GrantsOfDead::Forgotten {
+                voter.granted_to |= 1 << old.incarnation;
+            }
         }
     }
 
