@@ -1,7 +1,7 @@
 //! The flows, each a story with an end: what breaks, and that the pair is whole again with nothing lost.
 
 use crate::{
-    loss,
+    fields, loss,
     pair::{Namespace, Outcome, Pair},
     policies, refusals,
     shell::{Shell, wait_for},
@@ -118,11 +118,28 @@ pub(crate) const ALL: &[Flow] = &[
         run: refusals::resources,
     },
     Flow {
+        name: "fields-changed",
+        what: "every field of the spec is changed and changed back; the end equals a fresh pair",
+        run: fields::together,
+    },
+    Flow {
         name: "strangers",
         what: "garbage on every port and another pair's certificate",
         run: refusals::strangers,
     },
 ];
+
+/// Too long for every run: only by name.
+const NAMED: &[Flow] = &[Flow {
+    name: "fields-alone",
+    what: "as fields-changed, each change alone",
+    run: fields::alone,
+}];
+
+/// Every flow that there is.
+pub(crate) fn every() -> impl Iterator<Item = &'static Flow> {
+    ALL.iter().chain(NAMED)
+}
 
 /// How long the recorder writes in a flow that breaks something.
 const LOAD_SECONDS: u32 = 20;

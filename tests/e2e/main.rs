@@ -6,6 +6,7 @@
 
 #[path = "../chaos/mod.rs"]
 mod chaos;
+mod fields;
 mod flows;
 mod loss;
 mod pair;
@@ -50,15 +51,19 @@ fn main() -> ExitCode {
     if let Some(What::Chaos(arguments)) = &arguments.what {
         return chaos::campaign(Shell::from_environment().as_ref(), arguments);
     }
-    let chosen: Vec<_> = flows::ALL
-        .iter()
-        .filter(|flow| arguments.flow.as_ref().is_none_or(|name| name == flow.name))
-        .collect();
+    let chosen: Vec<_> = match &arguments.flow {
+        None => flows::ALL.iter().collect(),
+        Some(name) => flows::every().filter(|flow| name == flow.name).collect(),
+    };
     if arguments.list || chosen.is_empty() {
-        for flow in flows::ALL {
+        for flow in flows::every() {
             println!("{:28} {}", flow.name, flow.what);
         }
         return if chosen.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    if let Err(error) = fields::assert_every_leaf_has_a_case() {
+        println!("{error:#}");
+        return ExitCode::FAILURE;
     }
     let Some(shell) = Shell::from_environment() else {
         println!("no cluster: run tests/e2e/run");
