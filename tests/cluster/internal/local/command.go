@@ -171,6 +171,11 @@ func faultCommand(dir *string) *cobra.Command {
 		}),
 		onNode("apiserver stop|start|pause|resume", "Stop or freeze the API server", func(_ *cobra.Command, c *cluster, what string) error {
 			return apiServerFault(c, what)
+		}),
+		onNode("etcd save|restore", "Keep what the cluster's memory holds now, and go back to it", func(command *cobra.Command, c *cluster, what string) error {
+			ctx, cancel := interruptible()
+			defer cancel()
+			return etcdFault(ctx, newProgress(command.ErrOrStderr()), c, what)
 		}))
 	return fault
 }
