@@ -223,6 +223,10 @@ func provisionerCommand(dir *string) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			ctx, cancel := interruptible()
 			defer cancel()
+			c, err := open(*dir)
+			if err != nil {
+				return err
+			}
 			config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 			if err != nil {
 				return fmt.Errorf("failed to read the kubeconfig: %w", err)
@@ -231,7 +235,7 @@ func provisionerCommand(dir *string) *cobra.Command {
 			if err != nil {
 				return errors.Join(errors.New("failed to make a client"), err)
 			}
-			return provision.Run(ctx, client, *dir)
+			return provision.Run(ctx, client, *dir, mounter{c})
 		},
 	}
 	command.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server")
