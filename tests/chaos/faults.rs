@@ -2,7 +2,7 @@
 
 use super::{
     arena::{Promise, Scene},
-    authority, disks, network, processes,
+    authority, certificates, disks, network, processes,
 };
 
 /// One fault of the campaign.
@@ -219,13 +219,13 @@ pub(crate) const ALL: &[Fault] = &[
         fault("active-volume-lost", "the active's volumes and pod are deleted", disks::lose_active),
     )),
     Fault {
-        check: authority::serves_its_new_certificates,
+        check: certificates::serves_its_new_certificates,
         ..lasting(
             20,
             fault(
                 "certificates-deleted",
                 "the Secrets of both members' certificates are deleted",
-                authority::delete_certificates,
+                certificates::delete_certificates,
             ),
         )
     },

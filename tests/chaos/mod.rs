@@ -6,6 +6,7 @@
 
 mod arena;
 mod authority;
+mod certificates;
 mod disks;
 mod faults;
 mod network;
