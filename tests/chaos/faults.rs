@@ -4,6 +4,7 @@ use super::{
     arena::{Promise, Scene},
     authority, certificates, disks, network, processes,
 };
+use std::time::Duration;
 
 /// One fault of the campaign.
 pub(crate) struct Fault {
@@ -19,6 +20,16 @@ pub(crate) struct Fault {
     pub(crate) inject: fn(&mut Scene<'_>) -> anyhow::Result<()>,
     /// What must be true of the whole pair afterwards, beside that nothing is lost.
     pub(crate) check: fn(&Scene<'_>) -> anyhow::Result<()>,
+}
+
+/// What a run takes beside its load: a pair that is whole before and after, and told so.
+const AROUND_LOAD: Duration = Duration::from_secs(20);
+
+impl Fault {
+    /// How long a run takes on a quiet machine.
+    pub(crate) fn takes_about(&self) -> Duration {
+        Duration::from_secs(self.load_seconds.into()) + AROUND_LOAD
+    }
 }
 
 const fn promise(returns: &'static str, durability: &'static str) -> Promise {
