@@ -1,10 +1,13 @@
 //! Faults of the Lease: a person, or a backup, takes away what the pair stands on.
 
 use super::arena::Scene;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const ANNOTATION: &str = "understudy.dev/authority";
+/// Longest time until the standby of a dead active serves.
+const TAKES_OVER: Duration = Duration::from_secs(30);
 
 impl Scene<'_> {
     fn lease(&self) -> String {
@@ -44,4 +47,36 @@ pub(crate) fn restore_lease(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.kill_engine(&scene.active)?;
     scene.hold(4, 6);
     scene.write_record(&old)
+}
+
+/// All that the API server knows goes back by a few seconds: nothing has happened since, or the standby
+/// was away and came back, or the other member became active.
+pub(crate) fn restore_etcd(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    scene.shell.cluster(&["fault", "etcd", "save"])?;
+    match scene.dice.below(3) {
+        0 => scene.note("nothing since"),
+        1 => {
+            scene.note("the standby was away since");
+            scene.kill_engine(&scene.standby)?;
+        }
+        _ => {
+            scene.note("another active since");
+            scene.kill_engine(&scene.active)?;
+            scene.await_failover(TAKES_OVER)?;
+        }
+    }
+    scene.hold(4, 8);
+    let record = scene.pair.lease_record()?;
+    scene.epoch = record["epoch"].as_u64().context("the Lease has no epoch")?;
+    scene.shell.cluster(&["fault", "etcd", "restore"]).map(drop)
+}
+
+/// Nobody was promoted by the old Lease, and the new one is above everything that was known.
+pub(crate) fn is_reinstated(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    scene.assert_stayed()?;
+    let record = scene.pair.lease_record()?;
+    let epoch = record["epoch"].as_u64().context("the Lease has no epoch")?;
+    ensure!(epoch > scene.epoch, "epoch {} was known, and the Lease says {record}", scene.epoch);
+    scene.note(&format!("epoch {} became {epoch}", scene.epoch));
+    Ok(())
 }
