@@ -15,9 +15,10 @@ const LOG_DIR: &str = "/var/lib/understudy/log";
 pub(crate) const BULK: &str = "understudy_bulk";
 /// Rows of it.
 const BULK_ROWS: usize = 16;
-/// Transactions of a megabyte that are more than a log has set aside: two segments of a sixteenth of the
-/// volume.
-const BULK_WRITES: usize = 40;
+/// Bytes of log in a transaction that changes them all.
+const BULK_BYTES: usize = 4 << 20;
+/// Such transactions that are more than a log has set aside: two segments of a sixteenth of the volume.
+const BULK_WRITES: usize = 12;
 /// Longest time until a log has used up what it has set aside.
 const FULL: Duration = Duration::from_secs(60);
 /// Longest time until a log writes on once there is room.
@@ -89,7 +90,7 @@ pub(crate) fn fill_active(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         // Long enough for the operator to see it and say so.
         scene.hold(4, 8);
         let again = scene.write_much();
-        ensure!(again.is_err(), "a full log took a megabyte");
+        ensure!(again.is_err(), "a full log took {BULK_BYTES} bytes");
         let rows =
             scene.pair.psql(&scene.active_service(), &format!("SELECT count(*) FROM {BULK}"))?;
         ensure!(rows.trim() == BULK_ROWS.to_string(), "reads do not go on: {rows}");
@@ -135,9 +136,9 @@ impl Scene<'_> {
         format!("{}-active", self.pair.name)
     }
 
-    /// One transaction with a megabyte of log.
+    /// One transaction with a good piece of log.
     fn write_much(&self) -> anyhow::Result<()> {
-        let update = format!("UPDATE {BULK} SET filling = repeat('x', {})", (1 << 20) / BULK_ROWS);
+        let update = format!("UPDATE {BULK} SET filling = repeat('x', {})", BULK_BYTES / BULK_ROWS);
         let flags = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"];
         let command = [&["psql"], &flags[..], &["-c", &update]].concat();
         self.pair.client(&command).map(drop)

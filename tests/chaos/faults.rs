@@ -413,7 +413,7 @@ pub(crate) const ALL: &[Fault] = &[
     Fault {
         log: LogVolume::Small,
         ..lasting(
-            30,
+            50,
             fault(
                 "log-full",
                 "the active's log volume is full to the last byte",
@@ -424,7 +424,7 @@ pub(crate) const ALL: &[Fault] = &[
     Fault {
         log: LogVolume::Small,
         ..lasting(
-            30,
+            50,
             fault(
                 "standby-log-full",
                 "the standby's log volume is full to the last byte",
