@@ -1,6 +1,9 @@
 //! The place of the campaign: one pair that lives through run after run, and what was broken around it.
 
-use super::{Dice, faults::Fault};
+use super::{
+    Dice,
+    faults::{End, Fault, LogVolume},
+};
 use crate::{
     pair::{Namespace, Outcome, Pair, READY, delete_namespace},
     shell::{Shell, wait_for},
@@ -18,6 +21,10 @@ const PAIR: &str = "orders";
 const MOMENTS_MS: u64 = 3_000;
 /// Load before the first of these moments.
 const LOAD_FIRST: Duration = Duration::from_millis(1_500);
+
+/// Tables of the load and of faults; what earlier runs left in them would fill the memory in the end.
+const LOADED: [&str; 4] =
+    ["understudy_demo_history", "understudy_demo_accounts", "lists", super::disks::BULK];
 
 /// How long the pair must stay whole before it counts: what the status says right after the API server
 /// came back is what it said before.
@@ -63,6 +70,7 @@ pub(crate) struct Arena<'a> {
     namespace: Option<Namespace<'a>>,
     pairs: u32,
     promise: Option<Promise>,
+    log: LogVolume,
 }
 
 /// What a fault works on.
@@ -72,13 +80,17 @@ pub(crate) struct Scene<'a> {
     pub(crate) active: String,
     pub(crate) standby: String,
     pub(crate) dice: Dice,
+    /// The highest epoch that was on the Lease.
+    pub(crate) epoch: u64,
+    /// What a run shows beside its verdict.
+    notes: Vec<String>,
     /// Whether the Lease named a standby in sync when the fault came; a busy machine may lose one.
     was_in_sync: bool,
 }
 
 impl<'a> Arena<'a> {
     pub(crate) fn new(shell: &'a Shell) -> Self {
-        Self { shell, namespace: None, pairs: 0, promise: None }
+        Self { shell, namespace: None, pairs: 0, promise: None, log: LogVolume::Large }
     }
 
     pub(crate) fn namespace_name(&self) -> Option<String> {
@@ -86,52 +98,84 @@ impl<'a> Arena<'a> {
     }
 
     /// One fault under load; the pair is whole before and after.
-    pub(crate) fn run(
-        &mut self,
+    pub(crate) fn run(&mut self, fault: &Fault, round: u32, dice: Dice) -> anyhow::Result<Outcome> {
+        let promise = fault.promises[round as usize % fault.promises.len()];
+        self.prepare(fault.log, promise)?;
+        let outcome = self.break_pair(fault, promise, dice);
+        if fault.end == End::Destroyed {
+            self.close();
+        }
+        outcome
+    }
+
+    fn break_pair(
+        &self,
         fault: &Fault,
-        round: u32,
+        promise: Promise,
         mut dice: Dice,
     ) -> anyhow::Result<Outcome> {
-        let promise = fault.promises[round as usize % fault.promises.len()];
-        self.prepare(promise)?;
         let namespace = self.namespace.as_ref().context("no namespace")?;
         let pair = Pair::existing(self.shell, namespace, PAIR);
         let (active, standby) = wait_steady(&pair).context("before the fault")?;
-        // The recorder's history of earlier runs would fill the memory in the end.
-        for table in ["understudy_demo_history", "understudy_demo_accounts", "lists"] {
+        for table in LOADED {
             // The nodes' proxies may be behind when the API server has just come back.
             wait_for("an old table is dropped", ROUTED, || {
                 pair.psql(&format!("{PAIR}-active"), &format!("DROP TABLE IF EXISTS {table}"))
                     .map(Some)
             })?;
         }
+        (fault.before)(&pair)?;
         let recording = pair.record(fault.load_seconds)?;
         let appending = pair.append(fault.load_seconds, dice.below(u64::MAX))?;
         // Not a condition: the fault comes at a random moment of the load.
         thread::sleep(LOAD_FIRST + Duration::from_millis(dice.below(MOMENTS_MS)));
-        let was_in_sync = !pair.lease_record()?["sync"].is_null();
-        let mut scene =
-            Scene { shell: self.shell, pair: &pair, active, standby, dice, was_in_sync };
+        let record = pair.lease_record()?;
+        let mut scene = Scene {
+            shell: self.shell,
+            pair: &pair,
+            active,
+            standby,
+            dice,
+            epoch: record["epoch"].as_u64().context("the Lease has no epoch")?,
+            notes: Vec::new(),
+            was_in_sync: !record["sync"].is_null(),
+        };
         let injected = (fault.inject)(&mut scene);
+        if fault.end == End::Destroyed {
+            recording.abandon()?;
+            appending.abandon()?;
+            injected.context("the fault was not injected")?;
+            (fault.check)(&mut scene)?;
+            return Ok(Outcome { note: scene.notes.join(", "), ..Outcome::default() });
+        }
         let (recorded, appended) = (recording.verdict(), appending.finish());
         injected.context("the fault was not injected")?;
         let mut outcome = recorded?;
         let lists = appended?;
-        outcome.note = format!("{lists} transactions on lists in order  {promise}");
         wait_steady(&pair).context("after the fault")?;
-        (fault.check)(&scene)?;
+        (fault.check)(&mut scene)?;
+        let notes: String = scene.notes.iter().map(|note| format!("  {note}")).collect();
+        outcome.note = format!("{lists} transactions on lists in order  {promise}{notes}");
         Ok(outcome)
     }
 
     /// A pair with this promise: the one that is there, changed live when it promises something else.
-    fn prepare(&mut self, promise: Promise) -> anyhow::Result<()> {
-        let spec = promise.spec();
+    fn prepare(&mut self, log: LogVolume, promise: Promise) -> anyhow::Result<()> {
+        if self.log != log {
+            self.close();
+            self.log = log;
+        }
+        let mut spec = promise.spec();
         if self.namespace.is_none() {
             self.pairs += 1;
             // Another run's namespace may still be on its way out.
             let name = format!("chaos-{}-{}", std::process::id(), self.pairs);
             let namespace = Namespace::create(self.shell, &name, 1)?;
             self.namespace = Some(namespace);
+            if log == LogVolume::Small {
+                let log = json!({"size": "256Mi", "storageClassName": "node-local-sized"});
+                spec["storage"] = json!({"data": {"size": "1Gi"}, "log": log});
+            }
             self.namespace.as_ref().context("no namespace")?.pair(PAIR, spec)?;
         } else if self.promise != Some(promise) {
             let namespace = self.namespace.as_ref().context("no namespace")?;
@@ -180,6 +224,22 @@ fn wait_steady(pair: &Pair<'_>) -> anyhow::Result<(String, String)> {
 }
 
 impl Scene<'_> {
+    /// Shows something at the end of the run's line.
+    pub(crate) fn note(&mut self, note: &str) {
+        self.notes.push(note.to_owned());
+    }
+
+    /// Waits until the other member is the active; it is the scene's active then.
+    pub(crate) fn await_failover(&mut self, bound: Duration) -> anyhow::Result<()> {
+        wait_for("the other member is active", bound, || {
+            let record = self.pair.lease_record()?;
+            let is_other = record["holder"]["member"] == self.standby.as_str();
+            Ok((is_other && record["state"] == "held").then_some(()))
+        })?;
+        std::mem::swap(&mut self.active, &mut self.standby);
+        Ok(())
+    }
+
     pub(crate) fn node(&self, member: &str) -> anyhow::Result<String> {
         self.pair.node(member)
     }

@@ -1,14 +1,13 @@
-//! Faults of the Lease and of the Secrets: a person, or a backup, takes away what the pair stands on.
+//! Faults of the Lease: a person, or a backup, takes away what the pair stands on.
 
 use super::arena::Scene;
-use crate::shell::wait_for;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const ANNOTATION: &str = "understudy.dev/authority";
-/// Longest time until the kubelets have brought a changed Secret into the pods: their own period is a minute.
-const BROUGHT: Duration = Duration::from_secs(180);
+/// Longest time until the standby of a dead active serves.
+const TAKES_OVER: Duration = Duration::from_secs(30);
 
 impl Scene<'_> {
     fn lease(&self) -> String {
@@ -50,32 +49,34 @@ pub(crate) fn restore_lease(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.write_record(&old)
 }
 
-/// The operator makes them anew, and the members go on with what they have loaded until they see them.
-pub(crate) fn delete_certificates(scene: &mut Scene<'_>) -> anyhow::Result<()> {
-    let (one, other) = (format!("{}-tls", scene.active), format!("{}-tls", scene.standby));
-    scene.pair.namespace.kubectl(&["delete", "secrets", &one, &other]).map(drop)
+/// All that the API server knows goes back by a few seconds: nothing has happened since, or the standby
+/// was away and came back, or the other member became active.
+pub(crate) fn restore_etcd(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    scene.shell.cluster(&["fault", "etcd", "save"])?;
+    match scene.dice.below(3) {
+        0 => scene.note("nothing since"),
+        1 => {
+            scene.note("the standby was away since");
+            scene.kill_engine(&scene.standby)?;
+        }
+        _ => {
+            scene.note("another active since");
+            scene.kill_engine(&scene.active)?;
+            scene.await_failover(TAKES_OVER)?;
+        }
+    }
+    scene.hold(4, 8);
+    let record = scene.pair.lease_record()?;
+    scene.epoch = record["epoch"].as_u64().context("the Lease has no epoch")?;
+    scene.shell.cluster(&["fault", "etcd", "restore"]).map(drop)
 }
 
-/// What both members show to clients is what the new Secrets hold; no process was started for it.
-pub(crate) fn serves_its_new_certificates(scene: &Scene<'_>) -> anyhow::Result<()> {
-    for member in [&scene.active, &scene.standby] {
-        // The operator looks at Secrets once a minute.
-        let secret = format!("{member}-tls");
-        let directory = wait_for("the Secret is made anew", BROUGHT, || {
-            scene.pair.namespace.files_of_secret(&secret).map(Some)
-        })?;
-        let file = format!("{directory}/tls.crt");
-        let serial = |arguments: &str| {
-            let script = format!("{arguments} openssl x509 -noout -serial");
-            scene.shell.inside(&[], &["sh", "-c", &script])
-        };
-        let wanted = serial(&format!("cat {file} |"))?;
-        let host = format!("{member}.{}.svc:5432", scene.pair.namespace.name);
-        let shown =
-            format!("openssl s_client -starttls postgres -connect {host} </dev/null 2>&1 |");
-        wait_for("the new certificate is shown", BROUGHT, || {
-            Ok((serial(&shown)? == wanted).then_some(()))
-        })?;
-    }
+/// Nobody was promoted by the old Lease, and the new one is above everything that was known.
+pub(crate) fn is_reinstated(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    scene.assert_stayed()?;
+    let record = scene.pair.lease_record()?;
+    let epoch = record["epoch"].as_u64().context("the Lease has no epoch")?;
+    ensure!(epoch > scene.epoch, "epoch {} was known, and the Lease says {record}", scene.epoch);
+    scene.note(&format!("epoch {} became {epoch}", scene.epoch));
     Ok(())
 }

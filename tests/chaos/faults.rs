@@ -2,8 +2,10 @@
 
 use super::{
     arena::{Promise, Scene},
-    authority, disks, network, processes,
+    authority, certificates, disks, network, processes,
 };
+use crate::pair::Pair;
+use std::time::Duration;
 
 /// One fault of the campaign.
 pub(crate) struct Fault {
@@ -15,10 +17,44 @@ pub(crate) struct Fault {
     pub(crate) load_seconds: u32,
     /// Longest gap that clients are to see; reported, not judged: the machine may be busy.
     pub(crate) gap_max_ms: Option<u64>,
+    /// Which log volumes the pair has.
+    pub(crate) log: LogVolume,
+    /// What becomes of the pair.
+    pub(crate) end: End,
+    /// Gets ready what the fault needs, before the load.
+    pub(crate) before: fn(&Pair<'_>) -> anyhow::Result<()>,
     /// Breaks something, and ends what would not end by itself.
     pub(crate) inject: fn(&mut Scene<'_>) -> anyhow::Result<()>,
     /// What must be true of the whole pair afterwards, beside that nothing is lost.
-    pub(crate) check: fn(&Scene<'_>) -> anyhow::Result<()>,
+    pub(crate) check: fn(&mut Scene<'_>) -> anyhow::Result<()>,
+}
+
+/// What a run takes beside its load: a pair that is whole before and after, and told so.
+const AROUND_LOAD: Duration = Duration::from_secs(20);
+
+impl Fault {
+    /// How long a run takes on a quiet machine.
+    pub(crate) fn takes_about(&self) -> Duration {
+        Duration::from_secs(self.load_seconds.into()) + AROUND_LOAD
+    }
+}
+
+/// The log volumes of a pair under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogVolume {
+    /// As large as the disk below them.
+    Large,
+    /// File systems of the least size that a pair may have.
+    Small,
+}
+
+/// What becomes of a pair by a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It is whole again by itself, with all that was acknowledged.
+    Whole,
+    /// Its data is gone; the pair is of no further use.
+    Destroyed,
 }
 
 const fn promise(returns: &'static str, durability: &'static str) -> Promise {
@@ -58,6 +94,9 @@ const fn fault(
         promises: ANY,
         load_seconds: 10,
         gap_max_ms: None,
+        log: LogVolume::Large,
+        end: End::Whole,
+        before: |_| Ok(()),
         inject,
         check: |_| Ok(()),
     }
@@ -219,13 +258,36 @@ pub(crate) const ALL: &[Fault] = &[
         fault("active-volume-lost", "the active's volumes and pod are deleted", disks::lose_active),
     )),
     Fault {
-        check: authority::serves_its_new_certificates,
+        check: certificates::serves_its_new_certificates,
         ..lasting(
             20,
             fault(
                 "certificates-deleted",
                 "the Secrets of both members' certificates are deleted",
-                authority::delete_certificates,
+                certificates::delete_certificates,
+            ),
+        )
+    },
+    Fault {
+        check: certificates::serves_its_new_certificates,
+        ..lasting(
+            60,
+            fault(
+                "certificates-expired",
+                "both members' certificates have ended while the operator is away; the active may die then",
+                certificates::expire_certificates,
+            ),
+        )
+    },
+    Fault {
+        before: certificates::make_authority,
+        check: certificates::serves_its_new_certificates,
+        ..lasting(
+            60,
+            fault(
+                "authority-replaced",
+                "another certificate authority at once, and the standby dies between two trusts",
+                certificates::replace_authority,
             ),
         )
     },
@@ -312,6 +374,17 @@ pub(crate) const ALL: &[Fault] = &[
         40,
         fault("lease-older", "the Lease goes back to an older state", authority::restore_lease),
     ),
+    Fault {
+        check: authority::is_reinstated,
+        ..lasting(
+            45,
+            fault(
+                "etcd-restored",
+                "etcd goes back to a backup of seconds ago",
+                authority::restore_etcd,
+            ),
+        )
+    },
     failover(fault(
         "fsync-error",
         "the active's fdatasync fails with EIO",
@@ -322,4 +395,50 @@ pub(crate) const ALL: &[Fault] = &[
         "the standby's fdatasync fails with EIO",
         disks::fail_standby_fsync,
     ),
+    within(
+        10_000,
+        failover(lasting(
+            30,
+            fault("fsync-hangs", "the active's fdatasync hangs for 15 s", disks::hang_active_fsync),
+        )),
+    ),
+    lasting(
+        30,
+        fault(
+            "standby-fsync-hangs",
+            "the standby's fdatasync hangs for 15 s",
+            disks::hang_standby_fsync,
+        ),
+    ),
+    Fault {
+        log: LogVolume::Small,
+        ..lasting(
+            50,
+            fault(
+                "log-full",
+                "the active's log volume is full to the last byte",
+                disks::fill_active,
+            ),
+        )
+    },
+    Fault {
+        log: LogVolume::Small,
+        ..lasting(
+            50,
+            fault(
+                "standby-log-full",
+                "the standby's log volume is full to the last byte",
+                disks::fill_standby,
+            ),
+        )
+    },
+    Fault {
+        end: End::Destroyed,
+        check: disks::nobody_serves_an_empty_database,
+        ..fault(
+            "both-volumes-lost",
+            "the volumes and pods of both members are deleted; nobody may begin anew by itself",
+            disks::lose_both,
+        )
+    },
 ];

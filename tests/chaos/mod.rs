@@ -6,6 +6,7 @@
 
 mod arena;
 mod authority;
+mod certificates;
 mod disks;
 mod faults;
 mod network;
@@ -25,9 +26,9 @@ use summary::Summary;
 /// `tests/chaos/run`.
 #[derive(Debug, Args)]
 pub(crate) struct ChaosArguments {
-    /// Only this fault
+    /// Only this fault; may be repeated
     #[arg(long)]
-    fault: Option<String>,
+    fault: Vec<String>,
     /// How often each fault comes
     #[arg(long, default_value_t = 1)]
     runs: u32,
@@ -63,7 +64,9 @@ impl Dice {
 pub(crate) fn campaign(shell: Option<&Shell>, arguments: &ChaosArguments) -> ExitCode {
     let chosen: Vec<&Fault> = faults::ALL
         .iter()
-        .filter(|fault| arguments.fault.as_ref().is_none_or(|name| name == fault.name))
+        .filter(|fault| {
+            arguments.fault.is_empty() || arguments.fault.iter().any(|name| name == fault.name)
+        })
         .collect();
     if arguments.list || chosen.is_empty() {
         for fault in faults::ALL {
@@ -81,10 +84,10 @@ pub(crate) fn campaign(shell: Option<&Shell>, arguments: &ChaosArguments) -> Exi
     println!("seed {seed}, {} faults, {} runs each", chosen.len(), arguments.runs);
     let mut summary = Summary::default();
     let mut arena = Arena::new(shell);
-    'campaign: for round in 0..arguments.runs {
+    for round in 0..arguments.runs {
         for fault in in_order(&chosen, seed, round, until.is_some()) {
-            if until.is_some_and(|until| Instant::now() >= until) {
-                break 'campaign;
+            if until.is_some_and(|until| Instant::now() + fault.takes_about() > until) {
+                continue;
             }
             run(&mut arena, fault, (seed, round), arguments.json, &mut summary);
         }

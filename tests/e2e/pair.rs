@@ -3,7 +3,7 @@
 use crate::shell::{Shell, wait_for};
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use std::{fmt, fs, process::Child, thread, time::Duration};
+use std::{fmt, fs, path::PathBuf, process::Child, thread, time::Duration};
 
 /// Longest time from nothing to Ready on two busy cores.
 pub(crate) const READY: Duration = Duration::from_secs(180);
@@ -174,6 +174,10 @@ impl<'a> Pair<'a> {
         Self { namespace, shell, name: name.to_owned() }
     }
 
+    pub(crate) fn shell(&self) -> &'a Shell {
+        self.shell
+    }
+
     /// The pair's status.
     pub(crate) fn status(&self) -> anyhow::Result<Value> {
         let object = self.namespace.object("activestandbypairs", &self.name)?;
@@ -251,11 +255,17 @@ impl<'a> Pair<'a> {
         self.namespace.kubectl(&["get", "secret", &name, "-o", &path])
     }
 
-    /// A file with the pair's certificate authority.
+    /// A file with the pair's certificate authority, and with the one that may take its place.
     pub(crate) fn ca_file(&self) -> anyhow::Result<String> {
         let path = self.namespace.scratch.path().join(format!("{}-ca.crt", self.name));
-        fs::write(&path, self.secret("ca.crt")?)?;
+        let next = fs::read_to_string(self.next_authority().join("tls.crt")).unwrap_or_default();
+        fs::write(&path, self.secret("ca.crt")? + "\n" + &next)?;
         Ok(path.to_str().context("the path is not text")?.to_owned())
+    }
+
+    /// Where certificate and key of another authority lie, if a fault made one.
+    pub(crate) fn next_authority(&self) -> PathBuf {
+        self.namespace.scratch.path().join(format!("{}-next-authority", self.name))
     }
 
     /// A libpq URI over the Services of all voters: the client finds the active by itself.
@@ -371,6 +381,11 @@ impl Recording {
         Ok(outcome)
     }
 
+    /// Ends it without a verdict.
+    pub(crate) fn abandon(self) -> anyhow::Result<()> {
+        end(self.process)
+    }
+
     /// Waits for its end; an error when a transfer is half there, or nothing was written.
     pub(crate) fn verdict(self) -> anyhow::Result<Outcome> {
         let output = self.process.wait_with_output()?;
@@ -397,6 +412,11 @@ impl Recording {
 }
 
 impl Appending {
+    /// Ends it without a verdict.
+    pub(crate) fn abandon(self) -> anyhow::Result<()> {
+        end(self.process)
+    }
+
     /// Waits for its end; the transactions of a history without a cycle and without a lost append.
     pub(crate) fn finish(self) -> anyhow::Result<u64> {
         let output = self.process.wait_with_output()?;
@@ -407,6 +427,11 @@ impl Appending {
         ensure!(report["is_clean"] == true, "the history of lists is not clean: {report}");
         report["committed"].as_u64().context("append counts nothing")
     }
+}
+
+fn end(mut process: Child) -> anyhow::Result<()> {
+    process.kill()?;
+    process.wait().map(drop).context("a client does not end")
 }
 
 fn is_ready(status: &Value) -> bool {

@@ -4,6 +4,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use std::{
     env,
+    fs::File,
     io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -13,6 +14,10 @@ use std::{
 
 /// Time between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(100);
+/// Sizes of the writes that fill a volume, in bytes.
+const FILLINGS: [usize; 2] = [1 << 20, 1 << 10];
+/// Most that is written to fill a volume, in bytes: more is not a volume of a test.
+const FILL_MAX: u64 = 1 << 30;
 
 /// The programs and the cluster they talk to.
 pub(crate) struct Shell {
@@ -98,6 +103,11 @@ impl Shell {
         output(Command::new(&self.understudy).args(arguments), "understudy", arguments)
     }
 
+    /// Runs openssl.
+    pub(crate) fn openssl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        output(Command::new("openssl").args(arguments), "openssl", arguments)
+    }
+
     /// Runs the cluster tool.
     pub(crate) fn cluster(&self, arguments: &[&str]) -> anyhow::Result<String> {
         output(Command::new(&self.cluster).args(arguments), "cluster", arguments)
@@ -153,6 +163,20 @@ impl Shell {
         strace.wait().context("strace does not end").map(drop)
     }
 
+    /// Fills the volume that a container sees at `directory`, to the last byte.
+    pub(crate) fn fill(&self, node: &str, id: &str, directory: &str) -> anyhow::Result<Filled> {
+        let pid = engine_pid(node, id)?;
+        let path = PathBuf::from(format!("/proc/{pid}/root{directory}/filler"));
+        let mut file = File::create(&path).with_context(|| format!("{}", path.display()))?;
+        let mut bytes = 0;
+        for size in FILLINGS {
+            let zeros = vec![0; size];
+            bytes += loop_until_full(&mut file, &zeros)?;
+        }
+        file.sync_all()?;
+        Ok(Filled { file, path, bytes })
+    }
+
     fn inside_command(&self, environment: &[(&str, &str)], command: &[&str]) -> Command {
         let mut cluster = Command::new(&self.cluster);
         cluster.args(["exec", "--"]).args(command);
@@ -184,6 +208,36 @@ impl Starved {
             std::fs::write(self.cgroup.join("memory.limit_in_bytes"), self.before.trim())?;
         }
         Ok(())
+    }
+}
+
+/// A volume without room.
+pub(crate) struct Filled {
+    file: File,
+    path: PathBuf,
+    /// How many bytes were free.
+    pub(crate) bytes: u64,
+}
+
+impl Filled {
+    /// Gives the room back, whatever became of the process by which the volume was found.
+    pub(crate) fn empty(self) -> anyhow::Result<()> {
+        self.file.set_len(0)?;
+        let _ = std::fs::remove_file(&self.path);
+        Ok(())
+    }
+}
+
+/// Writes until there is no room for as much again; the bytes written.
+fn loop_until_full(file: &mut File, zeros: &[u8]) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    loop {
+        match file.write(zeros) {
+            Ok(written) => bytes += written as u64,
+            Err(e) if e.kind() == std::io::ErrorKind::StorageFull => return Ok(bytes),
+            Err(e) => return Err(e.into()),
+        }
+        ensure!(bytes < FILL_MAX, "the volume has no limit");
     }
 }
 

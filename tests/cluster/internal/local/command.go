@@ -171,6 +171,11 @@ func faultCommand(dir *string) *cobra.Command {
 		}),
 		onNode("apiserver stop|start|pause|resume", "Stop or freeze the API server", func(_ *cobra.Command, c *cluster, what string) error {
 			return apiServerFault(c, what)
+		}),
+		onNode("etcd save|restore", "Keep what the cluster's memory holds now, and go back to it", func(command *cobra.Command, c *cluster, what string) error {
+			ctx, cancel := interruptible()
+			defer cancel()
+			return etcdFault(ctx, newProgress(command.ErrOrStderr()), c, what)
 		}))
 	return fault
 }
@@ -218,6 +223,10 @@ func provisionerCommand(dir *string) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			ctx, cancel := interruptible()
 			defer cancel()
+			c, err := open(*dir)
+			if err != nil {
+				return err
+			}
 			config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 			if err != nil {
 				return fmt.Errorf("failed to read the kubeconfig: %w", err)
@@ -226,7 +235,7 @@ func provisionerCommand(dir *string) *cobra.Command {
 			if err != nil {
 				return errors.Join(errors.New("failed to make a client"), err)
 			}
-			return provision.Run(ctx, client, *dir)
+			return provision.Run(ctx, client, *dir, mounter{c})
 		},
 	}
 	command.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server")

@@ -74,7 +74,8 @@ func (c *cluster) startCentre(ctx context.Context, p *progress) error {
 // startRuntime starts the container runtime of a node and gives it the images.
 func (c *cluster) startRuntime(ctx context.Context, p *progress, n int, images []string) error {
 	process := c.Runtime(n)
-	if c.off(n) {
+	wasOff := c.off(n)
+	if wasOff {
 		if err := c.powerCycle(n); err != nil {
 			return err
 		}
@@ -93,6 +94,11 @@ func (c *cluster) startRuntime(ctx context.Context, p *progress, n int, images [
 		}})
 	if err != nil {
 		return err
+	}
+	if wasOff {
+		if err := c.mountVolumes(n); err != nil {
+			return err
+		}
 	}
 	return p.do(ctx, step{name: fmt.Sprintf("%s: %d images loaded", plan.NodeName(n), 1+len(images)), bound: imageBound,
 		log: c.LogFile(process.Name), run: func(ctx context.Context, _ func(error)) error {

@@ -101,6 +101,39 @@ func (r Record) Signal(signal syscall.Signal) error {
 	return nil
 }
 
+// Pause stops a recorded process and returns when none of its threads runs any more.
+func (r Record) Pause(bound time.Duration) error {
+	begun := time.Now()
+	if err := r.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		still, err := r.standsStill()
+		if err != nil || still {
+			return err
+		}
+		if time.Since(begun) > bound {
+			return fmt.Errorf("process %d still runs %s after SIGSTOP", r.PID, bound)
+		}
+		time.Sleep(pollInterval)
+	}
+}
+
+// standsStill says whether every thread is stopped.
+func (r Record) standsStill() (bool, error) {
+	threads, err := filepath.Glob(filepath.Join("/proc", fmt.Sprint(r.PID), "task", "*", "stat"))
+	if err != nil || len(threads) == 0 || r.State() == Gone {
+		return false, fmt.Errorf("process %d is gone", r.PID)
+	}
+	for _, thread := range threads {
+		// A thread that is gone by now does not run.
+		if _, letter, err := statFile(thread); err == nil && letter != "T" {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // Stop ends a recorded process: asked first, killed after patience, and returns when it is gone.
 func (r Record) Stop(patience, bound time.Duration) error {
 	begun := time.Now()
@@ -124,7 +157,11 @@ func (r Record) Stop(patience, bound time.Duration) error {
 
 // stat reads the start time and the state letter of a process.
 func stat(pid int) (started, letter string, err error) {
-	content, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "stat"))
+	return statFile(filepath.Join("/proc", fmt.Sprint(pid), "stat"))
+}
+
+func statFile(file string) (started, letter string, err error) {
+	content, err := os.ReadFile(file)
 	if err != nil {
 		return "", "", err
 	}
@@ -132,7 +169,7 @@ func stat(pid int) (started, letter string, err error) {
 	fields := strings.Fields(string(content[strings.LastIndex(string(content), ")")+1:]))
 	const stateField, startField = 0, 19
 	if len(fields) <= startField {
-		return "", "", fmt.Errorf("the stat file of process %d is too short", pid)
+		return "", "", fmt.Errorf("%s is too short", file)
 	}
 	return fields[startField], fields[stateField], nil
 }

@@ -80,6 +80,20 @@ func HealRules(name string) string {
 	return fmt.Sprintf("table inet %[1]s\ndelete table inet %[1]s\n", name)
 }
 
+// NoServicesRules forgets what a proxy has set up in a place: one that starts takes chains that are there for filled,
+// also those that its predecessor had emptied to remove them a moment later. Connections that are there live on: the
+// kernel would stop to translate them with the last chain and the last rule of this kind, so that some stay.
+func NoServicesRules() string {
+	return `table ip understudy_nat {
+  chain arriving { type nat hook prerouting priority -90; policy accept; ct state new counter; }
+  chain own { type nat hook output priority -90; policy accept; }
+  chain leaving { type nat hook postrouting priority 110; policy accept; }
+}
+table ip kube-proxy
+delete table ip kube-proxy
+`
+}
+
 func table(name, arriving, leaving string) string {
 	return HealRules(name) + fmt.Sprintf(`table inet %s {
   chain arriving {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -24,10 +25,19 @@ import (
 	"k8s.io/klog/v2"
 )
 
+// Mounter shows a node the file system of a volume, and takes it away.
+type Mounter interface {
+	// Mount mounts the image at path, open to all users.
+	Mount(node, image, path string) error
+	// Unmount ends what is mounted at path; nothing mounted is no error.
+	Unmount(node, path string) error
+}
+
 // Controller serves claims and discards released volumes, one at a time.
 type Controller struct {
 	// dir is the cluster's directory.
 	dir     string
+	mounter Mounter
 	client  kubernetes.Interface
 	claims  corelisters.PersistentVolumeClaimLister
 	volumes corelisters.PersistentVolumeLister
@@ -46,13 +56,13 @@ const (
 )
 
 // Run works until ctx ends.
-func Run(ctx context.Context, client kubernetes.Interface, dir string) error {
+func Run(ctx context.Context, client kubernetes.Interface, dir string, mounter Mounter) error {
 	broadcaster := record.NewBroadcaster()
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typed.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	factory := informers.NewSharedInformerFactory(client, 0)
 	c := &Controller{
-		dir: dir, client: client,
+		dir: dir, mounter: mounter, client: client,
 		claims:  factory.Core().V1().PersistentVolumeClaims().Lister(),
 		volumes: factory.Core().V1().PersistentVolumes().Lister(),
 		classes: factory.Storage().V1().StorageClasses().Lister(),
@@ -140,6 +150,11 @@ func (c *Controller) serve(ctx context.Context, claim *core.PersistentVolumeClai
 	if err := os.Chmod(path, 0o777); err != nil {
 		return fmt.Errorf("failed to open the volume's directory to all users: %w", err)
 	}
+	if Enforced(class) {
+		if err := c.limit(ctx, claim, node, path); err != nil {
+			return err
+		}
+	}
 	_, err := c.client.CoreV1().PersistentVolumes().Create(ctx, Volume(claim, class, node, path), meta.CreateOptions{})
 	if errors.IsAlreadyExists(err) {
 		return nil
@@ -149,6 +164,22 @@ func (c *Controller) serve(ctx context.Context, claim *core.PersistentVolumeClai
 	}
 	c.events.Eventf(claim, core.EventTypeNormal, "ProvisioningSucceeded", "made %s on %s", VolumeName(claim), node)
 	return nil
+}
+
+// limit mounts a file system of the claim's size over the volume's directory. A repeated attempt begins anew: nobody
+// uses a volume whose object is not made yet.
+func (c *Controller) limit(ctx context.Context, claim *core.PersistentVolumeClaim, node, path string) error {
+	if err := c.mounter.Unmount(node, path); err != nil {
+		return err
+	}
+	bytes := claim.Spec.Resources.Requests[core.ResourceStorage]
+	kibibytes := fmt.Sprintf("%dk", bytes.Value()/1024)
+	// No reserve for the administrator: full means full for everybody.
+	command := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-F", "-m", "0", Image(path), kibibytes)
+	if said, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("failed to make the volume's file system: %w: %s", err, said)
+	}
+	return c.mounter.Mount(node, Image(path), path)
 }
 
 func (c *Controller) discard(ctx context.Context, name string) error {
@@ -170,11 +201,19 @@ func (c *Controller) remove(ctx context.Context, volume *core.PersistentVolume) 
 	}
 	name := volume.Name
 	below, err := filepath.Rel(c.dir, path)
-	if parts := strings.Split(below, "/"); err != nil || len(parts) != 3 || parts[1] != "volumes" || parts[2] != name {
+	parts := strings.Split(below, "/")
+	if err != nil || len(parts) != 3 || parts[1] != "volumes" || parts[2] != name {
 		return fmt.Errorf("volume %s lies at %s, which is not a place of this cluster's volumes", name, path)
 	}
-	if err := os.RemoveAll(path); err != nil {
-		return fmt.Errorf("failed to remove the volume's directory: %w", err)
+	if _, err := os.Stat(Image(path)); err == nil {
+		if err := c.mounter.Unmount(parts[0], path); err != nil {
+			return err
+		}
+	}
+	for _, file := range []string{path, Image(path)} {
+		if err := os.RemoveAll(file); err != nil {
+			return fmt.Errorf("failed to remove the volume's directory: %w", err)
+		}
 	}
 	err = c.client.CoreV1().PersistentVolumes().Delete(ctx, name, meta.DeleteOptions{})
 	if err != nil && !errors.IsNotFound(err) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -98,6 +99,49 @@ func TestWhatADirectoryOfOneNodeCannotBeIsRefused(t *testing.T) {
 	}
 }
 
+func TestASizeIsEnforcedWhereTheClassSaysSo(t *testing.T) {
+	enforced := class()
+	enforced.Parameters = map[string]string{"size": "enforced"}
+	if Enforced(class()) || !Enforced(enforced) {
+		t.Errorf("enforced: %v without the parameter, %v with it", Enforced(class()), Enforced(enforced))
+	}
+}
+
+// mounts notes what is mounted, by path.
+type mounts map[string]string
+
+func (m mounts) Mount(_, image, path string) error { m[path] = image; return nil }
+
+func (m mounts) Unmount(_, path string) error { delete(m, path); return nil }
+
+func TestAVolumeWithASizeIsAFileSystemAndGoesWithIt(t *testing.T) {
+	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
+		t.Skip("mkfs.ext4 is missing")
+	}
+	ctx, mounted := context.Background(), mounts{}
+	c := &Controller{dir: t.TempDir(), client: fake.NewClientset(), mounter: mounted}
+	path := filepath.Join(c.dir, "node-2", "volumes", "pvc-7e57")
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	small := claim()
+	small.Spec.Resources.Requests[core.ResourceStorage] = resource.MustParse("8Mi")
+	if err := c.limit(ctx, small, "node-2", path); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(Image(path)); err != nil || info.Size() != 8<<20 || mounted[path] != Image(path) {
+		t.Fatalf("image %v, %v; mounted: %v", info, err, mounted)
+	}
+	released := Volume(small, class(), "node-2", path)
+	released.Status.Phase = core.VolumeReleased
+	if err := c.remove(ctx, released); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(Image(path)); !os.IsNotExist(err) || len(mounted) > 0 {
+		t.Errorf("the image: %v; still mounted: %v", err, mounted)
+	}
+}
+
 func TestOnlyAReleasedVolumeOfOursWithPolicyDeleteIsDiscarded(t *testing.T) {
 	released := Volume(claim(), class(), "node-2", "/dir/node-2/volumes/pvc-7e57")
 	released.Status.Phase = core.VolumeReleased
@@ -125,7 +169,7 @@ func start(t *testing.T) (*fake.Clientset, string) {
 	client := fake.NewClientset(class())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, client, dir) }()
+	go func() { ended <- Run(ctx, client, dir, mounts{}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -4,8 +4,8 @@
 //
 // Invariants: a volume's name is derived from its claim's UID, so a repeated attempt finds its own work; a
 // directory is removed only below the node's directory of volumes, after its claim is gone, and only when the
-// volume's policy is Delete. Deliberately absent: limits of size (a volume is as large as the disk below it),
-// raw block volumes, resizing, snapshots.
+// volume's policy is Delete. A volume is as large as the disk below it, unless its class says that sizes are
+// enforced: it is then a file system of the claim's size. Deliberately absent: raw block volumes, resizing, snapshots.
 package provision
 
 import (
@@ -32,6 +32,12 @@ func VolumeName(claim *core.PersistentVolumeClaim) string { return "pvc-" + stri
 
 // VolumePath is where the volumes of a node lie below the cluster's directory.
 func VolumePath(dir, node, volume string) string { return filepath.Join(dir, node, "volumes", volume) }
+
+// Enforced says whether the volumes of a class are as large as their claims and no larger.
+func Enforced(class *storage.StorageClass) bool { return class.Parameters["size"] == "enforced" }
+
+// Image is the file that holds the file system of a volume whose size is enforced.
+func Image(path string) string { return path + ".img" }
 
 // Wanted says whether a claim is ours to serve now, and on which node.
 func Wanted(claim *core.PersistentVolumeClaim, class *storage.StorageClass) (node string, wanted bool) {
