@@ -1,7 +1,7 @@
 //! The place of the runs: the cluster's own operator is away, and each run has one behind a proxy.
 
 use super::{
-    proxy,
+    operator, proxy,
     words::{Order, Report},
 };
 use crate::shell::{Shell, wait_for};
@@ -209,7 +209,7 @@ impl Proxy<'_> {
 
     /// The last lines that the operator logged.
     pub(crate) fn log(&self, lines: usize) -> String {
-        let log = fs::read_to_string(self.scratch.path().join(proxy::LOG)).unwrap_or_default();
+        let log = fs::read_to_string(self.scratch.path().join(operator::LOG)).unwrap_or_default();
         let all: Vec<&str> = log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }

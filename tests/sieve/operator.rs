@@ -1,9 +1,12 @@
 //! The operator under the proxy: a process that is started again whenever it ends, as a kubelet would,
-//! only at once.
+//! only at once. Since a new one takes seconds to be elected, several are started ahead; until its life
+//! begins, one of these sees nothing but its own election.
 
 use anyhow::Context;
+use serde_json::json;
 use std::{
-    fs::OpenOptions,
+    collections::VecDeque,
+    fs::{self, OpenOptions},
     path::PathBuf,
     process::Stdio,
     sync::{
@@ -13,12 +16,18 @@ use std::{
 };
 use tokio::{
     process::{Child, Command},
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
 };
 
 /// Each life of the operator stands for an election of its own, under this name and a number: the one
 /// before is dead for certain, and nobody has to wait until its Lease ends.
 pub(crate) const ELECTION: &str = "sieve-operator";
+/// Lives that are started ahead where the operator is to die often.
+pub(crate) const SPARES: usize = 6;
+/// Begins the path of every request; the number of the life follows.
+const LIFE: &str = "/life-";
+/// What all lives log, in the scratch directory.
+pub(crate) const LOG: &str = "operator.log";
 /// An operator that ends so often by itself is not started again.
 const FALLS_MAX: u64 = 5;
 /// Orders that may wait: one of the test, and one of each connection that the operator writes by.
@@ -29,11 +38,11 @@ const KILLS_QUEUED: usize = 64;
 pub(crate) struct Supervisor {
     counts: Arc<Counts>,
     kills: mpsc::Sender<Kill>,
+    life: watch::Receiver<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    life: AtomicU64,
     killed: AtomicU64,
     fell: AtomicU64,
 }
@@ -42,9 +51,13 @@ struct Counts {
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) path: PathBuf,
-    pub(crate) kubeconfig: PathBuf,
-    /// Where it logs to, life after life.
-    pub(crate) log: PathBuf,
+    /// Where its configurations and its log lie.
+    pub(crate) scratch: PathBuf,
+    /// Of the proxy; a life's requests have its number before their path.
+    pub(crate) address: String,
+    pub(crate) token: String,
+    /// Lives that are started ahead.
+    pub(crate) spares: usize,
 }
 
 #[derive(Debug)]
@@ -57,14 +70,20 @@ impl Supervisor {
     /// Starts the operator for the first time.
     pub(crate) fn start(program: Program) -> Self {
         let (kills, orders) = mpsc::channel(KILLS_QUEUED);
+        let (begun, life) = watch::channel(0);
         let counts = Arc::new(Counts::default());
-        tokio::spawn(supervise(program, Arc::clone(&counts), orders));
-        Self { counts, kills }
+        tokio::spawn(supervise(program, Arc::clone(&counts), orders, begun));
+        Self { counts, kills, life }
     }
 
     /// The life that the operator is in, from 1.
     pub(crate) fn life(&self) -> u64 {
-        self.counts.life.load(Ordering::SeqCst)
+        *self.life.borrow()
+    }
+
+    /// Waits until this life has begun; false when it never will.
+    pub(crate) async fn begins(&self, life: u64) -> bool {
+        self.life.clone().wait_for(|now| *now >= life).await.is_ok()
     }
 
     pub(crate) fn killed(&self) -> u64 {
@@ -86,17 +105,28 @@ impl Supervisor {
     }
 }
 
-async fn supervise(program: Program, counts: Arc<Counts>, mut orders: mpsc::Receiver<Kill>) {
+async fn supervise(
+    program: Program,
+    counts: Arc<Counts>,
+    mut orders: mpsc::Receiver<Kill>,
+    begun: watch::Sender<u64>,
+) {
+    let mut next = 1;
+    let mut lives = VecDeque::new();
     while counts.fell.load(Ordering::SeqCst) < FALLS_MAX {
-        let life = counts.life.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut child = match program.spawn(life) {
-            Ok(child) => child,
-            Err(error) => {
-                eprintln!("sieve: {error:#}");
-                counts.fell.store(FALLS_MAX, Ordering::SeqCst);
-                return;
+        while lives.len() <= program.spares {
+            match program.spawn(next) {
+                Ok(child) => lives.push_back((next, child)),
+                Err(error) => {
+                    eprintln!("sieve: {error:#}");
+                    counts.fell.store(FALLS_MAX, Ordering::SeqCst);
+                    return;
+                }
             }
-        };
+            next += 1;
+        }
+        let Some((life, mut child)) = lives.pop_front() else { return };
+        begun.send_replace(life);
         let Some(done) = killed_by(&mut child, life, &mut orders, &counts).await else { continue };
         counts.killed.fetch_add(1, Ordering::SeqCst);
         // Nobody waits for the word where the connection was lost with the operator.
@@ -131,9 +161,12 @@ async fn killed_by(
 
 impl Program {
     fn spawn(&self, life: u64) -> anyhow::Result<Child> {
-        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let log = self.scratch.join(LOG);
+        let log = OpenOptions::new().create(true).append(true).open(log)?;
+        let kubeconfig = self.scratch.join(format!("kubeconfig-{life}"));
+        fs::write(&kubeconfig, self.configuration(life).to_string())?;
         Command::new(&self.path)
-            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECONFIG", &kubeconfig)
             .env("UNDERSTUDY_ELECTION_LEASE", format!("{ELECTION}-{life}"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -142,4 +175,22 @@ impl Program {
             .spawn()
             .with_context(|| format!("{} does not run", self.path.display()))
     }
+
+    /// JSON is YAML too.
+    fn configuration(&self, life: u64) -> serde_json::Value {
+        let server = format!("{}{LIFE}{life}", self.address);
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "sieve",
+            "clusters": [{"name": "sieve", "cluster": {"server": server}}],
+            "users": [{"name": "sieve", "user": {"token": self.token}}],
+            "contexts": [{"name": "sieve", "context": {"cluster": "sieve", "user": "sieve"}}],
+        })
+    }
+}
+
+/// The life that a request is of, and its path without it.
+pub(crate) fn life_of(path: &str) -> Option<(u64, &str)> {
+    let rest = path.strip_prefix(LIFE)?;
+    let end = rest.find('/')?;
+    Some((rest[..end].parse().ok()?, &rest[end..]))
 }

@@ -3,11 +3,12 @@
 //!
 //! **Invariants**
 //! 1. A write is counted when the API server has answered it, whether or not the operator lives to hear.
-//! 2. Where the operator dies after a write, it dies before it hears the answer.
+//! 2. Where the operator dies after a write, it dies before it hears the answer. A write that says the
+//!    same as one that has killed it in this stage lets it live: each write once.
 //! 3. The operator's own election is neither counted nor disturbed.
 
 use super::{
-    operator::{ELECTION, Program, Supervisor},
+    operator::{ELECTION, Program, SPARES, Supervisor, life_of},
     upstream::{Answer, Upstream},
     words::{Order, Report, Written},
 };
@@ -21,9 +22,8 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use serde_json::json;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     env, fs,
     io::Write as _,
@@ -43,8 +43,6 @@ use understudy_tests::sieve::{
 
 /// The operator's token, which is no argument.
 pub(crate) const TOKEN: &str = "UNDERSTUDY_SIEVE_TOKEN";
-/// What the operator logs, in the scratch directory.
-pub(crate) const LOG: &str = "operator.log";
 /// Lines of a watch on their way to the operator.
 const LINES_QUEUED: usize = 256;
 
@@ -98,11 +96,14 @@ fn serve(arguments: &ProxyArguments) -> anyhow::Result<()> {
 async fn start(arguments: &ProxyArguments) -> anyhow::Result<Arc<Proxy>> {
     let upstream = Upstream::new(&arguments.upstream, &fs::read(&arguments.authority)?)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let kubeconfig = arguments.scratch.join("kubeconfig");
-    let address = format!("http://{}", listener.local_addr()?);
-    fs::write(&kubeconfig, configuration(&address, &env::var(TOKEN)?).to_string())?;
-    let log = arguments.scratch.join(LOG);
-    let program = Program { path: arguments.operator.clone(), kubeconfig, log };
+    let dies_often = matches!(arguments.case, Case::EveryWrite);
+    let program = Program {
+        path: arguments.operator.clone(),
+        scratch: arguments.scratch.clone(),
+        address: format!("http://{}", listener.local_addr()?),
+        token: env::var(TOKEN)?,
+        spares: if dies_often { SPARES } else { 1 },
+    };
     let proxy = Arc::new(Proxy {
         upstream,
         supervisor: Supervisor::start(program),
@@ -114,30 +115,15 @@ async fn start(arguments: &ProxyArguments) -> anyhow::Result<Arc<Proxy>> {
     Ok(proxy)
 }
 
-/// JSON is YAML too.
-fn configuration(address: &str, token: &str) -> serde_json::Value {
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "sieve",
-        "clusters": [{"name": "sieve", "cluster": {"server": address}}],
-        "users": [{"name": "sieve", "user": {"token": token}}],
-        "contexts": [{"name": "sieve", "context": {"cluster": "sieve", "user": "sieve"}}],
-    })
-}
-
 async fn accept(proxy: Arc<Proxy>, listener: TcpListener) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let (proxy, life) = (Arc::clone(&proxy), proxy.supervisor.life());
+        let proxy = Arc::clone(&proxy);
         tokio::spawn(async move {
-            let service = service_fn(|request| Arc::clone(&proxy).carry(life, request));
-            let carried =
-                http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-            // The operator's death ends its connections; another end is worth a line.
-            if let Err(error) = carried
-                && proxy.supervisor.life() == life
-            {
-                eprintln!("sieve: a connection broke: {error}");
-            }
+            let service = service_fn(|request| Arc::clone(&proxy).carry(request));
+            let stream = TokioIo::new(stream);
+            // An operator that dies breaks its connections, and one that gives up a request too.
+            let _ = http1::Builder::new().serve_connection(stream, service).await;
         });
     }
 }
@@ -160,6 +146,8 @@ struct Known {
     /// Those that are kept.
     past: HashMap<String, Answer>,
     past_until: Option<Instant>,
+    /// What has killed the operator: the stage and the words.
+    fatal: HashSet<(String, String)>,
     /// The life that `lists_of_life` is of.
     listing: u64,
     watches: u64,
@@ -206,18 +194,27 @@ impl Proxy {
 
     async fn carry(
         self: Arc<Self>,
-        life: u64,
         request: Request<Incoming>,
     ) -> anyhow::Result<Response<AnyBody>> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let body = body.collect().await.context("the operator's request broke off")?.to_bytes();
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let (life, path) = life_of(path).context("a request of no life")?;
+        parts.uri = path.parse()?;
         let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
         let call = Call::of(parts.method.as_str(), path, query, &body);
-        let request = Request::from_parts(parts, Full::new(body));
+        let is_election = path.contains(ELECTION)
+            || matches!(&call, Call::Write(write) if write.name.starts_with(ELECTION));
+        if !is_election && !self.supervisor.begins(life).await {
+            bail!("this life does not begin");
+        }
+        let request = Request::from_parts(parts, Full::new(body.clone()));
         match call {
-            Call::Write(write) if !is_election(&write) => {
+            Call::Write(write) if !is_election => {
+                let words = write.likeness(&body);
                 // The API server's answer is waited for even where the operator has died meanwhile.
-                let writing = tokio::spawn(async move { self.write(life, write, request).await });
+                let writing =
+                    tokio::spawn(async move { self.write(life, write, words, request).await });
                 Ok(whole(writing.await??))
             }
             Call::Write(_) | Call::Look => Ok(whole(self.upstream.ask(request).await?)),
@@ -230,17 +227,19 @@ impl Proxy {
         &self,
         life: u64,
         write: Write,
+        words: String,
         request: Request<Full<Bytes>>,
     ) -> anyhow::Result<Answer> {
         let answer = self.upstream.ask(request).await?;
-        let number = {
+        let (number, is_new) = {
             let mut known = self.known();
             let (stage, code) = (known.stage.clone(), answer.status.as_u16());
+            let is_new = known.fatal.insert((stage.clone(), words));
             known.report.writes.push(Written { stage, write, code, was_fatal: false });
-            known.report.writes.len()
+            (known.report.writes.len(), is_new)
         };
         let is_fatal = match self.case {
-            Case::EveryWrite => true,
+            Case::EveryWrite => is_new,
             Case::Write(fatal) => number == fatal,
             Case::Reference | Case::Stale | Case::Dropped | Case::Merged => false,
         };
@@ -350,10 +349,6 @@ fn sifted(rest: &mut Vec<u8>, sift: &mut Sift, now: Duration) -> Passed {
         passed.lines.extend(sift.push(line, now).lines);
     }
     passed
-}
-
-fn is_election(write: &Write) -> bool {
-    write.resource == "leases" && write.name.starts_with(ELECTION)
 }
 
 fn whole(answer: Answer) -> Response<AnyBody> {

@@ -38,6 +38,39 @@ impl fmt::Display for Write {
     }
 }
 
+impl Write {
+    /// What the write says, without times and random names: the same words, the same write. Of events only
+    /// the reason counts.
+    #[must_use]
+    pub fn likeness(&self, body: &[u8]) -> String {
+        let mut content = serde_json::from_slice(body).unwrap_or(Value::Null);
+        if self.resource == "events" {
+            return format!("{} events {}", self.verb, content["reason"]);
+        }
+        forget_times(&mut content);
+        format!("{self} {content}")
+    }
+}
+
+/// Times, and with them the numbers that count writes.
+fn forget_times(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("resourceVersion");
+            fields.values_mut().for_each(forget_times);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_times),
+        Value::String(text) if is_time(text) => *value = Value::Null,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// `2026-11-21T18:56:29Z`, with or without fractions.
+fn is_time(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() >= 20 && bytes[4] == b'-' && bytes[10] == b'T' && bytes.ends_with(b"Z")
+}
+
 impl Call {
     /// By method, path, query and body.
     #[must_use]
@@ -113,6 +146,19 @@ mod tests {
         assert_eq!(list("limit=500&labelSelector=a"), list("labelSelector=a&resourceVersion=0"));
         assert_ne!(list("labelSelector=a"), list("labelSelector=b"));
         assert_eq!(list("watch=true&resourceVersion=7"), Call::Watch);
+    }
+
+    #[test]
+    fn the_same_words_at_another_time_are_the_same_write() {
+        let status =
+            Write { verb: "PATCH".into(), resource: "pairs/status".into(), name: "a".into() };
+        let at = |second: u32, phase: &str| {
+            let time = format!("2026-11-21T18:56:{second}Z");
+            let body = serde_json::json!({"status": {"since": time, "phase": phase}});
+            status.likeness(body.to_string().as_bytes())
+        };
+        assert_eq!(at(10, "Normal"), at(11, "Normal"));
+        assert_ne!(at(10, "Normal"), at(10, "BothDown"));
     }
 
     #[test]

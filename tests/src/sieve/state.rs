@@ -13,6 +13,8 @@ const CHOSEN: [&str; 6] =
     ["nodeName", "clusterIP", "clusterIPs", "volumeName", "healthCheckNodePort", "nodePort"];
 /// Fields whose values are nobody's business or random: only their keys count.
 const KEYS_ONLY: [&str; 2] = ["data", "stringData"];
+/// Fields of JSON inside of a value that differ from pair to pair.
+const CHOSEN_INSIDE: [&str; 1] = ["version"];
 /// Random suffixes follow these.
 const RANDOM_AFTER: [&str; 1] = ["kube-api-access-"];
 /// Who of them is which changes.
@@ -105,14 +107,8 @@ fn facts_of_status(status: &Value, found: &mut Vec<(String, String)>) {
     for field in ["desired", "ready"] {
         flatten(&format!("subscribers.{field}"), &status["subscribers"][field], found);
     }
-    let members: BTreeSet<String> = status["members"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|member| format!("{} {}", member["name"], member["state"]))
-        .collect();
-    for member in members {
-        found.push(("member".into(), member));
+    for member in status["members"].as_array().into_iter().flatten() {
+        found.push(("member".into(), member["name"].as_str().unwrap_or_default().into()));
     }
 }
 
@@ -136,6 +132,9 @@ fn flatten(path: &str, value: &Value, found: &mut Vec<(String, String)>) {
                 flatten(&format!("{path}[{at}]"), item, found);
             }
         }
+        Value::String(text) if text.starts_with('{') && embedded(text).is_some() => {
+            flatten(path, &embedded(text).unwrap_or_default(), found);
+        }
         Value::String(text) => {
             let random = RANDOM_AFTER.iter().find(|prefix| text.starts_with(**prefix));
             let is_role =
@@ -150,6 +149,13 @@ fn flatten(path: &str, value: &Value, found: &mut Vec<(String, String)>) {
         }
         Value::Bool(_) | Value::Number(_) => found.push((path.to_owned(), value.to_string())),
     }
+}
+
+/// JSON inside of a value, as in an agent's environment.
+fn embedded(text: &str) -> Option<Value> {
+    let mut inside: Value = serde_json::from_str(text).ok()?;
+    inside.as_object_mut()?.retain(|name, _| !CHOSEN_INSIDE.contains(&name.as_str()));
+    Some(inside)
 }
 
 #[cfg(test)]
@@ -182,6 +188,19 @@ mod tests {
         let expected = "- Pod/orders-0 phase = Running\n+ PersistentVolumeClaim/left\n\
             + Pod/orders-0 phase = Pending\n";
         assert_eq!(difference(&one, &other), expected);
+    }
+
+    #[test]
+    fn what_is_written_inside_of_a_value_counts_but_its_version() {
+        let pod = |version: u32, voter: &str| {
+            let scheme = json!({"version": version, "voters": [voter]}).to_string();
+            normal_form(
+                &[json!({"kind": "Pod", "metadata": {"name": "p"}, "spec": {"s": scheme}})],
+                &[],
+            )
+        };
+        assert_eq!(pod(1, "a"), pod(2, "a"));
+        assert_ne!(pod(1, "a"), pod(1, "b"));
     }
 
     #[test]
