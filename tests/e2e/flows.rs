@@ -5,6 +5,7 @@ use crate::{
     pair::{Namespace, Outcome, Pair},
     policies, refusals,
     shell::{Shell, wait_for},
+    sieve,
 };
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -126,6 +127,11 @@ pub(crate) const ALL: &[Flow] = &[
         name: "strangers",
         what: "garbage on every port and another pair's certificate",
         run: refusals::strangers,
+    },
+    Flow {
+        name: "operator-disturbed",
+        what: "the operator dies after every write, reads old lists, misses events: the same end",
+        run: sieve::flow,
     },
 ];
 

@@ -14,6 +14,8 @@ mod policies;
 mod refusals;
 mod report;
 mod shell;
+#[path = "../sieve/mod.rs"]
+mod sieve;
 
 use clap::{Parser, Subcommand};
 use pair::{Namespace, Outcome};
@@ -44,12 +46,21 @@ struct Arguments {
 enum What {
     /// The fault campaign
     Chaos(chaos::ChaosArguments),
+    /// The operator killed after its writes, old lists, lost and merged events
+    Sieve(sieve::SieveArguments),
+    /// What stands between such an operator and the API server
+    #[command(hide = true)]
+    SieveProxy(sieve::proxy::ProxyArguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(What::Chaos(arguments)) = &arguments.what {
-        return chaos::campaign(Shell::from_environment().as_ref(), arguments);
+    let shell = Shell::from_environment();
+    match &arguments.what {
+        Some(What::Chaos(arguments)) => return chaos::campaign(shell.as_ref(), arguments),
+        Some(What::Sieve(arguments)) => return sieve::run(shell.as_ref(), arguments),
+        Some(What::SieveProxy(arguments)) => return sieve::proxy::main(arguments),
+        None => {}
     }
     let chosen: Vec<_> = match &arguments.flow {
         None => flows::ALL.iter().collect(),
@@ -65,7 +76,7 @@ fn main() -> ExitCode {
         println!("{error:#}");
         return ExitCode::FAILURE;
     }
-    let Some(shell) = Shell::from_environment() else {
+    let Some(shell) = shell else {
         println!("no cluster: run tests/e2e/run");
         println!("0 passed, 0 failed, {} skipped", chosen.len());
         return ExitCode::SUCCESS;

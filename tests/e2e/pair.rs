@@ -87,6 +87,11 @@ impl<'a> Namespace<'a> {
         self.shell.kubectl(&all)
     }
 
+    /// Another number each round.
+    pub(crate) fn seed(&self) -> u64 {
+        u64::from(self.round)
+    }
+
     pub(crate) fn object(&self, kind: &str, name: &str) -> anyhow::Result<Option<Value>> {
         self.shell.object(&["-n", &self.name, kind, name])
     }

@@ -41,6 +41,11 @@ impl Shell {
         output(Command::new(&self.kubectl).args(arguments), "kubectl", arguments)
     }
 
+    /// Where kubectl lies.
+    pub(crate) fn kubectl_path(&self) -> anyhow::Result<&str> {
+        self.kubectl.to_str().context("the path is not text")
+    }
+
     /// Runs kubectl with something on its standard input.
     pub(crate) fn kubectl_with(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
         let mut child = Command::new(&self.kubectl)
@@ -177,7 +182,8 @@ impl Shell {
         Ok(Filled { file, path, bytes })
     }
 
-    fn inside_command(&self, environment: &[(&str, &str)], command: &[&str]) -> Command {
+    /// A program of this machine with the network and the names of the cluster.
+    pub(crate) fn inside_command(&self, environment: &[(&str, &str)], command: &[&str]) -> Command {
         let mut cluster = Command::new(&self.cluster);
         cluster.args(["exec", "--"]).args(command);
         for (name, value) in environment {

@@ -320,16 +320,17 @@ impl Executor<'_> {
         member: &MemberName,
     ) -> Result<(), ExecuteError> {
         let client = &self.context.client;
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), self.namespace());
-        for name in [names::data_volume(member), names::log_volume(member)] {
-            gone(claims.delete(&name, &DeleteParams::default()).await.map(drop), action)?;
-        }
         let spec = self.spec(action)?;
         let number = names::subscriber_number(&self.picture.pair.identity.name, member.as_str());
+        // The volumes go last: while one is there, a step that was cut short is taken again.
         if number.is_some_and(|number| number > spec.subscribers) {
             let secrets: Api<Secret> = Api::namespaced(client.clone(), self.namespace());
             let name = names::member_tls_secret(member);
             gone(secrets.delete(&name, &DeleteParams::default()).await.map(drop), action)?;
+        }
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), self.namespace());
+        for name in [names::data_volume(member), names::log_volume(member)] {
+            gone(claims.delete(&name, &DeleteParams::default()).await.map(drop), action)?;
         }
         Ok(())
     }

@@ -318,7 +318,7 @@ impl World {
         Ok(())
     }
 
-    /// `volumes M ok | none | deleted | lost | noted`.
+    /// `volumes M ok | none | deleted | lost | noted | half-noted`; the data volume is noted first.
     fn set_volumes(&mut self, command: &Command) -> Outcome {
         let mut args = command.consume_args();
         let member = member(args.next_pos().ok_or("whose volumes?")?);
@@ -329,12 +329,15 @@ impl World {
             "ok" | "none" => {}
             "deleted" => volume.is_being_deleted = true,
             "lost" => volume.is_lost = true,
-            "noted" => volume.dbid = Some(DBID.to_string()),
+            "noted" | "half-noted" => volume.dbid = Some(DBID.to_string()),
             other => return Err(format!("unknown word {other}").into()),
         }
         self.seen.volumes.remove(&member);
         if word != "none" {
-            let both = VolumesSight { data: Some(volume.clone()), log: Some(volume) };
+            let mut both = VolumesSight { data: Some(volume.clone()), log: Some(volume) };
+            if let (Some(log), "half-noted") = (&mut both.log, word) {
+                log.dbid = None;
+            }
             self.seen.volumes.insert(member, both);
         }
         args.reject_next()

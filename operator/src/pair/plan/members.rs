@@ -157,8 +157,11 @@ fn notes(picture: &Picture<'_>) -> Vec<Action> {
     let dbid = dbid.to_string();
     let unmarked = picture.seen.agents.iter().filter_map(|(member, seen)| {
         let holds = seen.known()?.store?.dbid.is_some_and(|own| own.to_string() == dbid);
-        let volume = picture.seen.volumes.get(member)?.data.as_ref()?;
-        (holds && volume.dbid.as_deref() != Some(&dbid)).then(|| member.clone())
+        let volumes = picture.seen.volumes.get(member)?;
+        // Each is noted by a write of its own: the operator may have died between the two.
+        let mut both = [&volumes.data, &volumes.log].into_iter().flatten();
+        let lacks = both.any(|volume| volume.dbid.as_deref() != Some(&dbid));
+        (holds && lacks).then(|| member.clone())
     });
     unmarked.map(|member| Action::NoteDatabase { member, dbid: dbid.clone() }).collect()
 }
