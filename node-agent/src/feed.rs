@@ -21,10 +21,14 @@ use std::sync::{
 use tokio::sync::Notify;
 use understudy_replication::{FRAME_BYTES_MAX, Follower, FollowerKind, Message};
 use understudy_txlog::Log;
-use understudy_types::{Incarnation, Lsn, Moment};
+use understudy_types::{Incarnation, Lsn, Moment, Span};
 
 /// Most followers: 127 subscribers (seed 003) and the standby.
 pub const FOLLOWERS_MAX: usize = 128;
+
+/// Longest silence towards a follower: heartbeats go to the standby alone, and a follower that hears nothing
+/// for two seconds looks for another feeder.
+const SPEAK_EVERY: Span = Span::millis(500);
 
 /// One follower.
 struct Feed {
@@ -33,6 +37,8 @@ struct Feed {
     writer: LinkWriter,
     next: Lsn,
     told: Lsn,
+    /// When it was last told anything.
+    spoken: Moment,
     /// What it reported last.
     applied: Lsn,
     received: Lsn,
@@ -103,6 +109,7 @@ impl Feeds {
             writer,
             next: fork.next(),
             told: Lsn::ZERO,
+            spoken: clock::now(),
             applied: fork,
             received: fork,
             heard: clock::now(),
@@ -222,6 +229,7 @@ impl Feed {
     ) -> Result<(), String> {
         for message in own {
             self.writer.send(message, &[]).map_err(|e| e.to_string())?;
+            self.spoken = clock::now();
         }
         let limit = match self.kind {
             FollowerKind::Standby => log.end(),
@@ -231,8 +239,10 @@ impl Feed {
             let bytes = self.send_frame(log, progress, limit)?;
             metrics.replication_sent_bytes.inc_by(bytes as u64);
         }
-        if progress.acknowledged > self.told {
+        let now = clock::now();
+        if progress.acknowledged > self.told || now.since(self.spoken) >= SPEAK_EVERY {
             self.told = progress.acknowledged;
+            self.spoken = now;
             let message = Message::Acknowledged {
                 epoch: progress.epoch,
                 acknowledged: progress.acknowledged,
@@ -266,6 +276,7 @@ impl Feed {
         };
         self.writer.send(&message, &records).map_err(|e| e.to_string())?;
         self.told = progress.acknowledged;
+        self.spoken = clock::now();
         self.next = next;
         Ok(records.len())
     }

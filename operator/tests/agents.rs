@@ -105,6 +105,7 @@ fn status(state: MemberState) -> AgentStatus {
         memory_used_bytes: 0,
         memory_limit_bytes: 0,
         certificate_not_after: None,
+        log_full: false,
     }
 }
 

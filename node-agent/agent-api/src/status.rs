@@ -214,6 +214,9 @@ pub struct AgentStatus {
     pub memory_limit_bytes: u64,
     /// End of this member's certificate, RFC 3339.
     pub certificate_not_after: Option<String>,
+    /// The log has no room for another commit: writes are refused, reads go on.
+    #[serde(default)]
+    pub log_full: bool,
 }
 impl AgentStatus {
     /// Whether this member judged the record of this (epoch, seq) to be older than what it has seen.

@@ -32,6 +32,7 @@ pub struct LeaseView {
     highest: LeaseSeen,
     contact: Option<Moment>,
     regressed: bool,
+    trusted: Option<LeaseRecord>,
 }
 
 impl LeaseView {
@@ -63,6 +64,9 @@ impl LeaseView {
         self.highest = self.highest.max(order);
         self.first_seen = now;
         self.expired = false;
+        if !self.regressed {
+            self.trusted = Some(sight.versioned.record.clone());
+        }
         self.current = Some(sight.versioned);
         true
     }
@@ -77,6 +81,13 @@ impl LeaseView {
     #[must_use]
     pub fn record(&self) -> Option<&LeaseRecord> {
         self.current.as_ref().map(|c| &c.record)
+    }
+
+    /// The newest record that was not older than one before it: who is fed by whom, and whose grants count,
+    /// goes on by it while the Lease is amnesiac (R21). The newest of all when there is no such record.
+    #[must_use]
+    pub fn trusted(&self) -> Option<&LeaseRecord> {
+        self.trusted.as_ref().or(self.record())
     }
 
     /// Epoch on the newest record; zero before the first look.
@@ -189,5 +200,7 @@ mod tests {
         assert!(!view.is_regressed());
         assert!(view.observe(sight("9", 1, 1, Some(3)), at(4)));
         assert!(view.is_regressed());
+        assert_eq!(view.epoch(), Epoch(1));
+        assert_eq!(view.trusted().map(|record| record.epoch), Some(Epoch(3)));
     }
 }

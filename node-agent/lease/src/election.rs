@@ -117,8 +117,7 @@ impl Election {
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let deadline = Moment(self.until.load(Ordering::Acquire));
-            let held = boot_time() < deadline;
-            self.announce.send_if_modified(|now| std::mem::replace(now, held) != held);
+            let held = self.tell();
             let turn = self.turn();
             tokio::select! {
                 biased;
@@ -128,6 +127,13 @@ impl Election {
             }
         }
         self.release().await;
+    }
+
+    /// Announces whether it holds, if that is news.
+    fn tell(&self) -> bool {
+        let held = boot_time() < Moment(self.until.load(Ordering::Acquire));
+        self.announce.send_if_modified(|now| std::mem::replace(now, held) != held);
+        held
     }
 
     /// One look or one write, then a pause.
@@ -148,6 +154,8 @@ impl Election {
                 self.look(Some((&lease, since))).await;
             }
         }
+        // Who has just won need not wait for the next turn to hear of it.
+        self.tell();
         tokio::time::sleep(self.pause()).await;
     }
 

@@ -208,7 +208,7 @@ impl Active {
     /// S-write was sent since, and no more than the policy allows by now.
     fn allowed(&self, c: &Common) -> Option<MaxLoss> {
         let policy = c.policy.and_then(|policy| policy.allowance())?;
-        let sync = c.view.record()?.sync.as_ref()?;
+        let sync = c.view.trusted()?.sync.as_ref()?;
         match sync.class {
             SyncClass::Async(told) if self.joint == Some(sync.standby.incarnation) => {
                 Some(MaxLoss {
@@ -727,7 +727,7 @@ fn promised_lsn(c: &Common, report: &Report) -> Lsn {
 }
 
 fn is_listed(c: &Common, follower: &Follower) -> bool {
-    c.view.record().is_some_and(|r| r.is_voter(&follower.member, follower.store))
+    c.view.trusted().is_some_and(|r| r.is_voter(&follower.member, follower.store))
 }
 
 fn holder_of(follower: &Follower) -> Holder {

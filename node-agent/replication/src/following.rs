@@ -160,7 +160,7 @@ impl Following {
 
     fn may_grant(&self, c: &Common, beat: Beat, now: Moment) -> bool {
         let votes = self.kind == FollowerKind::Standby
-            && c.view.record().is_some_and(|r| r.is_voter(&c.me.member, c.me.store));
+            && c.view.trusted().is_some_and(|r| r.is_voter(&c.me.member, c.me.store));
         votes
             && self.candidacy.is_none()
             && c.data_path_ok

@@ -170,7 +170,7 @@ impl Member {
     /// The member that should be dialled to follow: the holder of the Lease, unless that is this one.
     #[must_use]
     pub fn feeder_target(&self) -> Option<MemberName> {
-        let record = self.common.view.record()?;
+        let record = self.common.view.trusted()?;
         let holder = record.holder.as_ref()?;
         (holder.member != self.common.me.member).then(|| holder.member.clone())
     }

@@ -34,6 +34,7 @@ pub(crate) fn usual_status() -> AgentStatus {
         memory_used_bytes: 1 << 20,
         memory_limit_bytes: 1 << 30,
         certificate_not_after: Some("2090-01-01T00:00:00Z".into()),
+        log_full: false,
     }
 }
 

@@ -95,7 +95,8 @@ async fn attach_and_follow(
 }
 
 async fn duplicate_and_restart(node: &Arc<Node>, target: &Target) -> Result<(), String> {
-    node.set_unfit(Some("a duplicate is being built".into()));
+    // No problem, so that nobody takes the member for failed: its progress is told with the first bytes.
+    node.engine.step(Input::Unfit(Some("a duplicate is being built".into())));
     duplicate::fetch(node.as_ref(), target).await.map_err(|e| chain(&e))?;
     node.restart("the duplicate is complete");
     Ok(())

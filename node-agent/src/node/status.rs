@@ -126,6 +126,7 @@ pub(crate) fn starting(config: &Config, engine: &Engine) -> AgentStatus {
         memory_used_bytes: 0,
         memory_limit_bytes: config.permanent_bytes,
         certificate_not_after: None,
+        log_full: false,
     }
 }
 
@@ -192,6 +193,7 @@ impl Node {
             memory_used_bytes: memory.permanent_used,
             memory_limit_bytes: memory.permanent_limit,
             certificate_not_after: (self.certificate_end)(),
+            log_full: engine.log.is_full(),
         }
     }
 

@@ -11,7 +11,7 @@ mod stream;
 
 pub use connection::{ClientIdentity, ConnectionError};
 
-use crate::pair::observation::Seen;
+use crate::pair::observation::{NOT_ASKED, Seen};
 use connection::Door;
 use futures::channel::mpsc::UnboundedSender;
 use jiff::Timestamp;
@@ -105,7 +105,7 @@ impl Agents {
         member: &MemberName,
         target: &Target,
     ) -> Followed {
-        let why = "not asked yet".to_owned();
+        let why = NOT_ASKED.to_owned();
         let word: Word = Arc::new(RwLock::new(Seen::Unknown { since: Timestamp::now(), why }));
         let door = Door::new(Arc::clone(identity), member.clone(), target.address);
         let announce = self.announce.clone();

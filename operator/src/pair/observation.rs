@@ -24,7 +24,15 @@ pub enum Seen<T> {
     },
 }
 
+/// Why nothing is known of an agent whose stream was just opened.
+pub const NOT_ASKED: &str = "not asked yet";
+
 impl<T> Seen<T> {
+    /// Whether nobody has had the time to answer or to fail.
+    pub fn is_not_asked(&self) -> bool {
+        matches!(self, Seen::Unknown { why, .. } if why == NOT_ASKED)
+    }
+
     /// The fact, when it is known.
     pub fn known(&self) -> Option<&T> {
         match self {

@@ -35,6 +35,8 @@ const PASSWORD_ALPHABET: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvw
 const PASSWORD_LENGTH: usize = 28;
 /// Annotation: which authority issued the certificate.
 const ANNOTATION_ISSUER: &str = "understudy.dev/issuer";
+/// Annotation of `<pair>-app`: the user's Secret that name and password are from.
+const FROM_SECRET: &str = "understudy.dev/from-secret";
 /// Annotation: since when the next authority is trusted.
 const ANNOTATION_NEXT_SINCE: &str = "understudy.dev/next-since";
 
@@ -266,20 +268,28 @@ impl Secrets<'_> {
     ) -> Result<(), SecretError> {
         let name = names::app_secret(&self.identity.name);
         let found = self.read(&name).await?.unwrap_or_default();
+        let noted = found.metadata.annotations.as_ref().and_then(|all| all.get(FROM_SECRET));
+        let is_as_noted = noted == spec.app_secret.as_ref();
+        // What a Secret of the user's said goes with its mention in the spec.
+        let own = if noted.is_none() { found.clone() } else { Secret::default() };
         let (user, password) = match &spec.app_secret {
             Some(given) => {
                 let theirs = self.read(given).await?.unwrap_or_default();
                 (required(&theirs, given, "username")?, required(&theirs, given, "password")?)
             }
             None => (
-                text(&found, "username").unwrap_or_else(|| "app".to_owned()),
-                text(&found, "password").unwrap_or_else(password),
+                text(&own, "username").unwrap_or_else(|| "app".to_owned()),
+                text(&own, "password").unwrap_or_else(password),
             ),
         };
         let data = connection_strings(self.identity, voters, (&user, &password), trusted);
         let is_right = data.iter().all(|(key, value)| text(&found, key).as_ref() == Some(value))
             && found.data.as_ref().is_some_and(|held| held.len() == data.len());
-        if is_right { Ok(()) } else { self.write(&name, &data, &[]).await }
+        if is_right && is_as_noted {
+            return Ok(());
+        }
+        let note = spec.app_secret.iter().map(|given| (FROM_SECRET, given.clone()));
+        self.write(&name, &data, &note.collect::<Vec<_>>()).await
     }
 }
 

@@ -12,8 +12,8 @@ use understudy_operator::pair::observation::Seen;
 use understudy_types::{Dbid, Epoch, Lsn, MemberName, Role, StoreId};
 use uuid::Uuid;
 
-/// `agent M none | silent for=S | ROLE STATE inc=N epoch=E` with `empty` (no database), `foreign`
-/// (another database), `hears=M` (a link that is up), `scheme=V`, `problem=TEXT`, `end=LSN`, `promised=E`, and
+/// `agent M none | silent for=S | ROLE STATE inc=N epoch=E` with `empty` (no database), `full`
+/// (its log), `foreign` (another database), `hears=M` (a link that is up), `scheme=V`, `problem=TEXT`, `end=LSN`, `promised=E`, and
 /// `regressed=E/SEQ` (it calls the Lease with this record older than what it has seen).
 pub(crate) fn set(
     agents: &mut BTreeMap<MemberName, Seen<AgentStatus>>,
@@ -77,6 +77,7 @@ pub(crate) fn set(
                         status.positions.epoch = Epoch::ZERO;
                         status.epoch = Epoch::ZERO;
                     }
+                    "full" => status.log_full = true,
                     "foreign" => store.dbid = Some(Dbid(Uuid::from_u128(0xff))),
                     other => return Err(format!("unknown word {other}").into()),
                 }
@@ -166,5 +167,6 @@ fn usual(name: &str, role: Role, state: MemberState) -> AgentStatus {
         memory_used_bytes: 0,
         memory_limit_bytes: 1 << 30,
         certificate_not_after: None,
+        log_full: false,
     }
 }

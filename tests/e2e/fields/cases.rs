@@ -184,6 +184,21 @@ fn live_cases() -> Vec<Case> {
                 seen(At::Scheme, true),
             ],
         ),
+        live(json!({"failover": {"policy": "Manual"}}), effective("failoverPolicy", "Manual")),
+        live(
+            json!({"replication": {"returnService": "NoReturn"},
+                "failover": {"dataLoss": "AllowUpTo", "maxLoss": {"seconds": 2, "commits": 50}}}),
+            vec![
+                seen(At::Effective("dataLoss"), "AllowUpTo: at most 50 commits, of the last 2 s"),
+                seen(At::Condition("ConfigurationWarning"), "BoundedLoss"),
+                seen(At::Condition("Redundant"), "InSync"),
+                seen(At::Scheme, true),
+            ],
+        ),
+        live(
+            json!({"failover": {"nodeLoss": {"action": "Wait", "afterSeconds": 60}}}),
+            vec![seen(At::Effective("nodeLoss"), "Wait")],
+        ),
         live(
             json!({"tls": {"caSecretName": OWN_AUTHORITY}}),
             vec![seen(At::SecretKey("-ca", "next.crt"), true)],
@@ -318,6 +333,7 @@ fn misoperations() -> Vec<Case> {
     let little = json!({"limits": {"memory": "64Mi"}});
     vec![
         refused(json!({"resources": little.clone()}), "MemoryLimitTooSmall"),
+        refused(json!({"memory": {"permanent": "8000Pi"}}), "InvalidSize"),
         refused(json!({"subscribers": {"resources": little}}), "MemoryLimitTooSmall"),
         refused(json!({"authentication": {"adminSecretName": "nobodys"}}), "SecretMissing"),
         refused(json!({"authentication": {"appSecretName": "nobodys"}}), "SecretMissing"),
@@ -333,11 +349,9 @@ fn misoperations() -> Vec<Case> {
             json!({"scheduling": {"nodeSelector": {"nowhere": "yes"}}}),
             "Unschedulable",
         ),
-        costs_standby(
-            When::Slice,
-            json!({"scheduling": {"priorityClassName": "nobodys"}}),
-            "ActionRefused",
-        ),
+        // What the API server would not admit costs nobody a pod.
+        refused(json!({"scheduling": {"priorityClassName": "nobodys"}}), "ActionRefused"),
+        refused(json!({"resources": {"limits": {"cpu": "10m"}}}), "ActionRefused"),
         costs_standby(
             When::Alone,
             json!({"scheduling": {"topologyKey": "kubernetes.io/os"}}),
@@ -347,11 +361,6 @@ fn misoperations() -> Vec<Case> {
             When::Alone,
             json!({"resources": {"requests": {"cpu": "1000"}}}),
             "Unschedulable",
-        ),
-        costs_standby(
-            When::Alone,
-            json!({"resources": {"limits": {"cpu": "10m"}}}),
-            "ActionRefused",
         ),
     ]
 }

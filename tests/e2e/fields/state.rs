@@ -16,12 +16,6 @@ const OWN: &str = "…";
 /// Keys of Secrets whose values are made from the spec, and are no secrets.
 const TOLD: [&str; 5] = ["username", "host", "hosts", "port", "dbname"];
 
-/// Known to come back wrong, and told in `tests/README.md`: path, and why. Fewer is better.
-const LEFT_BEHIND: [(&str, &str); 1] = [(
-    "Secret PAIR-app/is/data/username",
-    "the pair keeps the user's name and password when authentication.appSecretName goes",
-)];
-
 /// Path to value, in words that can be compared and read.
 pub(super) type State = BTreeMap<String, String>;
 
@@ -51,8 +45,7 @@ pub(super) fn differences(changed: &State, fresh: &State) -> Vec<String> {
     let mut lines = Vec::new();
     for path in changed.keys().chain(fresh.keys().filter(|path| !changed.contains_key(*path))) {
         let (here, there) = (changed.get(path), fresh.get(path));
-        let is_left_behind = LEFT_BEHIND.iter().any(|(known, _)| known == path);
-        if here != there && !is_left_behind {
+        if here != there {
             let (here, there) = (here.cloned().unwrap_or_else(none), there.cloned());
             lines.push(format!("{path}: {here}, fresh: {}", there.unwrap_or_else(none)));
         }

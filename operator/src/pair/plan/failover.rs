@@ -78,7 +78,8 @@ pub(super) fn take_over(picture: &Picture<'_>) -> Option<Verdict> {
 /// Neither voter answers, and nobody hears the active.
 pub(super) fn both_down(picture: &Picture<'_>) -> Option<Verdict> {
     picture.record()?;
-    if picture.voters.iter().any(|voter| voter.agent.is_some()) {
+    let is_hopeless = picture.voters.iter().all(|voter| picture.is_volume_lost(voter));
+    if is_hopeless || picture.voters.iter().any(|voter| voter.agent.is_some()) {
         return None;
     }
     match picture.active() {

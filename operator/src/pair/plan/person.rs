@@ -1,6 +1,6 @@
 //! Situations that only a person ends: what the status says, and what the person's word does. Pure.
 
-use super::{Picture, Verdict, WaitingOn, exit, stalled, waiting};
+use super::{Picture, Verdict, VoterSight, WaitingOn, exit, stalled, waiting};
 use crate::pair::action::{Action, PersonsWord};
 use understudy_agent_api::{AgentStatus, MemberState};
 use understudy_authority::{Holder, LeaseRecord};
@@ -52,7 +52,12 @@ fn unusable(
 ) -> Option<Option<WaitingOn>> {
     let holder = holder?;
     let name = &holder.member;
-    if lives_in_another_store(picture, holder) {
+    if picture.voters.iter().all(|voter| holds_nothing(picture, record, voter)) {
+        let message = "no member has a volume of this database any more".to_owned();
+        return Some(stalled("EveryLogLost", message));
+    }
+    let is_gone = picture.voter(name).is_some_and(|voter| picture.is_volume_lost(voter));
+    if is_gone || lives_in_another_store(picture, holder) {
         let message = format!(
             "the log of {name}, last active with epoch {}, is gone, and no other member holds every commit",
             record.epoch
@@ -66,6 +71,22 @@ fn unusable(
         record.epoch
     );
     Some(stalled("ActiveFailed", message))
+}
+
+/// Whether nothing of the database is on this voter: its volume is gone, or it answers with a store that
+/// never had a vote.
+fn holds_nothing(picture: &Picture<'_>, record: &LeaseRecord, voter: &VoterSight<'_>) -> bool {
+    let store = voter.agent.and_then(|agent| agent.store);
+    picture.is_volume_lost(voter)
+        || store.is_some_and(|own| !record.is_voter(&voter.member, own.store))
+}
+
+/// What is left to a person when no member could go on even with a loss.
+fn left(picture: &Picture<'_>, record: &LeaseRecord) -> String {
+    if picture.voters.iter().any(|voter| !holds_nothing(picture, record, voter)) {
+        return "bring the other voter back".to_owned();
+    }
+    "bring back a volume of either member, from a snapshot or a backup; or, if the data may go, delete this pair and its Lease and make it again".to_owned()
 }
 
 fn command(picture: &Picture<'_>, flag: &str) -> String {
@@ -111,7 +132,7 @@ pub(super) fn nobody_has_everything(
             problem,
             exit(
                 "look again",
-                command.unwrap_or_else(|| "bring the other voter back".to_owned()),
+                command.unwrap_or_else(|| left(picture, record)),
                 risk,
             ),
         )

@@ -86,6 +86,9 @@ fn why(plan: &Plan) -> (&'static str, String) {
 
 fn available(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus) -> Finding {
     let (reason, message) = why(plan);
+    if let Some(full) = log_full(picture).filter(|_| picture.active() == ActiveSight::Serving) {
+        return full;
+    }
     match picture.active() {
         ActiveSight::Serving if picture.is_no_return() || is_in_sync(next) => {
             holds("Serving", "commits are acknowledged under the promise of the spec")
@@ -108,6 +111,20 @@ fn available(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus)
         | ActiveSight::Restarted
         | ActiveSight::Silent => fails(reason, message),
     }
+}
+
+/// Writes are refused because the active's log has no room.
+fn log_full(picture: &Picture<'_>) -> Option<Finding> {
+    let active = &picture.holder()?.member;
+    let is_full = picture.seen.agent(active).is_some_and(|agent| agent.log_full);
+    is_full.then(|| {
+        fails(
+            "LogFull",
+            format!(
+                "the log volume of {active} is full: writes are refused (53100) and reads go on; writes resume by themselves when there is room: grow storage.log.size, or free what holds the log"
+            ),
+        )
+    })
 }
 
 fn is_in_sync(next: &ActiveStandbyPairStatus) -> bool {
@@ -234,6 +251,12 @@ fn storage(picture: &Picture<'_>, outcome: &Outcome) -> Finding {
     }
     if let Some(voter) = picture.voters.iter().find(|voter| picture.is_volume_lost(voter)) {
         return fails("VolumeLost", format!("a volume of {} is gone", voter.member));
+    }
+    let full = picture.voters.iter().filter(|v| v.agent.is_some_and(|agent| agent.log_full));
+    let full: Vec<&str> = full.map(|voter| voter.member.as_str()).collect();
+    if !full.is_empty() {
+        let message = format!("the log volume of {} is full; grow storage.log.size", full.join(", "));
+        return fails("LogFull", message);
     }
     let problems = picture.voters.iter().filter_map(|voter| {
         let agent = voter.agent.filter(|agent| agent.state == MemberState::Failed)?;

@@ -12,7 +12,7 @@ mod words;
 
 use crate::pair::{
     names,
-    observation::Observation,
+    observation::{Observation, Seen},
     plan::{ActiveSight, Picture, Plan, StandbySight, VoterSight, pod_problem},
     validate::PairView,
 };
@@ -182,13 +182,19 @@ fn member(
     state: String,
 ) -> MemberStatus {
     let agent = picture.seen.agent(name);
+    let before = picture.seen.status.members.iter().find(|m| m.name == name.as_str());
+    let is_not_asked = picture.seen.agents.get(name).is_some_and(Seen::is_not_asked);
+    if let Some(known) = before.filter(|known| is_not_asked && known.standing == standing) {
+        // An operator that begins knows nothing yet, and nothing has changed by that.
+        let node = picture.seen.pods.get(name).and_then(|pod| pod.node.clone());
+        return MemberStatus { node, ..known.clone() };
+    }
     let role = match standing {
         MemberStanding::Retired => "None".to_owned(),
         MemberStanding::Voter | MemberStanding::Subscriber => {
             agent.map_or_else(|| "Unknown".to_owned(), |agent| role_word(agent.role).to_owned())
         }
     };
-    let before = picture.seen.status.members.iter().find(|m| m.name == name.as_str());
     let is_same = before.is_some_and(|m| m.role == role && m.state == state);
     MemberStatus {
         name: name.to_string(),
