@@ -83,11 +83,6 @@ pub(crate) const ALL: &[Flow] = &[
         run: policies::manual,
     },
     Flow {
-        name: "node-replaced",
-        what: "the standby's node stays away: another member takes its place, its volumes stay",
-        run: policies::node_replaced,
-    },
-    Flow {
         name: "named-commits",
         what: "a client asks what became of a commit, before and after a failover",
         run: policies::named_commits,

@@ -5,7 +5,7 @@ use super::person::{self, lives_in_another_store};
 use super::{
     ActiveSight, Exit, Picture, StandbySight, Verdict, exit, pod_problem, stalled, waiting,
 };
-use crate::pair::action::Action;
+use crate::pair::action::{Action, PersonsWord};
 use understudy_agent_api::{AgentStatus, MemberState};
 use understudy_authority::{Holder, LeaseRecord, SyncClass, Timing};
 use understudy_crds::Phase;
@@ -149,7 +149,9 @@ pub(super) fn active_down(picture: &Picture<'_>) -> Option<Verdict> {
         | ActiveSight::HandingOver(_) => return None,
     };
     let mut actions = offer_proof(picture);
-    let lets_ask = matches!(picture.active(), ActiveSight::Dead(_) | ActiveSight::LetGo);
+    // By themselves the members look at a silent Lease; a person's word they hear from here alone.
+    let lets_ask = matches!(picture.active(), ActiveSight::Dead(_) | ActiveSight::LetGo)
+        || person::word(picture, record) != PersonsWord::None;
     let (phase, way_out) = match &heir {
         Heir::Standby(member) if person::must_say(picture, record) => {
             let risk = standby_risk(record);

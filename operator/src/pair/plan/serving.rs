@@ -44,6 +44,9 @@ pub(super) fn active_serves(picture: &Picture<'_>) -> Option<Verdict> {
             ("StandbyRecovering", format!("{standby} replays its own log")),
             format!("{standby} catches up from the log of {active}"),
         ),
+        StandbySight::Starting | StandbySight::Down(..) if is_node_lost(picture, voter) => {
+            node_lost(picture, voter)
+        }
         StandbySight::Candidate | StandbySight::Starting | StandbySight::Missing => {
             standby_on_its_way(
                 picture,
@@ -54,7 +57,6 @@ pub(super) fn active_serves(picture: &Picture<'_>) -> Option<Verdict> {
             )
         }
         StandbySight::VolumeLost => standby_volume_lost(picture, standby),
-        StandbySight::Down(..) if is_node_lost(picture, voter) => node_lost(picture, voter),
         StandbySight::Down(reason, message) => standby_down(picture, standby, reason, message),
     })
 }
