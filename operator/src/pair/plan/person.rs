@@ -1,11 +1,15 @@
 //! Situations that only a person ends: what the status says, and what the person's word does. Pure.
 
-use super::{Picture, Verdict, WaitingOn, exit, stalled, waiting};
+use super::{Picture, Verdict, WaitingOn, exit, failover::request, stalled, waiting};
 use crate::pair::action::{Action, PersonsWord};
 use understudy_agent_api::{AgentStatus, MemberState};
 use understudy_authority::{Holder, LeaseRecord};
 use understudy_crds::Phase;
 use understudy_types::{FailoverPolicy, MemberName};
+
+/// What goes when an active that was alone never returns.
+pub(crate) const LOST_WITH_THE_ACTIVE: &str =
+    "every commit acknowledged since the standby was last in sync";
 
 /// Whether a promotion waits for a person's word that was not given for this epoch.
 pub(super) fn must_say(picture: &Picture<'_>, record: &LeaseRecord) -> bool {
@@ -49,7 +53,7 @@ fn unusable(
     picture: &Picture<'_>,
     record: &LeaseRecord,
     holder: Option<&Holder>,
-) -> Option<Option<WaitingOn>> {
+) -> Option<WaitingOn> {
     let holder = holder?;
     let name = &holder.member;
     if lives_in_another_store(picture, holder) {
@@ -57,7 +61,7 @@ fn unusable(
             "the log of {name}, last active with epoch {}, is gone, and no other member holds every commit",
             record.epoch
         );
-        return Some(stalled("OneLogLost", message));
+        return stalled("OneLogLost", message);
     }
     let agent = picture.seen.agent(name).filter(|agent| agent.state == MemberState::Failed)?;
     let problem = agent.problem.as_deref().unwrap_or("it gives no reason");
@@ -65,7 +69,7 @@ fn unusable(
         "{name}, last active with epoch {}, cannot serve ({problem}), and no other member holds every commit",
         record.epoch
     );
-    Some(stalled("ActiveFailed", message))
+    stalled("ActiveFailed", message)
 }
 
 fn command(picture: &Picture<'_>, flag: &str) -> String {
@@ -84,9 +88,9 @@ pub(super) fn nobody_has_everything(
     let holder = record.holder.as_ref();
     let name = holder.map_or(&picture.voters[0].member, |h| &h.member);
     let other = holder.and_then(|holder| stand_in(picture, record, holder));
-    let risk = "every commit acknowledged since the standby was last in sync";
+    let risk = LOST_WITH_THE_ACTIVE;
     if let Some(other) = other.filter(|_| picture.pair.loss_accepted == Some(record.epoch)) {
-        actions.extend(request_with_loss(record, other));
+        actions.extend(request(picture, record, other, "a person accepts the loss"));
         let what = format!("{message}; a person accepts what {other} lacks");
         return Verdict {
             rule: "loss-accepted",
@@ -108,7 +112,7 @@ pub(super) fn nobody_has_everything(
     let (phase, wait, way_out) = if let Some(problem) = unusable(picture, record, holder) {
         (
             Phase::ManualInterventionRequired,
-            problem,
+            Some(problem),
             exit(
                 "look again",
                 command.unwrap_or_else(|| "bring the other voter back".to_owned()),
@@ -165,13 +169,4 @@ fn stand_in<'a>(
 pub(super) fn lives_in_another_store(picture: &Picture<'_>, holder: &Holder) -> bool {
     let agent = picture.seen.agent(&holder.member);
     agent.and_then(|agent| agent.store).is_some_and(|own| own.store != holder.store)
-}
-
-fn request_with_loss(record: &LeaseRecord, member: &MemberName) -> Vec<Action> {
-    vec![Action::RequestCandidacy {
-        member: member.clone(),
-        epoch: record.epoch,
-        reason: "a person accepts the loss".to_owned(),
-        word: PersonsWord::AcceptsLoss,
-    }]
 }

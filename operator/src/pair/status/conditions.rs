@@ -87,7 +87,7 @@ fn why(plan: &Plan) -> (&'static str, String) {
 fn available(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus) -> Finding {
     let (reason, message) = why(plan);
     match picture.active() {
-        ActiveSight::Serving if picture.is_no_return() || is_in_sync(next) => {
+        ActiveSight::Serving if picture.is_unpromised() || is_in_sync(next) => {
             holds("Serving", "commits are acknowledged under the promise of the spec")
         }
         ActiveSight::Serving if picture.is_blocked() => fails(
@@ -117,7 +117,7 @@ fn is_in_sync(next: &ActiveStandbyPairStatus) -> bool {
 fn redundant(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus) -> Finding {
     let standby = next.standby.clone().unwrap_or_default();
     match plan.phase {
-        Phase::Normal if picture.is_no_return() => holds(
+        Phase::Normal if picture.is_unpromised() => holds(
             "FollowingUnpromised",
             format!("{standby} follows, and is never promoted automatically under NoReturn"),
         ),
