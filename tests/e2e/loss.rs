@@ -6,7 +6,7 @@ use crate::{
     shell::{Shell, wait_for},
 };
 use anyhow::{Context, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 /// The kubelet kills a frozen container only after a minute; the return wait is ten seconds.
@@ -73,12 +73,7 @@ fn put_back(shell: &Shell, pair: &Pair<'_>, tail: &str) -> anyhow::Result<()> {
 
 /// Waits for the condition, and types the command of `status.exit.humanAction`.
 fn type_what_is_told(shell: &Shell, pair: &Pair<'_>) -> anyhow::Result<()> {
-    let exit: Value = wait_for("the way out is told", SEEN, || {
-        let status = pair.status()?;
-        let conditions = status["conditions"].as_array().context("no conditions")?;
-        let is_told = conditions.iter().any(|c| c["reason"] == "StandbyNotInSync");
-        Ok(is_told.then(|| status["exit"].clone()))
-    })?;
+    let exit = pair.exit_when_stalled("StandbyNotInSync", SEEN)?;
     let human = exit["humanAction"].as_str().context("no action is named")?;
     let command = human.split("never returns: understudy ").nth(1).context(human.to_owned())?;
     let words: Vec<&str> = command.split_whitespace().collect();

@@ -210,6 +210,17 @@ impl<'a> Pair<'a> {
         Ok(roles.filter(|_| is_ready(&status)))
     }
 
+    /// The way out that the status names while it is stalled for this reason.
+    pub(crate) fn exit_when_stalled(&self, reason: &str, bound: Duration) -> anyhow::Result<Value> {
+        wait_for(&format!("{reason} is told"), bound, || {
+            let status = self.status()?;
+            let conditions = status["conditions"].as_array().context("no conditions")?;
+            let is_told =
+                conditions.iter().any(|c| c["type"] == "Stalled" && c["reason"] == reason);
+            Ok(is_told.then(|| status["exit"].clone()))
+        })
+    }
+
     /// What the Lease says.
     pub(crate) fn lease_record(&self) -> anyhow::Result<Value> {
         let name = format!("{}-authority", self.name);

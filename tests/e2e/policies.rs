@@ -5,7 +5,7 @@ use crate::{
     shell::{Shell, wait_for},
 };
 use anyhow::{Context, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 /// Longest time until the operator has seen what happened.
@@ -34,13 +34,7 @@ pub(crate) fn manual(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result
 
 fn type_the_command(shell: &Shell, pair: &Pair<'_>, standby: &str) -> anyhow::Result<()> {
     let epoch = pair.epoch()?;
-    let exit: Value = wait_for("the command is named", SEEN, || {
-        let status = pair.status()?;
-        let conditions = status["conditions"].as_array().context("no conditions")?;
-        let is_told =
-            conditions.iter().any(|c| c["type"] == "Stalled" && c["reason"] == "FailoverIsManual");
-        Ok(is_told.then(|| status["exit"].clone()))
-    })?;
+    let exit = pair.exit_when_stalled("FailoverIsManual", SEEN)?;
     ensure!(pair.epoch()? == epoch, "somebody was promoted without a word");
     let human = exit["humanAction"].as_str().context("no action is named")?;
     let words: Vec<&str> = human.split_whitespace().collect();

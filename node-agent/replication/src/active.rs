@@ -425,7 +425,7 @@ impl Active {
             return None;
         }
         let policy = c.policy?;
-        if policy.return_service == ReturnService::NoReturn && policy.max_loss.is_none() {
+        if !policy.names_standby() {
             return Some("no return service");
         }
         if policy.blocks() {
@@ -462,9 +462,7 @@ impl Active {
         let near = policy.allowance().map_or(NEAR_RECORDS, |most| most.commits / 2);
         let is_near = c.end.since(promised_lsn(c, &standby.report)) <= near;
         let fit = standby.lost.is_none() && standby.reported && !standby.failed && is_near;
-        let may_join =
-            policy.return_service != ReturnService::NoReturn || policy.max_loss.is_some();
-        let joins = may_join && !self.is_recorded(c, policy, &standby.follower);
+        let joins = policy.names_standby() && !self.is_recorded(c, policy, &standby.follower);
         (fit && joins).then_some(standby)
     }
 

@@ -63,6 +63,12 @@ impl Policy {
             && self.return_service != ReturnService::NoReturn
     }
 
+    /// Whether S may name a standby, which can then be promoted.
+    #[must_use]
+    pub fn names_standby(&self) -> bool {
+        self.return_service != ReturnService::NoReturn || self.max_loss.is_some()
+    }
+
     /// How far the standby of S may be behind what is acknowledged, where it may be behind at all.
     #[must_use]
     pub fn allowance(&self) -> Option<MaxLoss> {

@@ -12,18 +12,23 @@ use world::{Faults, World};
 
 const SEEDS: u64 = 60;
 
+/// Six faults at random moments, and half a minute to be whole again.
+fn endure(world: &mut World) {
+    world.run_ms(1_500);
+    for _ in 0..6 {
+        world.fault();
+        let pause = world.random(4_000);
+        world.run_ms(pause);
+    }
+    world.heal();
+    world.run_ms(30_000);
+    world.assert_whole();
+}
+
 fn run(faults: Faults, seeds: u64) {
     for seed in 1..=seeds {
         let mut world = World::new(seed, faults);
-        world.run_ms(1_500);
-        for _ in 0..6 {
-            world.fault();
-            let pause = world.random(4_000);
-            world.run_ms(pause);
-        }
-        world.heal();
-        world.run_ms(30_000);
-        world.assert_whole();
+        endure(&mut world);
     }
 }
 
@@ -175,15 +180,7 @@ fn under_block_faults_lose_nothing() {
         let faults = Faults { crash: true, cut: true, api: true, doubt: true, ..Faults::default() };
         let mut world = World::new(seed, faults);
         world.when_standby_lost = WhenStandbyLost::Block;
-        world.run_ms(1_500);
-        for _ in 0..6 {
-            world.fault();
-            let pause = world.random(4_000);
-            world.run_ms(pause);
-        }
-        world.heal();
-        world.run_ms(30_000);
-        world.assert_whole();
+        endure(&mut world);
     }
 }
 
@@ -226,15 +223,7 @@ fn no_return_loses_no_more_than_is_allowed_and_says_that_it_may() {
         let faults = Faults { crash: true, cut: true, doubt: true, ..Faults::default() };
         let mut world = World::new(seed, faults);
         world.losses.allowed = Some(MaxLoss { commits: 10, millis: 300 });
-        world.run_ms(1_500);
-        for _ in 0..6 {
-            world.fault();
-            let pause = world.random(4_000);
-            world.run_ms(pause);
-        }
-        world.heal();
-        world.run_ms(30_000);
-        world.assert_whole();
+        endure(&mut world);
         promotions += world.losses.promotions;
         lost += world.losses.lost.len();
     }

@@ -181,14 +181,14 @@ impl Txn {
     /// The token that it was named by.
     #[must_use]
     pub fn token(&self) -> Option<CommitToken> {
-        self.operations.iter().rev().find_map(|operation| match operation {
+        match self.operations.last()? {
             Operation::Token(token) => Some(*token),
             Operation::Row { .. }
             | Operation::Ddl(_)
             | Operation::IndexAdded(..)
             | Operation::IndexDropped(..)
             | Operation::TableDropped(_) => None,
-        })
+        }
     }
 
     /// Its isolation level.

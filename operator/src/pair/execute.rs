@@ -123,10 +123,8 @@ impl Executor<'_> {
             Action::RetireMember { member } => self.retire(action, member).await,
             Action::SendScheme { member, .. } => {
                 let spec = self.spec(action)?;
-                let voters: Vec<MemberName> =
-                    self.picture.voters.iter().map(|v| v.member.clone()).collect();
                 let last = self.picture.last_member;
-                let scheme = plan::scheme(self.picture.pair, spec, &voters, last);
+                let scheme = plan::scheme(self.picture.pair, spec, &self.voters(), last);
                 self.ask(action, member, agent_api::SCHEME, &scheme).await
             }
             Action::OfferDeath { to, report } => {
@@ -164,6 +162,17 @@ impl Executor<'_> {
     fn key(&self) -> PairKey {
         let identity = &self.picture.pair.identity;
         (identity.namespace.clone(), identity.name.clone())
+    }
+
+    fn voters(&self) -> Vec<MemberName> {
+        self.picture.voters.iter().map(|v| v.member.clone()).collect()
+    }
+
+    /// The member's pod as the spec wants it.
+    fn pod(&self, spec: &ValidatedSpec, member: &MemberName, kind: Kind) -> Pod {
+        let pair = self.picture.pair;
+        let scheme = build::scheme_json(pair, spec, &self.voters(), self.picture.last_member);
+        build::pod(pair, spec, (member, kind), &scheme)
     }
 
     async fn ask<B: serde::Serialize + Sync>(
@@ -220,10 +229,6 @@ impl Executor<'_> {
     ) -> Result<(), ExecuteError> {
         let spec = self.spec(action)?;
         let mut objects = claims(self.picture, spec, (member, kind), None);
-        let voters: Vec<MemberName> =
-            self.picture.voters.iter().map(|v| v.member.clone()).collect();
-        let pair = self.picture.pair;
-        let scheme = build::scheme_json(pair, spec, &voters, self.picture.last_member);
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), self.namespace());
         let there = pods
             .get_opt(member.as_str())
@@ -231,8 +236,7 @@ impl Executor<'_> {
             .map_err(|source| ExecuteError::Api { step: action.to_string(), source })?;
         if there.is_none() {
             // One that is there already is newer than the cache: a pod is made, never changed.
-            let pod = build::pod(pair, spec, (member, kind), &scheme);
-            objects.push(KubernetesObject::of(&pod));
+            objects.push(KubernetesObject::of(&self.pod(spec, member, kind)));
         }
         for object in objects {
             let applied = &self.context.applied;
@@ -291,18 +295,14 @@ impl Executor<'_> {
         member: &MemberName,
         pods: &Api<Pod>,
     ) -> Result<(), ExecuteError> {
-        let pair = self.picture.pair;
-        let voters: Vec<MemberName> =
-            self.picture.voters.iter().map(|v| v.member.clone()).collect();
-        let number = names::subscriber_number(&pair.identity.name, member.as_str());
         let spec = self.spec(action)?;
-        let kind = match number {
+        let pair = &self.picture.pair.identity.name;
+        let kind = match names::subscriber_number(pair, member.as_str()) {
             Some(number) if number <= spec.subscribers => Kind::Subscriber,
-            None if voters.contains(member) => Kind::Voter,
+            None if self.picture.voter(member).is_some() => Kind::Voter,
             Some(_) | None => return Ok(()),
         };
-        let scheme = build::scheme_json(pair, spec, &voters, self.picture.last_member);
-        let pod = build::pod(pair, spec, (member, kind), &scheme);
+        let pod = self.pod(spec, member, kind);
         let dry = PostParams { dry_run: true, ..PostParams::default() };
         match pods.create(&dry, &pod).await {
             Ok(_) => Ok(()),

@@ -300,7 +300,7 @@ fn offer_proof(picture: &Picture<'_>) -> Vec<Action> {
         .collect()
 }
 
-fn request(
+pub(super) fn request(
     picture: &Picture<'_>,
     record: &LeaseRecord,
     member: &MemberName,

@@ -27,6 +27,7 @@ mod reinstate;
 mod serving;
 
 pub use members::{scheme, scheme_version};
+pub(crate) use person::LOST_WITH_THE_ACTIVE;
 pub use picture::{ActiveSight, Picture, StandbySight, VoterSight, pod_problem};
 
 use crate::pair::{action::Action, observation::Observation, validate::PairView};

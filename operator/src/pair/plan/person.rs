@@ -1,11 +1,15 @@
 //! Situations that only a person ends: what the status says, and what the person's word does. Pure.
 
-use super::{Picture, Verdict, VoterSight, WaitingOn, exit, stalled, waiting};
+use super::{Picture, Verdict, VoterSight, WaitingOn, exit, failover::request, stalled, waiting};
 use crate::pair::action::{Action, PersonsWord};
 use understudy_agent_api::{AgentStatus, MemberState};
 use understudy_authority::{Holder, LeaseRecord};
 use understudy_crds::Phase;
 use understudy_types::{FailoverPolicy, MemberName};
+
+/// What goes when an active that was alone never returns.
+pub(crate) const LOST_WITH_THE_ACTIVE: &str =
+    "every commit acknowledged since the standby was last in sync";
 
 /// Whether a promotion waits for a person's word that was not given for this epoch.
 pub(super) fn must_say(picture: &Picture<'_>, record: &LeaseRecord) -> bool {
@@ -49,12 +53,12 @@ fn unusable(
     picture: &Picture<'_>,
     record: &LeaseRecord,
     holder: Option<&Holder>,
-) -> Option<Option<WaitingOn>> {
+) -> Option<WaitingOn> {
     let holder = holder?;
     let name = &holder.member;
     if picture.voters.iter().all(|voter| holds_nothing(picture, record, voter)) {
         let message = "no member has a volume of this database any more".to_owned();
-        return Some(stalled("EveryLogLost", message));
+        return stalled("EveryLogLost", message);
     }
     let is_gone = picture.voter(name).is_some_and(|voter| picture.is_volume_lost(voter));
     if is_gone || lives_in_another_store(picture, holder) {
@@ -62,7 +66,7 @@ fn unusable(
             "the log of {name}, last active with epoch {}, is gone, and no other member holds every commit",
             record.epoch
         );
-        return Some(stalled("OneLogLost", message));
+        return stalled("OneLogLost", message);
     }
     let agent = picture.seen.agent(name).filter(|agent| agent.state == MemberState::Failed)?;
     let problem = agent.problem.as_deref().unwrap_or("it gives no reason");
@@ -70,7 +74,7 @@ fn unusable(
         "{name}, last active with epoch {}, cannot serve ({problem}), and no other member holds every commit",
         record.epoch
     );
-    Some(stalled("ActiveFailed", message))
+    stalled("ActiveFailed", message)
 }
 
 /// Whether nothing of the database is on this voter: its volume is gone, or it answers with a store that
@@ -105,9 +109,9 @@ pub(super) fn nobody_has_everything(
     let holder = record.holder.as_ref();
     let name = holder.map_or(&picture.voters[0].member, |h| &h.member);
     let other = holder.and_then(|holder| stand_in(picture, record, holder));
-    let risk = "every commit acknowledged since the standby was last in sync";
+    let risk = LOST_WITH_THE_ACTIVE;
     if let Some(other) = other.filter(|_| picture.pair.loss_accepted == Some(record.epoch)) {
-        actions.extend(request_with_loss(record, other));
+        actions.extend(request(picture, record, other, "a person accepts the loss"));
         let what = format!("{message}; a person accepts what {other} lacks");
         return Verdict {
             rule: "loss-accepted",
@@ -129,12 +133,8 @@ pub(super) fn nobody_has_everything(
     let (phase, wait, way_out) = if let Some(problem) = unusable(picture, record, holder) {
         (
             Phase::ManualInterventionRequired,
-            problem,
-            exit(
-                "look again",
-                command.unwrap_or_else(|| left(picture, record)),
-                risk,
-            ),
+            Some(problem),
+            exit("look again", command.unwrap_or_else(|| left(picture, record)), risk),
         )
     } else {
         let node = node_of(picture, name);
@@ -186,13 +186,4 @@ fn stand_in<'a>(
 pub(super) fn lives_in_another_store(picture: &Picture<'_>, holder: &Holder) -> bool {
     let agent = picture.seen.agent(&holder.member);
     agent.and_then(|agent| agent.store).is_some_and(|own| own.store != holder.store)
-}
-
-fn request_with_loss(record: &LeaseRecord, member: &MemberName) -> Vec<Action> {
-    vec![Action::RequestCandidacy {
-        member: member.clone(),
-        epoch: record.epoch,
-        reason: "a person accepts the loss".to_owned(),
-        word: PersonsWord::AcceptsLoss,
-    }]
 }

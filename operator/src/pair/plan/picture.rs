@@ -137,7 +137,7 @@ impl<'a> Picture<'a> {
 
     /// Whether nothing is known to be on the standby: no commit waits for it, and no loss is bounded.
     #[must_use]
-    pub fn is_no_return(&self) -> bool {
+    pub fn is_unpromised(&self) -> bool {
         self.spec()
             .is_some_and(|s| s.return_service == ReturnService::NoReturn && s.max_loss.is_none())
     }

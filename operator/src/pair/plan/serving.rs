@@ -22,7 +22,7 @@ pub(super) fn active_serves(picture: &Picture<'_>) -> Option<Verdict> {
     let standby = &voter.member;
     Some(match picture.standby(voter) {
         StandbySight::InSync => normal("in-sync"),
-        StandbySight::CatchingUp if picture.is_no_return() => normal("following-unpromised"),
+        StandbySight::CatchingUp if picture.is_unpromised() => normal("following-unpromised"),
         StandbySight::CatchingUp => standby_on_its_way(
             picture,
             "standby-catchup",

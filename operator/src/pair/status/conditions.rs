@@ -90,7 +90,7 @@ fn available(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus)
         return full;
     }
     match picture.active() {
-        ActiveSight::Serving if picture.is_no_return() || is_in_sync(next) => {
+        ActiveSight::Serving if picture.is_unpromised() || is_in_sync(next) => {
             holds("Serving", "commits are acknowledged under the promise of the spec")
         }
         ActiveSight::Serving if picture.is_blocked() => fails(
@@ -134,7 +134,7 @@ fn is_in_sync(next: &ActiveStandbyPairStatus) -> bool {
 fn redundant(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus) -> Finding {
     let standby = next.standby.clone().unwrap_or_default();
     match plan.phase {
-        Phase::Normal if picture.is_no_return() => holds(
+        Phase::Normal if picture.is_unpromised() => holds(
             "FollowingUnpromised",
             format!("{standby} follows, and is never promoted automatically under NoReturn"),
         ),
@@ -255,7 +255,8 @@ fn storage(picture: &Picture<'_>, outcome: &Outcome) -> Finding {
     let full = picture.voters.iter().filter(|v| v.agent.is_some_and(|agent| agent.log_full));
     let full: Vec<&str> = full.map(|voter| voter.member.as_str()).collect();
     if !full.is_empty() {
-        let message = format!("the log volume of {} is full; grow storage.log.size", full.join(", "));
+        let message =
+            format!("the log volume of {} is full; grow storage.log.size", full.join(", "));
         return fails("LogFull", message);
     }
     let problems = picture.voters.iter().filter_map(|voter| {

@@ -1,6 +1,6 @@
 //! The record of who became active, when, why, and how long each part took. Pure.
 
-use crate::pair::plan::{ActiveSight, Picture, StandbySight};
+use crate::pair::plan::{ActiveSight, LOST_WITH_THE_ACTIVE, Picture, StandbySight};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use understudy_agent_api::{AgentStatus, TakeoverTimes};
@@ -106,9 +106,7 @@ fn decision(
         (Some(_), "active-dead" | "active-silent" | "active-let-go" | "active-replaced") => {
             Some(predicted_loss(picture))
         }
-        (Some(_), "loss-accepted") => {
-            Some("every commit acknowledged since the standby was last in sync".to_owned())
-        }
+        (Some(_), "loss-accepted") => Some(LOST_WITH_THE_ACTIVE.to_owned()),
         (Some(_), _) => None,
     };
     Decision {
