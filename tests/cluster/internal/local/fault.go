@@ -62,8 +62,9 @@ func nodeOff(c *cluster, node string) error {
 	return machine.KillCgroup(c.Prefixed(plan.NodeName(n)), killBound)
 }
 
-// powerCycle puts a node that is off into the condition of a machine that boots: no process, no address given
-// to a pod, and a network that works.
+// powerCycle puts a node that is off into the condition of a machine that boots: no process, no address given to
+// a pod, no pod's link or rule left in its kernel, and a network that works. A dead pod's link would hold the route
+// to the address that its successor gets, until the kernel has removed it: the successor would have none.
 func (c *cluster) powerCycle(n int) error {
 	if err := machine.KillCgroup(c.Prefixed(plan.NodeName(n)), killBound); err != nil {
 		return err
@@ -71,7 +72,10 @@ func (c *cluster) powerCycle(n int) error {
 	if err := os.RemoveAll(c.NodePath(n, "addresses")); err != nil {
 		return fmt.Errorf("failed to forget the addresses of the node's pods: %w", err)
 	}
-	return machine.ApplyRules(c.Netns(plan.NodeName(n)), plan.HealRules(plan.OffTable))
+	if err := machine.RemoveLinks(c.Prefixed(plan.NodeName(n)), "lo", "eth0"); err != nil {
+		return err
+	}
+	return machine.ApplyRules(c.Netns(plan.NodeName(n)), plan.BootRules()+plan.HealRules(plan.OffTable))
 }
 
 // nodeOn gives a node its power back and returns when its runtime answers; the kubelet then restarts its pods.

@@ -7,11 +7,13 @@ package machine
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -72,6 +74,30 @@ func RemoveNetns(name string) error {
 
 // ConfigureLinks runs `ip -batch` lines in a named network namespace.
 func ConfigureLinks(name, lines string) error { return run(lines, "ip", "-n", name, "-batch", "-") }
+
+// RemoveLinks removes every link of a named network namespace but some.
+func RemoveLinks(name string, kept ...string) error {
+	said, err := exec.Command("ip", "-n", name, "-json", "link", "show").Output()
+	if err != nil {
+		return fmt.Errorf("failed to list the links of the network namespace %s: %w", name, err)
+	}
+	var links []struct {
+		Name string `json:"ifname"`
+	}
+	if err := json.Unmarshal(said, &links); err != nil {
+		return fmt.Errorf("failed to read the links of the network namespace %s: %w", name, err)
+	}
+	for _, link := range links {
+		if slices.Contains(kept, link.Name) {
+			continue
+		}
+		// The kernel removes a dead pod's link by itself, maybe at this moment.
+		if err := run("", "ip", "-n", name, "link", "delete", link.Name); err != nil && !strings.Contains(err.Error(), "Cannot find device") {
+			return err
+		}
+	}
+	return nil
+}
 
 // ApplyRules runs nftables commands in the network namespace of a file, all or none.
 func ApplyRules(file, rules string) error {

@@ -89,10 +89,11 @@ func NoServicesRules() string {
   chain own { type nat hook output priority -90; policy accept; }
   chain leaving { type nat hook postrouting priority 110; policy accept; }
 }
-table ip kube-proxy
-delete table ip kube-proxy
-`
+` + BootRules()
 }
+
+// BootRules remove what a node's own programs set up in its kernel: a machine that boots has none of it.
+func BootRules() string { return "table ip kube-proxy\ndelete table ip kube-proxy\n" }
 
 func table(name, arriving, leaving string) string {
 	return HealRules(name) + fmt.Sprintf(`table inet %s {
