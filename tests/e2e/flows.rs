@@ -97,6 +97,11 @@ pub(crate) const ALL: &[Flow] = &[
         what: "every return service and durability, changed live, then the engine killed",
         run: services,
     },
+    Flow {
+        name: "node-replaced",
+        what: "the standby's node stays off: the next number takes its place on another node",
+        run: policies::node_replaced,
+    },
     Flow { name: "at-rest", what: "a pair at rest writes nothing but Leases", run: at_rest },
     Flow {
         name: "paused",

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Longest time until the operator has seen what happened.
 const SEEN: Duration = Duration::from_secs(40);
+/// Longest time until another member has taken a lost one's place: 15 s of waiting, and a duplicate.
+const REPLACED: Duration = Duration::from_secs(120);
 /// How long the recorder writes.
 const LOAD_SECONDS: u32 = 15;
 
@@ -115,5 +117,40 @@ pub(crate) fn loss_bounded(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::
     );
     // What was allowed is no failure of the flow.
     outcome.lost = 0;
+    Ok(outcome)
+}
+
+/// The standby's node does not come back in time: the next number takes its place on another node.
+pub(crate) fn node_replaced(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
+    let spec = json!({"failover": {"nodeLoss": {"afterSeconds": 15}}});
+    let pair = namespace.pair("orders", spec)?;
+    let standby = pair.standby()?;
+    let node = pair.node(&standby)?;
+    let recording = pair.record(40)?;
+    let off = shell.cluster(&["fault", "node-off", &node]);
+    let replaced = off.and_then(|_| {
+        wait_for("another member stands by", REPLACED, || {
+            let roles = pair.roles_when_ready()?;
+            Ok(roles.map(|(_, now)| now).filter(|now| *now != standby))
+        })
+    });
+    shell.cluster(&["fault", "node-on", &node])?;
+    let new = replaced?;
+    let mut outcome = recording.finish()?;
+    ensure!(pair.node(&new)? != node, "{new} is on {node}, too");
+    wait_for("the pod of the old member is gone", REPLACED, || {
+        Ok(namespace.object("pod", &standby)?.is_none().then_some(()))
+    })?;
+    for volume in ["data", "log"] {
+        let kept = namespace.object("pvc", &format!("{standby}-{volume}"))?;
+        ensure!(kept.is_some(), "the {volume} volume of {standby} is gone");
+    }
+    let status = pair.status()?;
+    let members = status["members"].as_array().context("no members")?;
+    let is_retired =
+        members.iter().any(|m| m["name"] == standby.as_str() && m["standing"] == "Retired");
+    ensure!(is_retired, "{standby} is not listed as retired: {members:?}");
+    pair.wait_whole()?;
+    outcome.note = format!("{standby} replaced by {new}, its volumes kept");
     Ok(outcome)
 }
