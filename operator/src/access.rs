@@ -5,7 +5,7 @@ use crate::metrics::Call;
 
 /// Group, resource and verbs. An apply of an object that is absent needs `create` beside `patch`.
 pub const USED: [(&str, &str, &[&str]); 14] = [
-    ("understudy.dev", "activestandbypairs", &["list", "watch", "patch"]),
+    ("understudy.dev", "activestandbypairs", &["get", "list", "watch", "patch"]),
     ("understudy.dev", "activestandbypairs/status", &["patch"]),
     ("", "pods", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "persistentvolumeclaims", &["get", "list", "watch", "create", "patch", "delete"]),

@@ -39,7 +39,7 @@ pub enum Written {
     No,
 }
 
-/// Applies one object if the live one differs.
+/// Applies one object if the live one differs, and makes it if there is none.
 ///
 /// # Errors
 /// When the API server cannot be asked, or refuses.
@@ -49,6 +49,37 @@ pub async fn apply(
     applied: &Applied,
     object: &KubernetesObject,
 ) -> Result<Written, kube::Error> {
+    write(client, namespace, applied, object, Absent::Made).await
+}
+
+/// Applies one object if the live one differs, and leaves it if there is none: a cache that is behind still
+/// shows objects that are deleted, and what has no owner would stay for ever.
+///
+/// # Errors
+/// When the API server cannot be asked, or refuses.
+pub async fn amend(
+    client: &Client,
+    namespace: &str,
+    applied: &Applied,
+    object: &KubernetesObject,
+) -> Result<Written, kube::Error> {
+    write(client, namespace, applied, object, Absent::Left).await
+}
+
+/// What becomes of an object that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Made,
+    Left,
+}
+
+async fn write(
+    client: &Client,
+    namespace: &str,
+    applied: &Applied,
+    object: &KubernetesObject,
+    absent: Absent,
+) -> Result<Written, kube::Error> {
     let hash = stable_hash(&object.body);
     let key = format!("{namespace}/{}/{}", object.resource.kind, object.name);
     if applied.is_believed(&key, &hash) {
@@ -56,6 +87,9 @@ pub async fn apply(
     }
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &object.resource);
     let live = api.get_opt(&object.name).await?;
+    if live.is_none() && absent == Absent::Left {
+        return Ok(Written::No);
+    }
     let is_right = live.as_ref().is_some_and(|live| {
         live.annotations().get(names::ANNOTATION_APPLIED) == Some(&hash)
             && serde_json::to_value(live).is_ok_and(|live| contains(&live, &object.body))
@@ -63,6 +97,10 @@ pub async fn apply(
     if !is_right {
         let mut body = object.body.clone();
         body["metadata"]["annotations"][names::ANNOTATION_APPLIED] = Value::String(hash.clone());
+        if let (Absent::Left, Some(uid)) = (absent, live.as_ref().and_then(ResourceExt::uid)) {
+            // Refused when it went meanwhile.
+            body["metadata"]["uid"] = Value::String(uid);
+        }
         let params = PatchParams::apply(names::MANAGER).force();
         api.patch(&object.name, &params, &Patch::Apply(&body)).await?;
     }

@@ -6,7 +6,7 @@ use crate::{
     context::Context,
     pair::{
         action::{Action, Kind, PersonsWord},
-        apply::apply,
+        apply::{amend, apply},
         build::{self, KubernetesObject},
         names,
         plan::{self, Picture},
@@ -21,6 +21,7 @@ use kube::{
 use std::collections::BTreeMap;
 use understudy_agent_api as agent_api;
 use understudy_authority::LeaseRecord;
+use understudy_crds::ActiveStandbyPair;
 use understudy_lease::{CreateOutcome, Version, WriteOutcome};
 use understudy_types::MemberName;
 
@@ -57,6 +58,9 @@ pub enum ExecuteError {
         /// What became of the write.
         problem: String,
     },
+    /// The pair was deleted, or made anew, since it was read.
+    #[error("failed to {0}: the pair is gone")]
+    PairGone(String),
     /// A step that needs a valid spec came without one.
     #[error("failed to {0}: the spec is not valid")]
     NoSpec(String),
@@ -73,6 +77,7 @@ impl ExecuteError {
             ExecuteError::Api { .. }
             | ExecuteError::Agent { .. }
             | ExecuteError::Lease { .. }
+            | ExecuteError::PairGone(_)
             | ExecuteError::NoSpec(_) => super::chain(self),
         }
     }
@@ -87,6 +92,7 @@ impl ExecuteError {
             ExecuteError::Api { .. }
             | ExecuteError::Agent { .. }
             | ExecuteError::Lease { .. }
+            | ExecuteError::PairGone(_)
             | ExecuteError::NoSpec(_) => false,
         }
     }
@@ -228,6 +234,7 @@ impl Executor<'_> {
         kind: Kind,
     ) -> Result<(), ExecuteError> {
         let spec = self.spec(action)?;
+        self.pair_is_there(action).await?;
         let mut objects = claims(self.picture, spec, (member, kind), None);
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), self.namespace());
         let there = pods
@@ -248,6 +255,23 @@ impl Executor<'_> {
         Ok(())
     }
 
+    /// Volumes have no owner: made for a pair that is gone, they would stay for ever. A cache that is behind
+    /// does not know.
+    async fn pair_is_there(&self, action: &Action) -> Result<(), ExecuteError> {
+        let identity = &self.picture.pair.identity;
+        let pairs: Api<ActiveStandbyPair> =
+            Api::namespaced(self.context.client.clone(), self.namespace());
+        let live = pairs
+            .get_opt(&identity.name)
+            .await
+            .map_err(|source| ExecuteError::Api { step: action.to_string(), source })?;
+        let is_there = live.is_some_and(|pair| {
+            pair.metadata.uid.as_ref() == Some(&identity.uid)
+                && pair.metadata.deletion_timestamp.is_none()
+        });
+        if is_there { Ok(()) } else { Err(ExecuteError::PairGone(action.to_string())) }
+    }
+
     async fn note(
         &self,
         action: &Action,
@@ -261,7 +285,7 @@ impl Executor<'_> {
             None => Kind::Voter,
         };
         for object in claims(self.picture, spec, (member, kind), Some(dbid)) {
-            apply(&self.context.client, self.namespace(), &self.context.applied, &object)
+            amend(&self.context.client, self.namespace(), &self.context.applied, &object)
                 .await
                 .map_err(|source| ExecuteError::Api { step: action.to_string(), source })?;
         }

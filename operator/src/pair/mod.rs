@@ -25,7 +25,7 @@ pub mod validate;
 
 use crate::{agents::PairKey, context::Context};
 use action::Action;
-use apply::apply;
+use apply::{amend, apply};
 use execute::{ExecuteError, Executor};
 use gather::Gathered;
 use jiff::Timestamp;
@@ -160,7 +160,7 @@ async fn lay_foundation(
             continue;
         }
         for object in execute::claims(picture, spec, (member, kind), None) {
-            let grown = apply(&context.client, namespace, &context.applied, &object).await;
+            let grown = amend(&context.client, namespace, &context.applied, &object).await;
             match grown {
                 Ok(_) => {}
                 Err(kube::Error::Api(refused))
