@@ -7,6 +7,8 @@
 //! **Invariants.** 1. A standby gets every record, a subscriber only acknowledged ones (R17). 2. Frames
 //! are contiguous from the fork on. 3. A slow follower never delays another or a commit.
 
+mod behind;
+
 use crate::{
     clock,
     engine::Progress,
@@ -19,6 +21,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 use tokio::sync::Notify;
+use understudy_agent_api::Notice;
 use understudy_replication::{FRAME_BYTES_MAX, Follower, FollowerKind, Message};
 use understudy_txlog::Log;
 use understudy_types::{Incarnation, Lsn, Moment, Span};
@@ -71,6 +74,9 @@ pub struct Feeds {
     feeds: Mutex<Vec<Feed>>,
     again: AtomicBool,
     outbox: Mutex<Vec<Message>>,
+    distances: Mutex<behind::Distances>,
+    /// Who keeps log from being reclaimed.
+    holder: Mutex<Option<Notice>>,
 }
 
 impl Feeds {
@@ -81,6 +87,8 @@ impl Feeds {
             feeds: Mutex::default(),
             again: AtomicBool::new(false),
             outbox: Mutex::default(),
+            distances: Mutex::default(),
+            holder: Mutex::default(),
         }
     }
 
@@ -166,10 +174,33 @@ impl Feeds {
             .collect()
     }
 
-    /// Oldest record that an attached follower still needs; `Lsn::MAX` when none is attached.
+    /// The attached follower that needs the oldest record, and that record.
     #[must_use]
-    pub fn hold_lsn(&self) -> Lsn {
-        self.feeds.lock().iter().map(|f| f.received).min().unwrap_or(Lsn::MAX)
+    pub fn slowest(&self) -> Option<(Follower, Lsn)> {
+        let feeds = self.feeds.lock();
+        feeds.iter().min_by_key(|f| f.received).map(|f| (f.follower.clone(), f.received))
+    }
+
+    /// Notes who keeps log from being reclaimed.
+    pub(crate) fn note_holder(&self, holder: Option<Notice>) {
+        *self.holder.lock() = holder;
+    }
+
+    /// Looks at how far followers are behind.
+    pub(crate) fn watch(&self, now: Moment) {
+        let end = self.log.end();
+        let feeds = self.feeds.lock();
+        let places: Vec<_> =
+            feeds.iter().map(|f| (f.follower.member.clone(), end.since(f.received))).collect();
+        drop(feeds);
+        self.distances.lock().look(now, &places);
+    }
+
+    /// Who falls behind, and who holds log.
+    pub(crate) fn notices(&self) -> Vec<Notice> {
+        let mut all = self.distances.lock().notices();
+        all.extend(self.holder.lock().clone());
+        all
     }
 
     /// Whether this follower's link is still in use, and what to wait for when its socket is full.

@@ -17,10 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use understudy_agent_api::{
-    AgentStatus, AuthorityStatus, CANDIDACY, CandidacyRequest, MemberState, PORT_CONTROL,
-    PositionStatus, SyncState,
-};
+use understudy_agent_api::{AgentStatus, CANDIDACY, CandidacyRequest, MemberState, PORT_CONTROL};
 use understudy_operator::{
     agents::{Agents, ClientIdentity, ConnectionError, PairKey, Target},
     certificates::{Authority, CertifiedPem, Subject, issue, make_authority},
@@ -82,31 +79,9 @@ impl Pair {
 }
 
 fn status(state: MemberState) -> AgentStatus {
-    AgentStatus {
-        member: MemberName::new("orders-1").unwrap(),
-        incarnation: Incarnation { start: 1, id: Uuid::from_u128(1) },
-        version: "0.1.0".to_owned(),
-        store: None,
-        role: Role::Active,
-        state,
-        epoch: Epoch(1),
-        authority: AuthorityStatus::default(),
-        positions: PositionStatus::default(),
-        links: Vec::new(),
-        sync: SyncState::Unknown,
-        lease: None,
-        progress: None,
-        problem: None,
-        takeover: None,
-        trapped: Vec::new(),
-        scheme_version: 1,
-        pending_commits: 0,
-        sessions: 0,
-        memory_used_bytes: 0,
-        memory_limit_bytes: 0,
-        certificate_not_after: None,
-        log_full: false,
-    }
+    let incarnation = Incarnation { start: 1, id: Uuid::from_u128(1) };
+    let starting = AgentStatus::starting(MemberName::new("orders-1").unwrap(), incarnation);
+    AgentStatus { role: Role::Active, state, epoch: Epoch(1), scheme_version: 1, ..starting }
 }
 
 async fn accept(listener: &TcpListener, tls: &TlsAcceptor) -> Option<TlsStream<TcpStream>> {

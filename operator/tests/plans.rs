@@ -50,4 +50,5 @@ scripts! {
     no_return_is_normal_and_never_promoted,
     the_active_hands_over,
     what_the_status_says,
+    situations_of_three_in_the_morning,
 }

@@ -2,7 +2,8 @@
 
 use super::{
     Dice,
-    faults::{End, Fault, LogVolume},
+    faults::{End, Fault, LogVolume, Vantage},
+    words::Listening,
 };
 use crate::{
     pair::{Namespace, Outcome, Pair, READY, delete_namespace},
@@ -11,10 +12,13 @@ use crate::{
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeSet,
     fmt, thread,
     time::{Duration, Instant},
 };
 
+/// The operator's namespace.
+const OPERATOR: &str = "understudy-system";
 /// The pair's name in its namespace.
 const PAIR: &str = "orders";
 /// The fault comes at a random moment of this length, once the load has begun.
@@ -71,6 +75,8 @@ pub(crate) struct Arena<'a> {
     pairs: u32,
     promise: Option<Promise>,
     log: LogVolume,
+    /// What the object said in the last run.
+    heard: BTreeSet<String>,
 }
 
 /// What a fault works on.
@@ -90,22 +96,57 @@ pub(crate) struct Scene<'a> {
 
 impl<'a> Arena<'a> {
     pub(crate) fn new(shell: &'a Shell) -> Self {
-        Self { shell, namespace: None, pairs: 0, promise: None, log: LogVolume::Large }
+        Self {
+            shell,
+            namespace: None,
+            pairs: 0,
+            promise: None,
+            log: LogVolume::Large,
+            heard: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn namespace_name(&self) -> Option<String> {
         self.namespace.as_ref().map(|n| n.name.clone())
     }
 
+    /// What the pair's object said in the last run.
+    pub(crate) fn heard(&self) -> impl Iterator<Item = &str> {
+        self.heard.iter().map(String::as_str)
+    }
+
     /// One fault under load; the pair is whole before and after.
     pub(crate) fn run(&mut self, fault: &Fault, round: u32, dice: Dice) -> anyhow::Result<Outcome> {
         let promise = fault.promises[round as usize % fault.promises.len()];
         self.prepare(fault.log, promise)?;
-        let outcome = self.break_pair(fault, promise, dice);
+        let outcome = self.watched(fault, promise, dice);
         if fault.end == End::Destroyed {
             self.close();
         }
         outcome
+    }
+
+    /// Breaks the pair, and hears what its object says meanwhile.
+    fn watched(&mut self, fault: &Fault, promise: Promise, dice: Dice) -> anyhow::Result<Outcome> {
+        let namespace = self.namespace.as_ref().context("no namespace")?;
+        let pair = Pair::existing(self.shell, namespace, PAIR);
+        let is_afar = fault.vantage == Vantage::Anywhere || is_operator_afar(&pair)?;
+        let listening = Listening::to(&pair)?;
+        let outcome = self.break_pair(fault, promise, dice);
+        self.heard = listening.heard();
+        let mut outcome = outcome?;
+        if fault.vantage == Vantage::ThirdNode && !is_afar {
+            outcome.note.push_str("  operator on a member's node: words not judged");
+            return Ok(outcome);
+        }
+        for wanted in fault.says {
+            ensure!(
+                self.heard.contains(*wanted),
+                "the object never said `{wanted}`, but {:?}",
+                self.heard
+            );
+        }
+        Ok(outcome)
     }
 
     fn break_pair(
@@ -206,6 +247,18 @@ impl<'a> Arena<'a> {
         }
         self.promise = None;
     }
+}
+
+/// Whether the operator that tends the pairs is on the node of neither member.
+fn is_operator_afar(pair: &Pair<'_>) -> anyhow::Result<bool> {
+    let shell = pair.shell();
+    let lease = shell.object(&["-n", OPERATOR, "lease", "understudy-operator"])?;
+    let lease = lease.context("no operator was elected")?;
+    let holder = lease["spec"]["holderIdentity"].as_str().context("the election has no holder")?;
+    let name = holder.split('_').next().unwrap_or(holder);
+    let pod = shell.object(&["-n", OPERATOR, "pod", name])?.context("the operator has no pod")?;
+    let node = pod["spec"]["nodeName"].as_str().context("the operator has no node")?;
+    Ok(pair.node(&pair.active()?)? != node && pair.node(&pair.standby()?)? != node)
 }
 
 /// Waits until the pair is Ready with both voters, and stays so; who is active and who stands by.

@@ -25,6 +25,10 @@ pub(crate) struct Fault {
     pub(crate) before: fn(&Pair<'_>) -> anyhow::Result<()>,
     /// Breaks something, and ends what would not end by itself.
     pub(crate) inject: fn(&mut Scene<'_>) -> anyhow::Result<()>,
+    /// What the pair's object must say meanwhile, in the words of contract §4: see `words.rs`.
+    pub(crate) says: &'static [&'static str],
+    /// From where the operator must look to say it.
+    pub(crate) vantage: Vantage,
     /// What must be true of the whole pair afterwards, beside that nothing is lost.
     pub(crate) check: fn(&mut Scene<'_>) -> anyhow::Result<()>,
 }
@@ -46,6 +50,15 @@ pub(crate) enum LogVolume {
     Large,
     /// File systems of the least size that a pair may have.
     Small,
+}
+
+/// Where the operator is when it tells of a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vantage {
+    /// The fault does not touch it.
+    Anywhere,
+    /// On the node of neither member: what breaks their nodes' network breaks the operator's there, too.
+    ThirdNode,
 }
 
 /// What becomes of a pair by a fault.
@@ -98,6 +111,8 @@ const fn fault(
         end: End::Whole,
         before: |_| Ok(()),
         inject,
+        says: &[],
+        vantage: Vantage::Anywhere,
         check: |_| Ok(()),
     }
 }
@@ -120,6 +135,14 @@ const fn durable(fault: Fault) -> Fault {
 
 const fn under(promises: &'static [Promise], fault: Fault) -> Fault {
     Fault { promises, ..fault }
+}
+
+const fn saying_from_afar(says: &'static [&'static str], fault: Fault) -> Fault {
+    Fault { says, vantage: Vantage::ThirdNode, ..fault }
+}
+
+const fn saying(says: &'static [&'static str], fault: Fault) -> Fault {
+    Fault { says, ..fault }
 }
 
 /// All of them, in the order of their running.
@@ -166,10 +189,13 @@ pub(crate) const ALL: &[Fault] = &[
     )),
     lasting(
         20,
-        fault(
-            "standby-frozen",
-            "SIGSTOP to the standby's container, then SIGCONT",
-            processes::freeze_standby,
+        saying(
+            &["Redundant=False StandbySilent"],
+            fault(
+                "standby-frozen",
+                "SIGSTOP to the standby's container, then SIGCONT",
+                processes::freeze_standby,
+            ),
         ),
     ),
     fault("standby-killed", "SIGKILL to the standby's engine", processes::kill_standby_engine),
@@ -182,10 +208,13 @@ pub(crate) const ALL: &[Fault] = &[
         BLOCKING,
         lasting(
             20,
-            fault(
-                "standby-frozen-blocking",
-                "SIGSTOP to the standby's container under Block, then SIGCONT",
-                processes::freeze_standby,
+            saying(
+                &["Available=False WaitingForStandby"],
+                fault(
+                    "standby-frozen-blocking",
+                    "SIGSTOP to the standby's container under Block, then SIGCONT",
+                    processes::freeze_standby,
+                ),
             ),
         ),
     ),
@@ -220,7 +249,14 @@ pub(crate) const ALL: &[Fault] = &[
     )),
     durable(lasting(
         20,
-        fault("both-containers-killed", "both containers at once", processes::kill_both_containers),
+        saying(
+            &["phase BothDown", "Available=False ComparingLogs"],
+            fault(
+                "both-containers-killed",
+                "both containers at once",
+                processes::kill_both_containers,
+            ),
+        ),
     )),
     durable(fault(
         "killed-in-catch-up",
@@ -272,10 +308,13 @@ pub(crate) const ALL: &[Fault] = &[
         check: certificates::serves_its_new_certificates,
         ..lasting(
             60,
-            fault(
-                "certificates-expired",
-                "both members' certificates have ended while the operator is away; the active may die then",
-                certificates::expire_certificates,
+            saying(
+                &["CertificatesValid=False PeerUntrusted"],
+                fault(
+                    "certificates-expired",
+                    "both members' certificates have ended while the operator is away; the active may die then",
+                    certificates::expire_certificates,
+                ),
             ),
         )
     },
@@ -295,18 +334,31 @@ pub(crate) const ALL: &[Fault] = &[
         6_000,
         failover(lasting(
             30,
-            fault("node-off", "the active's node loses its power", network::active_node_off),
+            saying_from_afar(
+                &["phase ActiveDown", "Available=False ActiveSilent"],
+                fault("node-off", "the active's node loses its power", network::active_node_off),
+            ),
         )),
     ),
     lasting(
         20,
-        fault("standby-node-off", "the standby's node loses its power", network::standby_node_off),
+        saying_from_afar(
+            &["Available=True ServingAlone"],
+            fault(
+                "standby-node-off",
+                "the standby's node loses its power",
+                network::standby_node_off,
+            ),
+        ),
     ),
     within(
         6_000,
         failover(lasting(
             18,
-            fault("cut", "the active is cut from everything", network::cut_active),
+            saying_from_afar(
+                &["phase ActiveDown", "Available=False ActiveSilent"],
+                fault("cut", "the active is cut from everything", network::cut_active),
+            ),
         )),
     ),
     lasting(18, fault("cut-in", "nothing arrives at the active's node", network::cut_active_in)),
@@ -332,7 +384,13 @@ pub(crate) const ALL: &[Fault] = &[
             network::cut_active_api_out,
         ),
     ),
-    lasting(18, fault("cut-link", "the active is cut from the standby", network::cut_link)),
+    lasting(
+        18,
+        saying_from_afar(
+            &["Redundant=False LinkCut", "Available=True ServingAlone"],
+            fault("cut-link", "the active is cut from the standby", network::cut_link),
+        ),
+    ),
     lasting(18, fault("cut-link-in", "the standby's answers do not arrive", network::cut_link_in)),
     lasting(18, fault("cut-link-out", "the active's records do not arrive", network::cut_link_out)),
     lasting(18, fault("lossy-link", "the link loses 20 % of its packets", network::lossy_link)),
@@ -372,7 +430,10 @@ pub(crate) const ALL: &[Fault] = &[
     lasting(30, fault("lease-edited", "a person writes another holder", authority::edit_lease)),
     lasting(
         40,
-        fault("lease-older", "the Lease goes back to an older state", authority::restore_lease),
+        saying(
+            &["FencingHealthy=False LeaseRegressed"],
+            fault("lease-older", "the Lease goes back to an older state", authority::restore_lease),
+        ),
     ),
     Fault {
         check: authority::is_reinstated,
@@ -385,10 +446,9 @@ pub(crate) const ALL: &[Fault] = &[
             ),
         )
     },
-    failover(fault(
-        "fsync-error",
-        "the active's fdatasync fails with EIO",
-        disks::fail_active_fsync,
+    failover(saying(
+        &["StorageHealthy=False FsyncFailed"],
+        fault("fsync-error", "the active's fdatasync fails with EIO", disks::fail_active_fsync),
     )),
     fault(
         "standby-fsync-error",
@@ -414,10 +474,13 @@ pub(crate) const ALL: &[Fault] = &[
         log: LogVolume::Small,
         ..lasting(
             50,
-            fault(
-                "log-full",
-                "the active's log volume is full to the last byte",
-                disks::fill_active,
+            saying(
+                &["Available=False LogFull", "StorageHealthy=False LogFull"],
+                fault(
+                    "log-full",
+                    "the active's log volume is full to the last byte",
+                    disks::fill_active,
+                ),
             ),
         )
     },
@@ -425,20 +488,26 @@ pub(crate) const ALL: &[Fault] = &[
         log: LogVolume::Small,
         ..lasting(
             50,
-            fault(
-                "standby-log-full",
-                "the standby's log volume is full to the last byte",
-                disks::fill_standby,
+            saying(
+                &["StorageHealthy=False LogFull"],
+                fault(
+                    "standby-log-full",
+                    "the standby's log volume is full to the last byte",
+                    disks::fill_standby,
+                ),
             ),
         )
     },
     Fault {
         end: End::Destroyed,
         check: disks::nobody_serves_an_empty_database,
-        ..fault(
-            "both-volumes-lost",
-            "the volumes and pods of both members are deleted; nobody may begin anew by itself",
-            disks::lose_both,
+        ..saying(
+            &["Stalled=True EveryLogLost", "phase ManualInterventionRequired"],
+            fault(
+                "both-volumes-lost",
+                "the volumes and pods of both members are deleted; nobody may begin anew by itself",
+                disks::lose_both,
+            ),
         )
     },
 ];

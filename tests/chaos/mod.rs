@@ -12,6 +12,7 @@ mod faults;
 mod network;
 mod processes;
 mod summary;
+mod words;
 
 use crate::{pair, shell::Shell};
 use arena::Arena;
@@ -41,6 +42,9 @@ pub(crate) struct ChaosArguments {
     /// One JSON object a run
     #[arg(long)]
     json: bool,
+    /// Show what the object said in each run
+    #[arg(long)]
+    words: bool,
     /// Names of the faults
     #[arg(long)]
     list: bool,
@@ -89,7 +93,7 @@ pub(crate) fn campaign(shell: Option<&Shell>, arguments: &ChaosArguments) -> Exi
             if until.is_some_and(|until| Instant::now() + fault.takes_about() > until) {
                 continue;
             }
-            run(&mut arena, fault, (seed, round), arguments.json, &mut summary);
+            run(&mut arena, fault, (seed, round), arguments, &mut summary);
         }
     }
     arena.close();
@@ -115,7 +119,7 @@ fn run(
     arena: &mut Arena<'_>,
     fault: &'static Fault,
     (seed, round): (u64, u32),
-    json: bool,
+    arguments: &ChaosArguments,
     summary: &mut Summary,
 ) {
     let begun = Instant::now();
@@ -126,13 +130,20 @@ fn run(
     let seconds = begun.elapsed().as_secs();
     let is_passed = outcome.as_ref().is_ok_and(|outcome| outcome.lost == 0);
     match &outcome {
-        Ok(outcome) if json => println!("{}", outcome.json(fault.name, round + 1, seconds)),
+        Ok(outcome) if arguments.json => {
+            println!("{}", outcome.json(fault.name, round + 1, seconds))
+        }
         Ok(outcome) => {
             let word = if is_passed { "ok  " } else { "LOST" };
             println!("{word}  {:30} {:3}  {outcome}  ({seconds} s)", fault.name, round + 1);
         }
         Err(error) => {
             println!("FAIL  {:30} {:3}  {error:#}  ({seconds} s)", fault.name, round + 1);
+        }
+    }
+    if arguments.words {
+        for word in arena.heard() {
+            println!("      {word}");
         }
     }
     if !is_passed {

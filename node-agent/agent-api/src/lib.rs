@@ -13,8 +13,8 @@ pub use request::{
     Refusal, Scheme, TransferRequest, TrappedPage, TrappedQuery, TrappedTransaction,
 };
 pub use status::{
-    AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, PositionStatus, Progress,
-    StoreStatus, SyncState, TakeoverTimes, TrappedStatus,
+    AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, Notice, PositionStatus,
+    Progress, StoreStatus, SyncState, TakeoverTimes, TrappedStatus,
 };
 pub use termination::{names_incarnation, termination_message};
 

@@ -79,7 +79,7 @@ pub struct LinkStatus {
     pub peer: MemberName,
     /// Whether it is attached.
     pub up: bool,
-    /// Milliseconds since the last message from it; `None` when there was none.
+    /// Milliseconds since the last message from it, or since it was first dialled; `None` when it never was.
     pub silent_ms: Option<u64>,
     /// Positions that the peer reported (a follower), or that it sent (a feeder).
     pub peer_received: Lsn,
@@ -166,6 +166,40 @@ pub struct StoreStatus {
     pub lease_longest_ms: u64,
 }
 
+/// What a member has noticed that a condition of the pair says in words (contract §4). Figures in it change
+/// once a minute at most, for a condition is written when they do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Notice {
+    /// A write or fsync of the log failed, or the system refused a file: nothing on that disk is trusted.
+    DiskFailed,
+    /// What the disk holds cannot be read as the log or checkpoint that it was.
+    LogDamaged,
+    /// A record of the feeder cannot be applied here.
+    ApplyBlocked,
+    /// This member and its feeder refuse each other's certificates.
+    PeerUntrusted {
+        /// The other one.
+        peer: MemberName,
+    },
+    /// A follower is told of more commits than it takes, for a minute or longer.
+    FallingBehind {
+        /// Which one.
+        follower: MemberName,
+        /// How many records it was behind at the last full minute.
+        records: u64,
+        /// How many more than a minute before.
+        grown: u64,
+    },
+    /// Log is kept for a follower that has not received it.
+    HoldingLog {
+        /// Which one.
+        follower: MemberName,
+        /// Share of the log volume in use, in tenths: 7 is 70 %.
+        tenths: u64,
+    },
+}
+
 /// Everything an agent says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -217,8 +251,43 @@ pub struct AgentStatus {
     /// The log has no room for another commit: writes are refused, reads go on.
     #[serde(default)]
     pub log_full: bool,
+    /// What conditions of the pair should say.
+    #[serde(default)]
+    pub notices: Vec<Notice>,
 }
+
 impl AgentStatus {
+    /// What a process says before its first look at anything.
+    #[must_use]
+    pub fn starting(member: MemberName, incarnation: Incarnation) -> Self {
+        Self {
+            member,
+            incarnation,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            store: None,
+            role: Role::Recovering,
+            state: MemberState::Starting,
+            epoch: Epoch::ZERO,
+            authority: AuthorityStatus::default(),
+            positions: PositionStatus::default(),
+            links: Vec::new(),
+            sync: SyncState::Unknown,
+            lease: None,
+            progress: None,
+            problem: None,
+            takeover: None,
+            trapped: Vec::new(),
+            scheme_version: 0,
+            pending_commits: 0,
+            sessions: 0,
+            memory_used_bytes: 0,
+            memory_limit_bytes: 0,
+            certificate_not_after: None,
+            log_full: false,
+            notices: Vec::new(),
+        }
+    }
+
     /// Whether this member judged the record of this (epoch, seq) to be older than what it has seen.
     #[must_use]
     pub fn calls_regressed(&self, (epoch, seq): (Epoch, u64)) -> bool {

@@ -6,35 +6,24 @@ use tokio::{
     net::TcpStream,
     sync::oneshot,
 };
-use understudy_agent_api::{AuthorityStatus, PositionStatus};
+use understudy_agent_api::AuthorityStatus;
 use understudy_types::{Epoch, Incarnation, MemberName};
 use uuid::Uuid;
 
 pub(crate) fn usual_status() -> AgentStatus {
+    let incarnation = Incarnation { start: 3, id: Uuid::from_u128(3) };
     AgentStatus {
-        member: MemberName::new("orders-1").unwrap(),
-        incarnation: Incarnation { start: 3, id: Uuid::from_u128(3) },
-        version: "0.1.0".into(),
-        store: None,
         role: Role::Active,
         state: MemberState::Serving,
         epoch: Epoch(7),
         authority: AuthorityStatus { lease_left_ms: Some(3800), ..AuthorityStatus::default() },
-        positions: PositionStatus::default(),
-        links: Vec::new(),
         sync: SyncState::Alone,
-        lease: None,
-        progress: None,
-        problem: None,
-        takeover: None,
-        trapped: Vec::new(),
         scheme_version: 1,
-        pending_commits: 0,
         sessions: 5,
         memory_used_bytes: 1 << 20,
         memory_limit_bytes: 1 << 30,
         certificate_not_after: Some("2090-01-01T00:00:00Z".into()),
-        log_full: false,
+        ..AgentStatus::starting(MemberName::new("orders-1").unwrap(), incarnation)
     }
 }
 

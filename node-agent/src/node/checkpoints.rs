@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use understudy_agent_api::Notice;
 use understudy_txlog::{CheckpointFile, CheckpointMeta, Disks, write_checkpoint};
 use understudy_types::{Dbid, Lsn};
 
@@ -20,8 +21,14 @@ use understudy_types::{Dbid, Lsn};
 const LOOK: Duration = Duration::from_secs(2);
 /// Log since the last checkpoint that makes one due: two default segments of replay.
 const LOG_BYTES: u64 = 128 << 20;
+/// Share of the log volume that makes one due, whatever the volume's size: a quarter.
+const LOG_SHARE: u64 = 4;
 /// Age that makes one due when anything changed.
 const AGE: Duration = Duration::from_secs(300);
+/// Share of the log volume, in tenths, from which a follower that it is kept for is told of.
+const TOLD_TENTHS: u64 = 5;
+/// Share from which such a follower is let go, and built anew (seed 003, FAILTHRESHOLD).
+const LET_GO_TENTHS: u64 = 7;
 
 /// The checkpoints of this process's store.
 pub(crate) struct Checkpoints {
@@ -46,7 +53,9 @@ impl Checkpoints {
         loop {
             tokio::time::sleep(LOOK).await;
             let last = self.newest.lock().unwrap_or(Lsn::ZERO);
-            let grown = self.engine.log.usage().segment_bytes > base + LOG_BYTES;
+            let usage = self.engine.log.usage();
+            let most = LOG_BYTES.min(usage.size_max_bytes / LOG_SHARE);
+            let grown = usage.segment_bytes > base + most;
             let changed = self.engine.gate.acknowledged() > last;
             if changed && (grown || taken.elapsed() > AGE) {
                 let own = Arc::clone(&self);
@@ -90,14 +99,38 @@ impl Checkpoints {
         Ok(file)
     }
 
-    /// Gives log back that no checkpoint, follower or duplicate needs.
+    /// Gives log back that no checkpoint, follower or duplicate needs. A follower that is too far behind
+    /// for the volume is let go first: its next attempt to attach is answered with a duplicate.
     fn reclaim(&self, hold_lsn: Lsn) {
         let Some(checkpoint) = *self.newest.lock() else { return };
-        let hold = checkpoint.min(self.engine.feeds.hold_lsn()).min(hold_lsn);
+        let needed = checkpoint.min(hold_lsn);
+        let feeds = &self.engine.feeds;
+        let mut slowest = feeds.slowest().filter(|(_, received)| *received < needed);
+        let tenths = self.used_tenths();
+        if tenths >= LET_GO_TENTHS
+            && let Some((follower, received)) = slowest.take()
+        {
+            tracing::warn!(member = %follower.member, received = %received, tenths, "let go: the log volume is filling up for it");
+            feeds.detach(follower.incarnation);
+            slowest = feeds.slowest().filter(|(_, received)| *received < needed);
+        }
+        let hold = slowest.as_ref().map_or(needed, |(_, received)| *received);
         match self.engine.log.reclaim_below(hold) {
             Ok(report) => tracing::debug!(report = ?report, "log was reclaimed"),
             Err(error) => tracing::warn!(error = %chain(&error), "log was not reclaimed"),
         }
+        let tenths = self.used_tenths();
+        let holder = slowest.filter(|_| tenths >= TOLD_TENTHS);
+        feeds.note_holder(holder.map(|(follower, _)| {
+            let follower = follower.member;
+            Notice::HoldingLog { follower, tenths }
+        }));
+    }
+
+    /// Share of the log volume in use, in tenths.
+    fn used_tenths(&self) -> u64 {
+        let usage = self.engine.log.usage();
+        usage.segment_bytes * 10 / usage.size_max_bytes.max(1)
     }
 }
 

@@ -7,11 +7,12 @@
 use crate::{
     duplicate,
     engine::{FollowError, Frame},
-    node::{Node, lease_link::chain},
-    peer::{self, LinkReader, LinkWriter, Received, Target},
+    node::{Node, lease_link::chain, recover::Unfit},
+    peer::{self, LinkReader, LinkWriter, PeerError, Received, Target},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
+use understudy_agent_api::Notice;
 use understudy_replication::{
     Attach, Attached, Follower, FollowerKind, Input, Message, WIRE_VERSION,
 };
@@ -31,12 +32,31 @@ pub(crate) async fn follow(node: Arc<Node>) {
     node.engine.log.on_durable(Box::new(move |_| bell.notify_one()));
     loop {
         if let Some(feeder) = node.feeder()
-            && let Err(why) = attach_and_follow(&node, &feeder, &durable).await
+            && let Err(parting) = attach_and_follow(&node, &feeder, &durable).await
         {
-            node.note_link_error(&feeder, &why);
-            tracing::info!(feeder = %feeder, why, "not following");
+            node.note_link_error(&feeder, &parting);
+            tracing::info!(feeder = %feeder, why = parting.why, "not following");
         }
         tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Why a follower is without its feeder.
+pub(crate) struct Parting {
+    pub(crate) why: String,
+    /// They refuse each other's certificates.
+    pub(crate) is_untrusted: bool,
+}
+
+impl From<String> for Parting {
+    fn from(why: String) -> Self {
+        Self { why, is_untrusted: false }
+    }
+}
+
+impl From<PeerError> for Parting {
+    fn from(error: PeerError) -> Self {
+        Self { why: chain(&error), is_untrusted: error.is_about_trust() }
     }
 }
 
@@ -44,10 +64,10 @@ async fn attach_and_follow(
     node: &Arc<Node>,
     feeder: &MemberName,
     durable: &Notify,
-) -> Result<(), String> {
+) -> Result<(), Parting> {
     let engine = &node.engine;
     if engine.log.is_full() {
-        return Err(LOG_FULL.into());
+        return Err(LOG_FULL.to_owned().into());
     }
     let attach = engine.with_section(|s| Attach {
         version: WIRE_VERSION,
@@ -64,24 +84,23 @@ async fn attach_and_follow(
     });
     let end = attach.end;
     let target = node.target(feeder)?;
-    let (answer, link) =
-        peer::dial(&target, node.tls.as_ref(), &attach).await.map_err(|e| chain(&e))?;
+    let (answer, link) = peer::dial(&target, node.tls.as_ref(), &attach).await?;
     match answer {
         Attached::Refused { reason, .. } => {
             node.read_lease_soon();
-            Err(reason)
+            Err(reason.into())
         }
         Attached::Duplicate { reason } => {
             tracing::warn!(feeder = %feeder, reason, "this store is replaced by a duplicate");
-            duplicate_and_restart(node, &target).await
+            Ok(duplicate_and_restart(node, &target).await?)
         }
         Attached::Follow { epoch, feeder: process, fork, hash, .. } => {
             if engine.log.hash_at(fork) != Some(hash) {
                 tracing::error!(fork = %fork, "the logs differ at their fork: duplicate");
-                return duplicate_and_restart(node, &target).await;
+                return Ok(duplicate_and_restart(node, &target).await?);
             }
             if fork < end {
-                return node.cut_and_restart(fork).await;
+                return Ok(node.cut_and_restart(fork).await?);
             }
             engine.step(Input::FeederAttached(epoch));
             node.link_is_up(feeder);
@@ -89,7 +108,7 @@ async fn attach_and_follow(
             let mut following = Following { node, epoch, process, writer, ends: Ends::default() };
             let ended = following.run(reader, durable).await;
             engine.step(Input::FeederLost);
-            Err(ended)
+            Err(ended.into())
         }
     }
 }
@@ -210,7 +229,8 @@ impl Following<'_> {
                 let failed =
                     Message::ApplyFailed { epoch: self.epoch.number, lsn, reason: reason.clone() };
                 let _ = self.writer.send(&failed, &[]).map(|()| self.writer.try_flush());
-                self.node.set_unfit(Some(format!("record {lsn} cannot be applied: {reason}")));
+                let why = format!("record {lsn} cannot be applied: {reason}");
+                self.node.set_unfit(Unfit { why, notice: Notice::ApplyBlocked });
                 Err(reason)
             }
             Err(

@@ -77,6 +77,8 @@ pub(crate) struct FeederNote {
     pub(crate) up: bool,
     pub(crate) heard: Option<Moment>,
     pub(crate) error: Option<String>,
+    /// The error is about certificates.
+    pub(crate) is_untrusted: bool,
 }
 
 /// One engine process.
@@ -99,7 +101,7 @@ pub struct Node {
     feeder: Mutex<FeederNote>,
     takeover: Mutex<status::Takeover>,
     progress: Mutex<Option<Progress>>,
-    problem: Mutex<Option<String>>,
+    problem: Mutex<Option<recover::Unfit>>,
     trapped: Mutex<Vec<TrappedStatus>>,
     certificate_end: Box<dyn Fn() -> Option<String> + Send + Sync>,
     label: watch::Sender<Option<Role>>,
@@ -176,6 +178,7 @@ impl Node {
             self.engine.feeds.pump(&self.engine.progress());
             beat = beat.wrapping_add(1);
             if beat.is_multiple_of(10) {
+                self.engine.feeds.watch(clock::now());
                 self.publish_status();
             }
         }
@@ -358,7 +361,7 @@ impl Node {
     pub(crate) fn link_is_up(&self, feeder: &MemberName) {
         let heard = Some(clock::now());
         *self.feeder.lock() =
-            FeederNote { peer: Some(feeder.clone()), up: true, heard, error: None };
+            FeederNote { peer: Some(feeder.clone()), up: true, heard, ..FeederNote::default() };
     }
 
     pub(crate) fn hears_feeder(&self) {
@@ -377,15 +380,21 @@ impl Node {
             })
     }
 
-    pub(crate) fn note_link_error(&self, feeder: &MemberName, why: &str) {
-        let error = Some(why.to_owned());
+    pub(crate) fn note_link_error(&self, feeder: &MemberName, parting: &follow_link::Parting) {
         let mut note = self.feeder.lock();
-        *note = FeederNote { peer: Some(feeder.clone()), up: false, heard: note.heard, error };
+        let known = note.heard.filter(|_| note.peer.as_ref() == Some(feeder));
+        *note = FeederNote {
+            peer: Some(feeder.clone()),
+            up: false,
+            heard: known.or_else(|| Some(clock::now())),
+            error: Some(parting.why.clone()),
+            is_untrusted: parting.is_untrusted,
+        };
     }
 
-    pub(crate) fn set_unfit(&self, why: Option<String>) {
-        *self.problem.lock() = why.clone();
-        self.engine.step(Input::Unfit(why));
+    pub(crate) fn set_unfit(&self, unfit: recover::Unfit) {
+        self.engine.step(Input::Unfit(Some(unfit.why.clone())));
+        *self.problem.lock() = Some(unfit);
     }
 
     pub(crate) fn set_progress(&self, progress: Option<Progress>) {

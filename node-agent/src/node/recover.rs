@@ -3,9 +3,10 @@
 use crate::{config::Config, datadir::StoreDir, engine::begin_epoch, node::lease_link::chain};
 use anyhow::Context;
 use std::{sync::Arc, time::Instant};
+use understudy_agent_api::Notice;
 use understudy_store::{MemoryLimits, Store};
 use understudy_txlog::{
-    CheckpointFile, Disks, Log, LogOptions, Recovered,
+    CheckpointFile, Disks, Log, LogOptions, Recovered, RecoveryError,
     disk::MemDisk,
     record::{RecordKind, records},
     recover,
@@ -25,7 +26,14 @@ pub(crate) struct Ready {
     pub(crate) disks: Disks,
     pub(crate) checkpoint: Option<Lsn>,
     /// Why the files could not be used: the member rejoins by a duplicate.
-    pub(crate) unusable: Option<String>,
+    pub(crate) unusable: Option<Unfit>,
+}
+
+/// Why a member cannot do what it should, with the word for the pair's conditions.
+#[derive(Debug, Clone)]
+pub(crate) struct Unfit {
+    pub(crate) why: String,
+    pub(crate) notice: Notice,
 }
 
 /// Recovers the store's directory. Files that cannot be trusted are left as they are, and the member
@@ -35,13 +43,15 @@ pub(crate) struct Ready {
 /// When not even that is possible.
 pub(crate) fn run(config: &Config, directory: &StoreDir) -> anyhow::Result<Ready> {
     if directory.control.get().poisoned {
-        return empty(config, "an earlier write of its log failed".into());
+        let why = "its log volume was lost or replaced".into();
+        return empty(config, Unfit { why, notice: Notice::DiskFailed });
     }
     match try_run(config, directory) {
         Ok(ready) => Ok(ready),
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "recovery failed");
-            empty(config, format!("recovery failed: {error:#}"))
+            let why = format!("recovery failed: {error:#}");
+            empty(config, Unfit { why, notice: blamed(&error) })
         }
     }
 }
@@ -64,7 +74,24 @@ fn try_run(config: &Config, directory: &StoreDir) -> anyhow::Result<Ready> {
     Ok(Ready { store: Arc::new(store), log, end, disks, checkpoint, unusable: None })
 }
 
-fn empty(config: &Config, why: String) -> anyhow::Result<Ready> {
+/// Whether the disk failed, or gave what it never was given.
+fn blamed(error: &anyhow::Error) -> Notice {
+    match error.downcast_ref::<RecoveryError>() {
+        Some(RecoveryError::Poisoned { .. } | RecoveryError::Disk { .. }) => Notice::DiskFailed,
+        Some(
+            RecoveryError::Header { .. }
+            | RecoveryError::Damaged { .. }
+            | RecoveryError::Disorder { .. }
+            | RecoveryError::Chain { .. }
+            | RecoveryError::Gap { .. }
+            | RecoveryError::Missing { .. }
+            | RecoveryError::Mismatch { .. },
+        )
+        | None => Notice::LogDamaged,
+    }
+}
+
+fn empty(config: &Config, why: Unfit) -> anyhow::Result<Ready> {
     let disks = Disks::one(Arc::new(MemDisk::new()));
     let Recovered { log, end, .. } =
         recover(disks.clone(), options(config)).map_err(|e| anyhow::anyhow!(chain(&e)))?;

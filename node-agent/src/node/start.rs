@@ -195,8 +195,8 @@ fn assemble(
         (volumes, duplicates, ready.unusable.is_some()),
         life.line,
     )?;
-    if ready.unusable.is_some() {
-        node.set_unfit(ready.unusable);
+    if let Some(unfit) = ready.unusable {
+        node.set_unfit(unfit);
     }
     let for_sql = Arc::clone(&tls);
     let plain = plain_connections()?;

@@ -1,8 +1,13 @@
 //! What this agent says of itself (agent-api `AgentStatus`), and the story of its last takeover.
 
-use crate::{clock, config::Config, engine::Engine, node::Node};
+use crate::{
+    clock,
+    config::Config,
+    engine::Engine,
+    node::{Node, recover::Unfit},
+};
 use understudy_agent_api::{
-    AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, PositionStatus,
+    AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, Notice, PositionStatus,
     StoreStatus, SyncState, TakeoverTimes,
 };
 use understudy_authority::{Claim, Ground, LeaseRecord, Loss};
@@ -104,29 +109,9 @@ fn facts(record: &LeaseRecord, end: understudy_types::Lsn) -> Vec<String> {
 pub(crate) fn starting(config: &Config, engine: &Engine) -> AgentStatus {
     let me = engine.with_section(|s| s.member.me().clone());
     AgentStatus {
-        member: config.member.clone(),
-        incarnation: me.incarnation,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        store: None,
-        role: Role::Recovering,
-        state: MemberState::Starting,
-        epoch: Epoch::ZERO,
-        authority: AuthorityStatus::default(),
-        positions: PositionStatus::default(),
-        links: Vec::new(),
-        sync: SyncState::Unknown,
-        lease: None,
-        progress: None,
-        problem: None,
-        takeover: None,
-        trapped: Vec::new(),
         scheme_version: config.scheme.version,
-        pending_commits: 0,
-        sessions: 0,
-        memory_used_bytes: 0,
         memory_limit_bytes: config.permanent_bytes,
-        certificate_not_after: None,
-        log_full: false,
+        ..AgentStatus::starting(config.member.clone(), me.incarnation)
     }
 }
 
@@ -184,7 +169,8 @@ impl Node {
                 silent_ms: Self::ago(now, self.lease.contact()).unwrap_or(u64::MAX),
             }),
             progress,
-            problem: problem.or_else(|| stuck(&standing, policy.is_some())),
+            notices: self.notices(problem.as_ref()),
+            problem: problem.map(|p| p.why).or_else(|| stuck(&standing, policy.is_some())),
             takeover: self.takeover.lock().done.clone(),
             trapped: self.trapped.lock().clone(),
             scheme_version: self.scheme.lock().version,
@@ -195,6 +181,15 @@ impl Node {
             certificate_not_after: (self.certificate_end)(),
             log_full: engine.log.is_full(),
         }
+    }
+
+    fn notices(&self, problem: Option<&Unfit>) -> Vec<Notice> {
+        let mut all = self.engine.feeds.notices();
+        all.extend(problem.map(|unfit| unfit.notice.clone()));
+        let feeder = self.feeder.lock();
+        let untrusted = feeder.peer.clone().filter(|_| feeder.is_untrusted);
+        all.extend(untrusted.map(|peer| Notice::PeerUntrusted { peer }));
+        all
     }
 
     fn positions(&self) -> PositionStatus {

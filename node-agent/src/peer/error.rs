@@ -201,6 +201,53 @@ pub enum PeerError {
     },
 }
 
+impl PeerError {
+    /// Whether the two refuse each other's certificates, rather than a network being in the way.
+    #[must_use]
+    pub fn is_about_trust(&self) -> bool {
+        match self {
+            PeerError::Identity { .. } | PeerError::WrongMember { .. } => true,
+            PeerError::Handshake { source, .. } => source
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+                .is_some_and(refuses_certificate),
+            // In TLS 1.3 a refused client learns it with the first bytes that it reads.
+            PeerError::Link(LinkError::Tls { source, .. }) => refuses_certificate(source),
+            PeerError::Link(
+                LinkError::Read { .. }
+                | LinkError::Write { .. }
+                | LinkError::Closed { .. }
+                | LinkError::Frame { .. },
+            )
+            | PeerError::Listen { .. }
+            | PeerError::Connect { .. }
+            | PeerError::ServerName { .. }
+            | PeerError::TimedOut { .. }
+            | PeerError::OldTls { .. }
+            | PeerError::Preface { .. }
+            | PeerError::Version { .. }
+            | PeerError::Socket { .. } => false,
+        }
+    }
+}
+
+fn refuses_certificate(error: &rustls::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    matches!(
+        error,
+        rustls::Error::InvalidCertificate(_)
+            | rustls::Error::AlertReceived(
+                Alert::UnknownCA
+                    | Alert::BadCertificate
+                    | Alert::CertificateExpired
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateUnknown
+                    | Alert::UnsupportedCertificate
+                    | Alert::DecryptError
+            )
+    )
+}
+
 /// The queue towards a peer is at its bound: the message was not taken. The peer reads too slowly;
 /// keep the records in the log and send them when the queue has drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -4,7 +4,7 @@ use super::{
     Word,
     connection::{ConnectionError, Door},
 };
-use crate::pair::observation::Seen;
+use crate::pair::{observation::Seen, plan::is_cut};
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
 use jiff::Timestamp;
@@ -139,18 +139,45 @@ fn chain(error: &ConnectionError) -> String {
     text
 }
 
-/// What a plan or a status could depend on; figures that change with load are left out.
+/// What a plan or a status could depend on; figures that change with load are left out. Every field is named,
+/// so that a new one is judged here before anybody waits for words that are never said.
 fn digest(status: &AgentStatus) -> String {
-    let links: Vec<_> = status.links.iter().map(|link| (&link.peer, link.up)).collect();
-    let used = status.memory_used_bytes / (status.memory_limit_bytes / 100).max(1);
+    let AgentStatus {
+        member: _,
+        incarnation,
+        version: _,
+        store,
+        role,
+        state,
+        epoch,
+        authority: _,
+        positions: _,
+        links,
+        sync,
+        lease,
+        progress: _,
+        problem,
+        takeover,
+        trapped,
+        scheme_version,
+        pending_commits: _,
+        sessions: _,
+        memory_used_bytes,
+        memory_limit_bytes,
+        certificate_not_after: _,
+        log_full,
+        notices,
+    } = status;
+    let links: Vec<_> = links.iter().map(|l| (&l.peer, l.up, is_cut(l))).collect();
+    let used = memory_used_bytes / (memory_limit_bytes / 100).max(1);
     format!(
         "{:?}",
         (
-            (status.incarnation, &status.store, status.role, status.state, status.epoch),
-            (status.sync, &status.problem, status.scheme_version, links),
-            status.takeover.as_ref().map(|takeover| takeover.epoch),
-            status.trapped.len(),
-            (used >= 95, used >= 90, status.lease.as_ref().map(|lease| lease.epoch)),
+            (incarnation, store, role, state, epoch),
+            (sync, problem, scheme_version, links),
+            takeover.as_ref().map(|takeover| takeover.epoch),
+            (trapped.len(), log_full, notices),
+            (used >= 95, used >= 90, lease.as_ref().map(|lease| lease.epoch)),
         )
     )
 }
@@ -158,6 +185,8 @@ fn digest(status: &AgentStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use understudy_agent_api::{LinkStatus, Notice};
+    use understudy_types::{Incarnation, Lsn, MemberName};
 
     #[test]
     fn events_are_cut_wherever_the_network_cuts_them() {
@@ -166,6 +195,33 @@ mod tests {
         assert!(events.push(b": 1}\n").is_empty());
         assert!(events.push(b"\n").is_empty(), "no status, and no panic");
         assert!(events.buffer.is_empty());
+    }
+
+    #[test]
+    fn what_a_condition_says_is_news_and_load_is_not() {
+        let member = MemberName::new("orders-1").expect("a name");
+        let incarnation = Incarnation { start: 1, id: uuid::Uuid::nil() };
+        let mut quiet = AgentStatus::starting(member.clone(), incarnation);
+        quiet.links.push(LinkStatus {
+            peer: member,
+            up: false,
+            silent_ms: Some(0),
+            peer_received: Lsn::ZERO,
+            peer_applied: Lsn::ZERO,
+            error: None,
+        });
+        let news = |change: fn(&mut AgentStatus)| {
+            let mut other = quiet.clone();
+            change(&mut other);
+            digest(&other) != digest(&quiet)
+        };
+        assert!(news(|s| s.log_full = true));
+        assert!(news(|s| s.notices.push(Notice::DiskFailed)));
+        assert!(news(|s| s.links[0].silent_ms = Some(3_000)));
+        assert!(news(|s| (s.memory_used_bytes, s.memory_limit_bytes) = (99, 100)));
+        assert!(!news(|s| s.links[0].silent_ms = Some(2_999)));
+        assert!(!news(|s| s.pending_commits += 1));
+        assert!(!news(|s| s.positions.end_lsn = Lsn(1)));
     }
 
     #[test]

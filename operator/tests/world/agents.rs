@@ -1,19 +1,20 @@
 //! What agents say in the golden scripts.
 
 use super::{DBID, Outcome, incarnation, member, store};
-use goldenscript::Command;
+use goldenscript::{ArgumentConsumer, Command};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use understudy_agent_api::{
-    AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, PositionStatus,
-    StoreStatus, SyncState,
+    AgentStatus, LeaseStatus, LinkStatus, MemberState, Notice, PositionStatus, StoreStatus,
+    TrappedStatus,
 };
 use understudy_operator::pair::observation::Seen;
 use understudy_types::{Dbid, Epoch, Lsn, MemberName, Role, StoreId};
 use uuid::Uuid;
 
 /// `agent M none | silent for=S | ROLE STATE inc=N epoch=E` with `empty` (no database), `full`
-/// (its log), `foreign` (another database), `hears=M` (a link that is up), `scheme=V`, `problem=TEXT`, `end=LSN`, `promised=E`, and
+/// (its log), `foreign` (another database), `hears=M` (a link that is up), `cut=M` (one that is down),
+/// `trapped=N` (exported transactions), `notices=WORD[:M],...` (disk, damage, apply, distrusts:M, behind:M, holds:M), `scheme=V`, `problem=TEXT`, `end=LSN`, `promised=E`, and
 /// `regressed=E/SEQ` (it calls the Lease with this record older than what it has seen).
 pub(crate) fn set(
     agents: &mut BTreeMap<MemberName, Seen<AgentStatus>>,
@@ -69,6 +70,7 @@ pub(crate) fn set(
             if let Some(peer) = args.take_key("hears") {
                 status.links.push(link(peer));
             }
+            tell_more(&mut status, &mut args)?;
             while let Some(word) = args.next_pos() {
                 let store = status.store.as_mut().ok_or("no store")?;
                 match word {
@@ -112,6 +114,46 @@ fn link(peer: &str) -> LinkStatus {
     }
 }
 
+/// What goes beyond role and state.
+fn tell_more(status: &mut AgentStatus, args: &mut ArgumentConsumer<'_>) -> Outcome {
+    if let Some(peer) = args.take_key("cut") {
+        status.links.push(LinkStatus {
+            up: false,
+            silent_ms: Some(5_000),
+            error: Some("no route to host".to_owned()),
+            ..link(peer)
+        });
+    }
+    if let Some(transactions) = args.take_key("trapped") {
+        status.trapped.push(TrappedStatus {
+            epoch: Epoch(1),
+            above_lsn: Lsn(40),
+            transactions: transactions.parse()?,
+            file: "trapped-1".to_owned(),
+        });
+    }
+    let words = args.take_key("notices").map_or("", |words| words).to_owned();
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        status.notices.push(notice(word)?);
+    }
+    Ok(())
+}
+
+fn notice(word: &str) -> Result<Notice, String> {
+    let (word, whom) = word.split_once(':').unwrap_or((word, ""));
+    match word {
+        "disk" => Ok(Notice::DiskFailed),
+        "damage" => Ok(Notice::LogDamaged),
+        "apply" => Ok(Notice::ApplyBlocked),
+        "distrusts" => Ok(Notice::PeerUntrusted { peer: member(whom) }),
+        "behind" => {
+            Ok(Notice::FallingBehind { follower: member(whom), records: 90_000, grown: 30_000 })
+        }
+        "holds" => Ok(Notice::HoldingLog { follower: member(whom), tenths: 6 }),
+        other => Err(format!("unknown notice {other}")),
+    }
+}
+
 fn role(word: &str) -> Result<Role, String> {
     let all =
         [Role::Active, Role::Standby, Role::Subscriber, Role::Idle, Role::Recovering, Role::Failed];
@@ -140,9 +182,6 @@ fn state(word: &str) -> Result<MemberState, String> {
 
 fn usual(name: &str, role: Role, state: MemberState) -> AgentStatus {
     AgentStatus {
-        member: member(name),
-        incarnation: incarnation(name, 1),
-        version: "0.1.0".to_owned(),
         store: Some(StoreStatus {
             store: store(name),
             dbid: Some(DBID),
@@ -152,21 +191,9 @@ fn usual(name: &str, role: Role, state: MemberState) -> AgentStatus {
         role,
         state,
         epoch: Epoch(1),
-        authority: AuthorityStatus::default(),
         positions: PositionStatus { epoch: Epoch(1), ..PositionStatus::default() },
-        links: Vec::new(),
-        sync: SyncState::Unknown,
-        lease: None,
-        progress: None,
-        problem: None,
-        takeover: None,
-        trapped: Vec::new(),
         scheme_version: u64::MAX,
-        pending_commits: 0,
-        sessions: 0,
-        memory_used_bytes: 0,
         memory_limit_bytes: 1 << 30,
-        certificate_not_after: None,
-        log_full: false,
+        ..AgentStatus::starting(member(name), incarnation(name, 1))
     }
 }

@@ -74,6 +74,8 @@ pub enum LogError {
 pub struct Usage {
     /// Bytes of all segments, preallocated space included.
     pub segment_bytes: u64,
+    /// Most bytes that segments may take together.
+    pub size_max_bytes: u64,
     /// Number of segments.
     pub segments: usize,
     /// Appended bytes that are in memory only.
@@ -343,6 +345,7 @@ impl Log {
         let catalogue = self.shared.catalogue.read();
         Usage {
             segment_bytes: catalogue.total_bytes(),
+            size_max_bytes: self.shared.options.size_max_bytes,
             segments: catalogue.len(),
             unwritten_bytes: self.shared.unwritten_bytes.load(Ordering::Relaxed),
             first_lsn: catalogue.first_lsn(),

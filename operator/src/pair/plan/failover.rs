@@ -9,7 +9,7 @@ use crate::pair::action::{Action, PersonsWord};
 use understudy_agent_api::{AgentStatus, MemberState};
 use understudy_authority::{Holder, LeaseRecord, SyncClass, Timing};
 use understudy_crds::Phase;
-use understudy_types::MemberName;
+use understudy_types::{MemberName, Role};
 
 /// How long a proof of death may be on its way: the kubelet tells within seconds.
 const PROOF_SECONDS_MAX: i64 = 30;
@@ -126,28 +126,10 @@ pub(super) fn active_down(picture: &Picture<'_>) -> Option<Verdict> {
     let record = picture.record()?;
     let holder = &picture.holder()?.member;
     let heir = heir(picture, record);
-    let (rule, reason, message) = match picture.active() {
-        ActiveSight::Dead(_) => {
-            ("active-dead", "ActiveTerminated", format!("the process of {holder} ended, proven"))
-        }
-        ActiveSight::LetGo => {
-            ("active-let-go", "ActiveReleased", format!("{holder} let the Lease go"))
-        }
-        ActiveSight::Restarted => {
-            ("active-restarted", "ActiveRestarted", format!("{holder} runs again, not as active"))
-        }
-        ActiveSight::Silent => ("active-silent", "ActiveSilent", format!("nobody hears {holder}")),
-        ActiveSight::Lapsed => (
-            "active-lapsed",
-            "AuthorityLost",
-            format!("{holder} has neither the Lease nor a grant: it acknowledges nothing"),
-        ),
-        ActiveSight::Unreachable => return Some(unreachable_active(holder)),
-        ActiveSight::NeverHeld
-        | ActiveSight::Serving
-        | ActiveSight::TakingOver
-        | ActiveSight::HandingOver(_) => return None,
-    };
+    if picture.active() == ActiveSight::Unreachable {
+        return Some(unreachable_active(holder));
+    }
+    let (rule, reason, message) = what_happened(picture, record, &heir)?;
     let mut actions = offer_proof(picture);
     // By themselves the members look at a silent Lease; a person's word they hear from here alone.
     let lets_ask = matches!(picture.active(), ActiveSight::Dead(_) | ActiveSight::LetGo)
@@ -189,6 +171,41 @@ pub(super) fn active_down(picture: &Picture<'_>) -> Option<Verdict> {
         waiting(reason, message)
     };
     Some(Verdict { rule, phase, actions, waiting: wait, exit: Some(way_out), is_frozen: false })
+}
+
+/// The rule, the reason and the words for an active that does not serve.
+fn what_happened(
+    picture: &Picture<'_>,
+    record: &LeaseRecord,
+    heir: &Heir,
+) -> Option<(&'static str, &'static str, String)> {
+    let holder = &record.holder.as_ref()?.member;
+    let compared = comparison(picture, record).filter(|_| matches!(heir, Heir::LastHolder(_)));
+    if let Some(compared) = compared {
+        return Some(("both-restarted", "ComparingLogs", compared));
+    }
+    Some(match picture.active() {
+        ActiveSight::Dead(_) => {
+            ("active-dead", "ActiveTerminated", format!("the process of {holder} ended, proven"))
+        }
+        ActiveSight::LetGo => {
+            ("active-let-go", "ActiveReleased", format!("{holder} let the Lease go"))
+        }
+        ActiveSight::Restarted => {
+            ("active-restarted", "ActiveRestarted", format!("{holder} runs again, not as active"))
+        }
+        ActiveSight::Silent => ("active-silent", "ActiveSilent", format!("nobody hears {holder}")),
+        ActiveSight::Lapsed => (
+            "active-lapsed",
+            "AuthorityLost",
+            format!("{holder} has neither the Lease nor a grant: it acknowledges nothing"),
+        ),
+        ActiveSight::Unreachable
+        | ActiveSight::NeverHeld
+        | ActiveSight::Serving
+        | ActiveSight::TakingOver
+        | ActiveSight::HandingOver(_) => return None,
+    })
 }
 
 /// The last rung: no rule knew the situation.
@@ -246,6 +263,28 @@ fn heir(picture: &Picture<'_>, record: &LeaseRecord) -> Heir {
         Some(holder) => Heir::LastHolder(holder.member.clone()),
         None => Heir::NobodyBefore,
     }
+}
+
+/// Where the logs of both end, when both processes are new ones: the Lease says which one is complete.
+fn comparison(picture: &Picture<'_>, record: &LeaseRecord) -> Option<String> {
+    let holder = &record.holder.as_ref()?.member;
+    let in_sync = record.sync.as_ref().map(|sync| &sync.standby.member);
+    let told = picture.voters.iter().map(|voter| {
+        let agent = voter.agent?;
+        let is_down = !matches!(agent.role, Role::Active | Role::Standby);
+        let ends = is_down.then_some(agent.positions)?;
+        let member = &voter.member;
+        let what = if member == holder {
+            "last active"
+        } else if Some(member) == in_sync {
+            "recorded in sync"
+        } else {
+            "not in sync"
+        };
+        Some(format!("{member} ends at epoch {} LSN {} ({what})", ends.epoch, ends.end_lsn))
+    });
+    let told: Vec<String> = told.collect::<Option<_>>()?;
+    Some(told.join("; "))
 }
 
 /// What the promotion of the recorded standby may lose.

@@ -28,6 +28,7 @@ mod serving;
 
 pub use members::{scheme, scheme_version};
 pub(crate) use person::LOST_WITH_THE_ACTIVE;
+pub(crate) use picture::is_cut;
 pub use picture::{ActiveSight, Picture, StandbySight, VoterSight, pod_problem};
 
 use crate::pair::{action::Action, observation::Observation, validate::PairView};

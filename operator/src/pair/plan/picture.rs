@@ -7,7 +7,7 @@ use crate::pair::{
     validate::{PairView, ValidatedSpec},
 };
 use jiff::Timestamp;
-use understudy_agent_api::{AgentStatus, DeathEvidence, DeathReport, MemberState};
+use understudy_agent_api::{AgentStatus, DeathEvidence, DeathReport, LinkStatus, MemberState};
 use understudy_authority::{Holder, LeaseRecord, LeaseState, Timing};
 use understudy_types::{MemberName, ReturnService, Role, Span, WhenStandbyLost};
 
@@ -17,6 +17,9 @@ const PATIENCE_SECONDS: i64 = 3;
 
 /// How long a new pod may be without an answer before it counts as down rather than starting.
 pub(crate) const START_SECONDS: i64 = 120;
+
+/// A pod's container has ended and is to start again.
+const TERMINATED: &str = "Terminated";
 
 /// What is known of the active.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +59,8 @@ pub enum StandbySight {
     Duplicating,
     /// It follows.
     CatchingUp,
+    /// It answers, and so does the active, but not one to the other.
+    LinkCut,
     /// It follows, and the Lease names its living process.
     InSync,
     /// It runs for active.
@@ -271,9 +276,13 @@ impl<'a> Picture<'a> {
             return StandbySight::InSync;
         }
         match agent.state {
+            MemberState::Waiting if self.is_link_cut(agent) => StandbySight::LinkCut,
             MemberState::Starting | MemberState::Waiting => StandbySight::Starting,
             MemberState::Recovering => StandbySight::Recovering,
             MemberState::Duplicating => StandbySight::Duplicating,
+            MemberState::CatchingUp | MemberState::InSync if self.is_link_cut(agent) => {
+                StandbySight::LinkCut
+            }
             MemberState::CatchingUp | MemberState::InSync => StandbySight::CatchingUp,
             MemberState::Candidate => StandbySight::Candidate,
             MemberState::Serving | MemberState::Lapsed | MemberState::Transferring => {
@@ -287,10 +296,18 @@ impl<'a> Picture<'a> {
         }
     }
 
+    /// Whether this member has not reached the active for a while, although the operator reaches both.
+    fn is_link_cut(&self, agent: &AgentStatus) -> bool {
+        let Some(holder) = self.holder() else { return false };
+        self.seen.agent(&holder.member).is_some()
+            && agent.links.iter().any(|link| link.peer == holder.member && is_cut(link))
+    }
+
     fn silent_standby(&self, voter: &VoterSight<'_>, is_recorded: bool) -> StandbySight {
         let Some(pod) = voter.pod else { return StandbySight::Missing };
         let name = &voter.member;
         if let Some((reason, message)) = pod_problem(pod) {
+            let reason = if reason == TERMINATED { "StandbyTerminated" } else { reason };
             return StandbySight::Down(reason, format!("{name}: {message}"));
         }
         let silent = voter.silent_seconds.unwrap_or(0);
@@ -318,6 +335,12 @@ impl<'a> Picture<'a> {
     }
 }
 
+/// Whether a link has been down for longer than it takes to dial again.
+pub(crate) fn is_cut(link: &LinkStatus) -> bool {
+    let patience = PATIENCE_SECONDS.unsigned_abs() * 1_000;
+    !link.up && link.silent_ms.is_some_and(|ms| ms >= patience)
+}
+
 /// Why a pod does not run, with a reason for the condition; `None` when it runs or only begins.
 #[must_use]
 pub fn pod_problem(pod: &PodSight) -> Option<(&'static str, String)> {
@@ -334,7 +357,7 @@ pub fn pod_problem(pod: &PodSight) -> Option<(&'static str, String)> {
         ContainerSight::Waiting { reason, message } => waiting_problem(pod, reason, message),
         ContainerSight::Terminated => {
             let exit = pod.deaths.first().map_or(0, |death| death.exit_code);
-            Some(("Terminated", format!("its container ended with exit code {exit}")))
+            Some((TERMINATED, format!("its container ended with exit code {exit}")))
         }
         ContainerSight::Absent | ContainerSight::Running => None,
     }

@@ -30,6 +30,7 @@ pub(super) fn active_serves(picture: &Picture<'_>) -> Option<Verdict> {
             ("StandbyCatchingUp", format!("{standby} follows and is not yet recorded in sync")),
             format!("record {standby} in sync when it has everything"),
         ),
+        StandbySight::LinkCut => link_cut(picture, active, standby),
         StandbySight::Duplicating => standby_on_its_way(
             picture,
             "standby-duplicate",
@@ -79,13 +80,56 @@ fn standby_on_its_way(
     (reason, message): (&'static str, String),
     next: String,
 ) -> Verdict {
-    let way_out = exit(next, "none", ALONE).within(picture, phase, START_SECONDS);
+    let (human, risk) = meanwhile(picture, "none");
+    let way_out = exit(next, human, risk).within(picture, phase, START_SECONDS);
     Verdict {
         rule,
         phase,
         actions: Vec::new(),
         waiting: waiting(reason, message),
         exit: Some(way_out),
+        is_frozen: false,
+    }
+}
+
+/// What a person can do while there is no standby, beside what ends that, and what is at risk.
+fn meanwhile(picture: &Picture<'_>, otherwise: &str) -> (String, &'static str) {
+    if !picture.is_blocked() {
+        return (otherwise.to_owned(), ALONE);
+    }
+    let identity = &picture.pair.identity;
+    let patch = format!(
+        "to write before that: kubectl patch activestandbypair {} -n {} --type merge -p '{{\"spec\":{{\"replication\":{{\"whenStandbyLost\":\"Continue\"}}}}}}'",
+        identity.name, identity.namespace
+    );
+    let all = if otherwise == "none" { patch } else { format!("{otherwise}; {patch}") };
+    (all, "none: commits wait, and are in doubt until a standby has them")
+}
+
+/// Both live, and do not reach each other.
+fn link_cut(picture: &Picture<'_>, active: &MemberName, standby: &MemberName) -> Verdict {
+    let error = picture.seen.agent(standby).and_then(|agent| {
+        let link = agent.links.iter().find(|link| &link.peer == active)?;
+        link.error.clone()
+    });
+    let why = error.map(|error| format!(": {error}")).unwrap_or_default();
+    let human = format!("check network policies and routes between {active} and {standby}");
+    let (human, risk) = meanwhile(picture, &human);
+    Verdict {
+        rule: "link-cut",
+        phase: Phase::StandbyDown,
+        actions: Vec::new(),
+        waiting: waiting(
+            "LinkCut",
+            format!(
+                "{active} and {standby} both live, {active} holds the Lease, and {standby} does not reach it{why}"
+            ),
+        ),
+        exit: Some(exit(
+            format!("{standby} dials again several times a second, and catches up; no promotion"),
+            human,
+            risk,
+        )),
         is_frozen: false,
     }
 }
@@ -163,12 +207,13 @@ fn standby_down(
     };
     let wait =
         if is_persistent(reason) { stalled(reason, message) } else { waiting(reason, message) };
+    let (human, risk) = meanwhile(picture, &human);
     Verdict {
         rule: "standby-down",
         phase: Phase::StandbyDown,
         actions: Vec::new(),
         waiting: wait,
-        exit: Some(exit(next, human, ALONE).within(picture, Phase::StandbyDown, START_SECONDS)),
+        exit: Some(exit(next, human, risk).within(picture, Phase::StandbyDown, START_SECONDS)),
         is_frozen: false,
     }
 }

@@ -3,13 +3,13 @@
 use super::{Outcome, kept};
 use crate::pair::{
     observation::LeaseSight,
-    plan::{ActiveSight, Picture, Plan},
+    plan::{ActiveSight, Picture, Plan, VoterSight},
 };
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use understudy_agent_api::MemberState;
+use understudy_agent_api::{AgentStatus, MemberState, Notice};
 use understudy_crds::{ActiveStandbyPairStatus, Phase, SyncWord, conditions as types};
-use understudy_types::Role;
+use understudy_types::{MemberName, Role};
 
 /// Certificates are warned about when less than this is left: renewal should have come long before.
 const CERTIFICATE_HOURS_MIN: i64 = 7 * 24;
@@ -17,6 +17,9 @@ const CERTIFICATE_HOURS_MIN: i64 = 7 * 24;
 const MEMORY_FULL_PERCENT: u64 = 95;
 /// Share below which it does not count as full any more: apart, so that it does not flutter.
 const MEMORY_CALM_PERCENT: u64 = 90;
+
+/// A tail of an old epoch was exported and waits for a person.
+const TRAPPED: &str = "TrappedTransactions";
 
 /// `True`, `False` or `Unknown`, a reason and a message.
 struct Finding {
@@ -48,7 +51,7 @@ pub(super) fn conditions(
     let redundant = redundant(picture, plan, next);
     let stalled = stalled(picture, plan, outcome);
     let ready = ready(picture, &available, &redundant, &stalled);
-    let reconciling = reconciling(plan, &stalled);
+    let reconciling = reconciling(picture, plan, &stalled);
     let findings = [
         (types::AVAILABLE, available),
         (types::REDUNDANT, redundant),
@@ -90,13 +93,14 @@ fn available(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus)
         return full;
     }
     match picture.active() {
-        ActiveSight::Serving if picture.is_unpromised() || is_in_sync(next) => {
-            holds("Serving", "commits are acknowledged under the promise of the spec")
-        }
-        ActiveSight::Serving if picture.is_blocked() => fails(
+        // The Lease goes on naming a lost standby as long as nobody commits without it.
+        ActiveSight::Serving if picture.is_blocked() && plan.phase != Phase::Normal => fails(
             "WaitingForStandby",
             "whenStandbyLost: Block holds commits back until a standby is in sync; reads go on",
         ),
+        ActiveSight::Serving if picture.is_unpromised() || is_in_sync(next) => {
+            holds("Serving", "commits are acknowledged under the promise of the spec")
+        }
         ActiveSight::Serving => holds(
             "ServingAlone",
             "commits are acknowledged without a standby in sync, and the Lease says so",
@@ -152,10 +156,41 @@ fn redundant(picture: &Picture<'_>, plan: &Plan, next: &ActiveStandbyPairStatus)
         | Phase::Switchover
         | Phase::Reexamine
         | Phase::ManualInterventionRequired => {
+            let on_its_way = matches!(plan.phase, Phase::StandbyStarting | Phase::StandbyCatchup);
+            if let Some(all) = trapped(picture.other()).filter(|_| on_its_way) {
+                return fails(TRAPPED, all);
+            }
             let (reason, message) = why(plan);
             fails(reason, message)
         }
     }
+}
+
+/// What these members have exported of epochs that ended without it (R19).
+fn trapped<'a>(voters: impl IntoIterator<Item = &'a VoterSight<'a>>) -> Option<String> {
+    let tails = voters.into_iter().filter_map(|voter| Some((voter, voter.agent?)));
+    let told: Vec<String> = tails
+        .flat_map(|(voter, agent)| {
+            let member = &voter.member;
+            agent.trapped.iter().map(move |tail| {
+                format!(
+                    "{} of epoch {} beyond LSN {} are exported on {member}, and in no other log: `understudy trapped show`, then `replay` or `discard`",
+                    counted(tail.transactions, "transaction"), tail.epoch, tail.above_lsn
+                )
+            })
+        })
+        .collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
+fn counted(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+/// What the agents want said, with who says it.
+fn notices<'a>(picture: &'a Picture<'a>) -> impl Iterator<Item = (&'a MemberName, &'a Notice)> {
+    let agents = picture.voters.iter().filter_map(|voter| Some((&voter.member, voter.agent?)));
+    agents.flat_map(|(member, agent)| agent.notices.iter().map(move |notice| (member, notice)))
 }
 
 fn ready(
@@ -207,11 +242,16 @@ fn stalled(picture: &Picture<'_>, plan: &Plan, outcome: &Outcome) -> Finding {
     fails("NotStalled", "nothing is stuck")
 }
 
-fn reconciling(plan: &Plan, stalled: &Finding) -> Finding {
+fn reconciling(picture: &Picture<'_>, plan: &Plan, stalled: &Finding) -> Finding {
     if stalled.status == "True" {
         return fails("Stalled", "see the Stalled condition");
     }
     if plan.phase != Phase::Normal {
+        if let Some(message) =
+            falling_behind(picture).filter(|_| plan.phase == Phase::StandbyCatchup)
+        {
+            return holds("FallingBehind", message);
+        }
         let (reason, message) = why(plan);
         return holds(reason, message);
     }
@@ -219,6 +259,21 @@ fn reconciling(plan: &Plan, stalled: &Finding) -> Finding {
         Some(action) => holds("Changing", format!("next: {action}")),
         None => fails("Settled", "nothing is being changed"),
     }
+}
+
+fn falling_behind(picture: &Picture<'_>) -> Option<String> {
+    let standby = &picture.other()?.member;
+    notices(picture).find_map(|(_, notice)| match notice {
+        Notice::FallingBehind { follower, records, grown } if follower == standby => Some(format!(
+            "{standby} is {records} records behind, {grown} more than a minute before: it cannot take as many as are written; write less, or give it more CPU or network"
+        )),
+        Notice::FallingBehind { .. }
+        | Notice::DiskFailed
+        | Notice::LogDamaged
+        | Notice::ApplyBlocked
+        | Notice::PeerUntrusted { .. }
+        | Notice::HoldingLog { .. } => None,
+    })
 }
 
 fn fencing(picture: &Picture<'_>, plan: &Plan) -> Finding {
@@ -259,18 +314,40 @@ fn storage(picture: &Picture<'_>, outcome: &Outcome) -> Finding {
             format!("the log volume of {} is full; grow storage.log.size", full.join(", "));
         return fails("LogFull", message);
     }
+    let reason = notices(picture).find_map(|(_, notice)| match notice {
+        Notice::DiskFailed => Some("FsyncFailed"),
+        Notice::LogDamaged => Some("LogDamaged"),
+        Notice::ApplyBlocked
+        | Notice::PeerUntrusted { .. }
+        | Notice::FallingBehind { .. }
+        | Notice::HoldingLog { .. } => None,
+    });
+    let is_about_disk = |agent: &&AgentStatus| {
+        agent.state == MemberState::Failed
+            || agent.notices.iter().any(|n| matches!(n, Notice::DiskFailed | Notice::LogDamaged))
+    };
     let problems = picture.voters.iter().filter_map(|voter| {
-        let agent = voter.agent.filter(|agent| agent.state == MemberState::Failed)?;
-        let problem = agent.problem.clone()?;
+        let problem = voter.agent.filter(is_about_disk)?.problem.clone()?;
         Some(format!("{}: {problem}", voter.member))
     });
     match problems.reduce(|all, next| format!("{all}; {next}")) {
-        Some(all) => fails("MemberReports", all),
+        Some(all) => fails(reason.unwrap_or("MemberReports"), all),
         None => holds("Bound", "no member reports a problem with its volumes"),
     }
 }
 
 fn memory(picture: &Picture<'_>) -> Finding {
+    let blocked: Vec<String> = notices(picture)
+        .filter(|(_, notice)| **notice == Notice::ApplyBlocked)
+        .map(|(member, _)| {
+            let problem = picture.seen.agent(member).and_then(|agent| agent.problem.as_deref());
+            format!("{member}: {}", problem.unwrap_or("a record cannot be applied"))
+        })
+        .collect();
+    if !blocked.is_empty() {
+        let message = format!("{}; raise memory.permanent", blocked.join("; "));
+        return fails("ApplyBlocked", message);
+    }
     let was_full = picture
         .seen
         .status
@@ -299,12 +376,16 @@ fn memory(picture: &Picture<'_>) -> Finding {
 
 fn certificates(picture: &Picture<'_>, next: &ActiveStandbyPairStatus) -> Finding {
     let Some(certificates) = &next.certificates else {
-        return unknown("NotIssued", "no certificate was issued yet");
+        let unissued = || unknown("NotIssued", "no certificate was issued yet");
+        return distrusted(picture).unwrap_or_else(unissued);
     };
     let end = certificates.not_after.0;
     let left = end.duration_since(picture.now);
     if left <= SignedDuration::ZERO {
         return fails("Expired", format!("a certificate ended at {end}"));
+    }
+    if let Some(distrusted) = distrusted(picture) {
+        return distrusted;
     }
     if left < SignedDuration::from_hours(CERTIFICATE_HOURS_MIN) {
         return fails("ExpiresSoon", format!("a certificate ends at {end} and was not renewed"));
@@ -312,13 +393,45 @@ fn certificates(picture: &Picture<'_>, next: &ActiveStandbyPairStatus) -> Findin
     holds("Valid", format!("the first certificate ends at {end}; it is renewed before"))
 }
 
+fn distrusted(picture: &Picture<'_>) -> Option<Finding> {
+    let (member, peer) = notices(picture).find_map(|(member, notice)| match notice {
+        Notice::PeerUntrusted { peer } => Some((member, peer)),
+        Notice::DiskFailed
+        | Notice::LogDamaged
+        | Notice::ApplyBlocked
+        | Notice::FallingBehind { .. }
+        | Notice::HoldingLog { .. } => None,
+    })?;
+    let message = format!(
+        "{member} and {peer} refuse each other's certificates; with an own authority (tls.caSecretName), check its Secret"
+    );
+    Some(fails("PeerUntrusted", message))
+}
+
 fn warning(picture: &Picture<'_>) -> Finding {
-    let warnings = picture.spec().map(|spec| spec.warnings.as_slice()).unwrap_or_default();
+    let of_spec = picture.spec().map(|spec| spec.warnings.as_slice()).unwrap_or_default();
+    let mut warnings: Vec<(&str, String)> =
+        of_spec.iter().map(|(reason, message)| (*reason, message.clone())).collect();
+    warnings.extend(notices(picture).filter_map(|(member, notice)| match notice {
+        Notice::HoldingLog { follower, tenths } => Some((
+            "HoldingLog",
+            format!(
+                "{member} keeps {}0 % of its log volume for {follower}, which is let go and built anew from 70 % on; delete or mend {follower}, or grow storage.log.size",
+                tenths
+            ),
+        )),
+        Notice::DiskFailed
+        | Notice::LogDamaged
+        | Notice::ApplyBlocked
+        | Notice::PeerUntrusted { .. }
+        | Notice::FallingBehind { .. } => None,
+    }));
+    warnings.extend(trapped(&picture.voters).map(|all| (TRAPPED, all)));
     match warnings.first() {
         Some((reason, _)) => {
             let all: Vec<&str> = warnings.iter().map(|(_, message)| message.as_str()).collect();
             holds(reason, all.join("; "))
         }
-        None => fails("NoWarning", "the spec has no consequence worth a warning"),
+        None => fails("NoWarning", "nothing is worth a warning"),
     }
 }

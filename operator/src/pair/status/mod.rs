@@ -119,6 +119,7 @@ fn following_standby(picture: &Picture<'_>) -> Option<String> {
         | StandbySight::Recovering
         | StandbySight::Duplicating
         | StandbySight::Candidate
+        | StandbySight::LinkCut
         | StandbySight::Down(..)
         | StandbySight::VolumeLost => None,
     }
