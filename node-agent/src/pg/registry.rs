@@ -6,13 +6,15 @@
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
     },
     task::{Context, Poll},
+    time::Instant,
 };
+use understudy_types::{CommitToken, Lsn};
 
 /// Why sessions are ended, as their clients read it (57P01).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +33,33 @@ pub struct TooManySessions {
     pub limit: usize,
 }
 
+/// A commit that is in the log and not acknowledged, and nobody was told that it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InDoubt {
+    /// Its place in the log.
+    pub lsn: Lsn,
+    /// Its token, when it has one.
+    pub token: Option<CommitToken>,
+    /// The session that sent it.
+    pub pid: i32,
+    /// That session's user.
+    pub user: String,
+    /// Since when it waits.
+    pub since: Instant,
+    /// Whether its session waits no longer: it was cancelled or ended.
+    pub is_left: bool,
+}
+
+/// Most commits that are remembered after their sessions left them; the oldest is forgotten first.
+const LEFT_MAX: usize = 1_000;
+
 /// What others may do to a session.
 #[derive(Debug, Default)]
 pub(super) struct SessionControl {
     secret: i32,
+    user: OnceLock<String>,
+    /// The commit that its replies wait for.
+    waits_for: Mutex<Option<(Lsn, Option<CommitToken>, Instant)>>,
     cancelled: AtomicBool,
     ended: OnceLock<EndReason>,
     has_ended: AtomicBool,
@@ -78,6 +103,17 @@ impl SessionControl {
         }
     }
 
+    /// The session begins to wait for a commit, or ends to.
+    pub(super) fn waits_for(&self, commit: Option<(Lsn, Option<CommitToken>)>) {
+        *self.waits_for.lock() = commit.map(|(lsn, token)| (lsn, token, Instant::now()));
+    }
+
+    fn in_doubt(&self, pid: i32) -> Option<InDoubt> {
+        let (lsn, token, since) = (*self.waits_for.lock())?;
+        let user = self.user.get().cloned().unwrap_or_default();
+        Some(InDoubt { lsn, token, pid, user, since, is_left: false })
+    }
+
     /// A statement begins: what was asked of an earlier one is moot.
     pub(super) fn forget_cancel(&self) {
         if self.cancelled.load(SeqCst) {
@@ -107,6 +143,8 @@ pub struct SessionRegistry {
     limit: usize,
     next_pid: AtomicI32,
     sessions: Mutex<HashMap<i32, Arc<SessionControl>>>,
+    /// Commits in doubt whose sessions wait no longer, in the order of their leaving.
+    left: Mutex<VecDeque<InDoubt>>,
 }
 
 impl SessionRegistry {
@@ -114,7 +152,8 @@ impl SessionRegistry {
     #[must_use]
     pub fn new(limit: usize) -> SessionRegistry {
         let next_pid = AtomicI32::new(1);
-        SessionRegistry { limit, next_pid, sessions: Mutex::new(HashMap::new()) }
+        let left = Mutex::default();
+        SessionRegistry { limit, next_pid, sessions: Mutex::default(), left }
     }
 
     /// Admits a session under a new number. `secret` is what a cancel request has to know; draw it at
@@ -157,6 +196,22 @@ impl SessionRegistry {
         controls.len()
     }
 
+    /// Every commit in doubt, in the order of the log: what is acknowledged up to here is settled, and is
+    /// forgotten by this call.
+    #[must_use]
+    pub fn in_doubt(&self, acknowledged: Lsn) -> Vec<InDoubt> {
+        let mut left = self.left.lock();
+        left.retain(|commit| commit.lsn > acknowledged);
+        let mut all: Vec<InDoubt> = left.iter().cloned().collect();
+        drop(left);
+        let sessions = self.sessions.lock();
+        all.extend(sessions.iter().filter_map(|(pid, control)| control.in_doubt(*pid)));
+        drop(sessions);
+        all.retain(|commit| commit.lsn > acknowledged);
+        all.sort_by_key(|commit| (commit.lsn, commit.pid));
+        all
+    }
+
     /// Sessions open now.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -191,6 +246,21 @@ impl SessionGuard {
         self.control.secret
     }
 
+    /// The user who was let in.
+    pub(super) fn belongs_to(&self, user: &str) {
+        let _ = self.control.user.set(user.to_owned());
+    }
+
+    /// The session waits for a commit no longer, and the commit is not acknowledged: it stays listed.
+    pub(super) fn leave_in_doubt(&self) {
+        let Some(commit) = self.control.in_doubt(self.pid) else { return };
+        let mut left = self.registry.left.lock();
+        left.push_back(InDoubt { is_left: true, ..commit });
+        if left.len() > LEFT_MAX {
+            left.pop_front();
+        }
+    }
+
     pub(super) fn control(&self) -> &Arc<SessionControl> {
         &self.control
     }
@@ -205,6 +275,7 @@ impl Drop for SessionGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use understudy_types::Epoch;
 
     #[test]
     fn a_place_is_given_back_when_the_session_ends() {
@@ -225,6 +296,29 @@ mod tests {
         registry.cancel(session.pid(), 7);
         assert_eq!(session.control().interrupt(), Some(Interrupt::Cancelled));
         assert_eq!(session.control().interrupt(), None, "a cancellation is taken once");
+    }
+
+    #[test]
+    fn commits_in_doubt_are_listed_until_they_are_acknowledged() {
+        let registry = Arc::new(SessionRegistry::new(2));
+        let (a, b) = (registry.register(1).unwrap(), registry.register(2).unwrap());
+        a.belongs_to("ann");
+        let token = CommitToken { epoch: Epoch(7), number: 42 };
+        a.control().waits_for(Some((Lsn(9), Some(token))));
+        b.control().waits_for(Some((Lsn(8), None)));
+        a.leave_in_doubt();
+        a.control().waits_for(None);
+        let pid = a.pid();
+        drop(a);
+        let listed = registry.in_doubt(Lsn(7));
+        assert_eq!(
+            listed.iter().map(|c| (c.lsn, c.is_left)).collect::<Vec<_>>(),
+            [(Lsn(8), false), (Lsn(9), true)]
+        );
+        assert_eq!((listed[1].token, listed[1].pid, &*listed[1].user), (Some(token), pid, "ann"));
+        assert_eq!(registry.in_doubt(Lsn(8)).len(), 1, "the one of 8 is settled");
+        assert!(registry.in_doubt(Lsn(9)).is_empty());
+        assert!(registry.in_doubt(Lsn(0)).iter().all(|c| !c.is_left), "settled ones are forgotten");
     }
 
     #[test]

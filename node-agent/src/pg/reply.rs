@@ -239,11 +239,17 @@ pub(super) fn copy_done(out: &mut Vec<u8>) {
 
 /// One row of text columns, its description included.
 pub(super) fn text_row(out: &mut Vec<u8>, columns: &[(&str, &str)]) {
+    text_columns(out, columns.iter().map(|(name, _)| *name));
+    text_values(out, columns.iter().map(|(_, value)| *value));
+}
+
+/// The names of columns that are all text.
+pub(super) fn text_columns<'a>(out: &mut Vec<u8>, names: impl ExactSizeIterator<Item = &'a str>) {
     const TEXT_OID: u32 = 25;
-    let count = (columns.len() as u16).to_be_bytes();
+    let count = (names.len() as u16).to_be_bytes();
     message(out, b'T', |out| {
         out.extend_from_slice(&count);
-        for (name, _) in columns {
+        for name in names {
             text(out, name);
             out.extend_from_slice(&[0; 6]);
             out.extend_from_slice(&TEXT_OID.to_be_bytes());
@@ -252,9 +258,14 @@ pub(super) fn text_row(out: &mut Vec<u8>, columns: &[(&str, &str)]) {
             out.extend_from_slice(&[0; 2]);
         }
     });
+}
+
+/// One row of such columns.
+pub(super) fn text_values<'a>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = &'a str>) {
+    let count = (values.len() as u16).to_be_bytes();
     message(out, b'D', |out| {
         out.extend_from_slice(&count);
-        for (_, value) in columns {
+        for value in values {
             out.extend_from_slice(&(value.len() as u32).to_be_bytes());
             out.extend_from_slice(value.as_bytes());
         }

@@ -7,8 +7,10 @@ use understudy_store::Value;
 use understudy_types::{CommitToken, Role};
 
 /// Every procedure with its signature; names are compared in lower case.
-const SIGNATURES: [&str; 3] =
-    ["ttRepStateGet()", "ttRepXactTokenGet()", "ttRepXactStatus('TOKEN')"];
+const SIGNATURES: [&str; 4] =
+    ["ttRepStateGet()", "ttRepXactTokenGet()", "ttRepXactStatus('TOKEN')", "ttRepXactInDoubt()"];
+/// What `ttRepXactInDoubt` tells of a commit.
+const IN_DOUBT: [&str; 6] = ["lsn", "token", "session", "user", "state", "age_ms"];
 
 impl Session {
     pub(super) fn call(
@@ -32,9 +34,28 @@ impl Session {
                 let columns = [("outcome", &*outcome.to_string()), ("reason", outcome.why())];
                 reply::text_row(&mut self.output.bytes, &columns);
             }
+            ("ttrepxactindoubt", []) => self.list_in_doubt(),
             (_, _) => return Err(no_such_call(name, arguments.len()).into()),
         }
         Ok(Ran::Tag("CALL".to_owned()))
+    }
+
+    /// Commits of this member that are in its log and not acknowledged, whoever waits for them (design §2).
+    fn list_in_doubt(&mut self) {
+        let sessions = self.database.sessions();
+        let listed = sessions.in_doubt(self.database.acknowledged_lsn());
+        reply::text_columns(&mut self.output.bytes, IN_DOUBT.into_iter());
+        for commit in listed {
+            let values = [
+                commit.lsn.to_string(),
+                commit.token.map(|token| token.to_string()).unwrap_or_default(),
+                commit.pid.to_string(),
+                commit.user,
+                if commit.is_left { "left" } else { "waits" }.to_owned(),
+                commit.since.elapsed().as_millis().to_string(),
+            ];
+            reply::text_values(&mut self.output.bytes, values.iter().map(String::as_str));
+        }
     }
 
     /// The token of the open block; the same each time it is asked for.

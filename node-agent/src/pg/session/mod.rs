@@ -184,6 +184,7 @@ impl Session {
         let database = Arc::clone(&front.database);
         let role = database.role();
         let info = setting::session_info(&started.user, &started.guard, &*database);
+        started.guard.belongs_to(&started.user);
         let mut session = Session {
             store: database.store(),
             control: Arc::clone(started.guard.control()),
@@ -391,7 +392,13 @@ impl Session {
     async fn settle(&mut self) -> Result<(), SessionEnd> {
         if self.output.hold > self.database.acknowledged_lsn() {
             let wait = self.database.acknowledged(self.output.hold);
-            match waiting::interruptible(&self.control, wait).await {
+            self.control.waits_for(Some((self.output.hold, self.last_token)));
+            let waited = waiting::interruptible(&self.control, wait).await;
+            if !matches!(waited, Ok(Ok(()))) {
+                self.guard.leave_in_doubt();
+            }
+            self.control.waits_for(None);
+            match waited {
                 Ok(Ok(())) => {}
                 Ok(Err(unknown)) => return Err(self.end_unknown(&unknown)),
                 Err(Interrupt::Ended(reason)) => {

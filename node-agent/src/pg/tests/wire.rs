@@ -347,6 +347,30 @@ fn a_named_commit_is_unknown_while_it_waits_and_committed_once_it_is_acknowledge
 }
 
 #[test]
+fn a_commit_is_listed_in_doubt_until_it_is_settled() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = with_table(&database).await;
+        let mut other = Wire::open(&database).await;
+        let list = "call ttRepXactInDoubt()";
+        assert!(rows(&other.query(list).await).is_empty());
+        database.hold_back();
+        wire.send(&query("update t set v = 0 where id = 1")).await;
+        while database.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let waits = rows(&other.query(list).await).concat();
+        assert!(waits.contains("waits"), "{waits}");
+        database.sessions().cancel(wire.pid, wire.secret);
+        wire.until_ready().await;
+        let left = rows(&other.query(list).await).concat();
+        assert!(left.contains("left"), "{left}");
+        database.acknowledge();
+        assert!(rows(&other.query(list).await).is_empty());
+    });
+}
+
+#[test]
 fn a_named_transaction_that_was_undone_is_not_committed() {
     runtime().block_on(async {
         let database = MemoryDatabase::active();
