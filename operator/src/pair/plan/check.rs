@@ -16,6 +16,7 @@ use understudy_crds::{Mode, Phase};
 pub fn check(picture: &Picture<'_>, plan: &Plan) -> Result<(), String> {
     names_its_exit(plan)?;
     disturbs_one_voter_at_most(picture, plan)?;
+    hands_over_to_who_stays(picture, plan)?;
     writes_the_lease_only_at_the_beginning(picture, plan)?;
     asks_nobody_while_the_active_serves(picture, plan)?;
     keeps_still_when_paused(picture, plan)
@@ -64,6 +65,20 @@ fn disturbs_one_voter_at_most(picture: &Picture<'_>, plan: &Plan) -> Result<(), 
         return Err("a voter's volume would be deleted".to_owned());
     }
     Ok(())
+}
+
+fn hands_over_to_who_stays(picture: &Picture<'_>, plan: &Plan) -> Result<(), String> {
+    let stays = |member| {
+        picture.seen.pods.get(member).is_some_and(|pod| !pod.is_being_deleted && !pod.has_ended)
+    };
+    let leaves = plan.actions.iter().find_map(|action| match action {
+        Action::RequestTransfer { to, .. } if !stays(to) => Some(to),
+        _ => None,
+    });
+    match leaves {
+        Some(to) => Err(format!("{to} would become active, and its pod is on its way out")),
+        None => Ok(()),
+    }
 }
 
 fn writes_the_lease_only_at_the_beginning(

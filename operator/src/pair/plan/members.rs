@@ -189,10 +189,10 @@ fn disturbance(picture: &Picture<'_>, spec: &ValidatedSpec, phase: Phase) -> Vec
         return Vec::new();
     }
     let Some(active) = picture.holder().map(|holder| &holder.member) else { return Vec::new() };
-    let Some(standby) = picture.other().filter(|v| picture.standby(v) == StandbySight::InSync)
-    else {
-        return Vec::new();
-    };
+    // A pod on its way out answers and follows until it is gone: it is no standby to count on.
+    let stays = |voter: &&VoterSight<'_>| voter.pod.is_some_and(|pod| !pod.is_being_deleted);
+    let in_sync = |voter: &&VoterSight<'_>| picture.standby(voter) == StandbySight::InSync;
+    let Some(standby) = picture.other().filter(stays).filter(in_sync) else { return Vec::new() };
     roll(picture, active, standby, &is_old)
 }
 
