@@ -167,10 +167,24 @@ fn field(replies: &[Reply], code: char) -> Option<String> {
 
 /// The text of the first column of every row.
 fn rows(replies: &[Reply]) -> Vec<String> {
+    cells(replies).into_iter().map(|mut row| row.remove(0)).collect()
+}
+
+/// Every value of every row.
+fn cells(replies: &[Reply]) -> Vec<Vec<String>> {
     let data = replies.iter().filter(|(tag, _)| *tag == 'D');
     data.map(|(_, body)| {
-        let length = u32::from_be_bytes(body[2..6].try_into().unwrap()) as usize;
-        String::from_utf8(body[6..6 + length].to_vec()).unwrap()
+        let count = u16::from_be_bytes(body[..2].try_into().unwrap());
+        let mut rest = &body[2..];
+        let values = (0..count).map(|_| {
+            let (length, after) = rest.split_at(4);
+            // A NULL has length -1, and no bytes.
+            let length = i32::from_be_bytes(length.try_into().unwrap());
+            let (value, after) = after.split_at(usize::try_from(length).unwrap_or(0));
+            rest = after;
+            String::from_utf8(value.to_vec()).unwrap()
+        });
+        values.collect()
     })
     .collect()
 }
@@ -359,12 +373,13 @@ fn a_commit_is_listed_in_doubt_until_it_is_settled() {
         while database.waiting() == 0 {
             tokio::task::yield_now().await;
         }
-        let waits = rows(&other.query(list).await).concat();
-        assert!(waits.contains("waits"), "{waits}");
+        let waits = cells(&other.query(list).await).concat();
+        assert_eq!(waits.len(), 6, "{waits:?}");
+        assert_eq!((&*waits[2], &*waits[4]), (&*wire.pid.to_string(), "waits"));
         database.sessions().cancel(wire.pid, wire.secret);
         wire.until_ready().await;
-        let left = rows(&other.query(list).await).concat();
-        assert!(left.contains("left"), "{left}");
+        let left = cells(&other.query(list).await).concat();
+        assert_eq!((&*left[2], &*left[4]), (&*wire.pid.to_string(), "left"));
         database.acknowledge();
         assert!(rows(&other.query(list).await).is_empty());
     });
