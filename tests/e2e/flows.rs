@@ -130,7 +130,7 @@ pub(crate) const ALL: &[Flow] = &[
     },
     Flow {
         name: "operator-disturbed",
-        what: "the operator dies after every write, reads old lists, misses events: the same end",
+        what: "the operator dies after every write and misses events: the same end",
         run: sieve::flow,
     },
 ];

@@ -31,6 +31,8 @@ use words::{Order, Report};
 
 /// Those that need no number.
 const WHOLE: [Case; 4] = [Case::EveryWrite, Case::Stale, Case::Dropped, Case::Merged];
+/// Those of the flow. Old lists end elsewhere now and then (tests/README.md): they are run by name.
+const IN_FLOW: [Case; 3] = [Case::EveryWrite, Case::Dropped, Case::Merged];
 /// Lines of the operator's log that are shown when a run failed.
 const LOG_LINES: usize = 80;
 
@@ -114,13 +116,13 @@ pub(crate) fn run(shell: Option<&Shell>, arguments: &SieveArguments) -> ExitCode
     }
 }
 
-/// The slice of it that is a flow: every write once, old lists, lost and merged events.
+/// The slice of it that is a flow: every write once, lost and merged events.
 pub(crate) fn flow(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
     let bench = Bench::new(shell)?;
     let table = Table { bench: &bench, prefix: namespace.name.clone(), seed: namespace.seed() };
     let mut names = Vec::new();
     let played = table.reference(&mut names).map(|(reference, ends)| {
-        let cases = WHOLE.to_vec();
+        let cases = IN_FLOW.to_vec();
         let slots = cases.len();
         let mut played = table.play_all(cases, &ends, (slots, None), &|played| {
             if let Err(error) = &played.ends {
