@@ -11,7 +11,8 @@ use std::{
     fmt,
     time::{Duration, Instant},
 };
-use tokio_postgres::Client;
+use tokio::time::sleep;
+use tokio_postgres::{Client, Error};
 
 /// How long to try to reach the database for the verification.
 const REACH_MAX: Duration = Duration::from_secs(60);
@@ -115,12 +116,8 @@ impl fmt::Display for Report {
 
 /// Looks for every transaction of the record.
 pub(crate) async fn verify(target: &Target, record: &Record) -> anyhow::Result<Verdict> {
-    let client = reach(target).await?;
-    let query =
-        format!("SELECT session, number FROM understudy_demo_history WHERE run = {}", record.run);
-    let rows = client.query(&query, &[]).await.context("cannot read the history")?;
-    let there: HashSet<(i32, i64)> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
-    let mut verdict = Verdict { is_whole: is_whole(&client).await?, ..Verdict::default() };
+    let (there, is_whole) = read(target, record.run).await?;
+    let mut verdict = Verdict { is_whole, ..Verdict::default() };
     for sent in &record.sent {
         let is_there = there.contains(&(i32::from(sent.session), sent.number as i64));
         match (sent.outcome, is_there) {
@@ -133,25 +130,50 @@ pub(crate) async fn verify(target: &Target, record: &Record) -> anyhow::Result<V
     Ok(verdict)
 }
 
+/// The run's transactions as (session, number), and whether the balances match: all from one session. A
+/// member that hands over meanwhile ends the session, and the next one is asked from the start.
+async fn read(target: &Target, run: i64) -> anyhow::Result<(HashSet<(i32, i64)>, bool)> {
+    let end = Instant::now() + REACH_MAX;
+    loop {
+        let client = reach(target, end).await?;
+        match tokio::try_join!(history(&client, run), is_whole(&client)) {
+            Ok(found) => return Ok(found),
+            Err(error) if is_of_session(&error) && Instant::now() < end => sleep(AGAIN).await,
+            Err(error) => return Err(error).context("cannot read what the run wrote"),
+        }
+    }
+}
+
+/// Whether an error is the session's end, and says nothing about the statement: no answer at all, or a
+/// server that goes (SQLSTATE class 57, "operator intervention").
+fn is_of_session(error: &Error) -> bool {
+    error.code().is_none_or(|code| code.code().starts_with("57"))
+}
+
+async fn history(client: &Client, run: i64) -> Result<HashSet<(i32, i64)>, Error> {
+    let query = format!("SELECT session, number FROM understudy_demo_history WHERE run = {run}");
+    let rows = client.query(&query, &[]).await?;
+    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
+}
+
 /// Balances and history come from one snapshot: two statements would see two moments.
-async fn is_whole(client: &Client) -> anyhow::Result<bool> {
+async fn is_whole(client: &Client) -> Result<bool, Error> {
     let query = "SELECT \
           (SELECT CAST(coalesce(sum(balance), 0) AS bigint) FROM understudy_demo_accounts), \
           (SELECT CAST(coalesce(sum(delta), 0) AS bigint) FROM understudy_demo_history)";
-    let row = client.query_one(query, &[]).await.context("cannot sum the balances")?;
+    let row = client.query_one(query, &[]).await?;
     let (balances, deltas): (i64, i64) = (row.get(0), row.get(1));
     Ok(balances == deltas)
 }
 
-async fn reach(target: &Target) -> anyhow::Result<Client> {
-    let end = Instant::now() + REACH_MAX;
+async fn reach(target: &Target, end: Instant) -> anyhow::Result<Client> {
     loop {
         match target.connect().await {
             Ok(client) => return Ok(client),
             Err(error) if Instant::now() >= end => {
                 return Err(error.context("the database was not reached for 60 s"));
             }
-            Err(_) => tokio::time::sleep(AGAIN).await,
+            Err(_) => sleep(AGAIN).await,
         }
     }
 }
@@ -159,6 +181,11 @@ async fn reach(target: &Target) -> anyhow::Result<Client> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+    use tokio_postgres::NoTls;
 
     fn record() -> Record {
         Record {
@@ -172,6 +199,28 @@ mod tests {
             elapsed_ms: 3,
             last_errors: vec![],
         }
+    }
+
+    /// What a client says when the server answers its first message with `answer` and hangs up.
+    async fn error_of(answer: &'static [u8]) -> Error {
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = server.local_addr().expect("it is bound");
+        let serve = async {
+            let (mut client, _) = server.accept().await.expect("a client");
+            client.read_buf(&mut Vec::new()).await.expect("it speaks first");
+            client.write_all(answer).await.expect("it listens");
+        };
+        let uri = format!("postgresql://nobody@{address}/none?sslmode=disable");
+        let connect = tokio_postgres::connect(&uri, NoTls);
+        let ((), connected) = tokio::join!(serve, connect);
+        connected.err().expect("no session is given")
+    }
+
+    #[tokio::test]
+    async fn a_session_that_ended_is_read_again_and_a_refused_statement_is_not() {
+        assert!(is_of_session(&error_of(b"").await));
+        assert!(is_of_session(&error_of(b"E\0\0\0\x1aSFATAL\0C57P01\0Mgoing\0\0").await));
+        assert!(!is_of_session(&error_of(b"E\0\0\0\x1aSERROR\0C42P01\0Mwhich\0\0").await));
     }
 
     #[test]
