@@ -42,7 +42,7 @@ use understudy_replication::{
     EndReason, Event, Input, LeaseWrite, LogEnd, Member, Message, Opening, Output, Pledge,
     PledgeRefused, PledgeRequest,
 };
-use understudy_store::{Store, Txn};
+use understudy_store::{ApplyError, Store, Txn};
 use understudy_txlog::{
     Appender, Log,
     record::{PAYLOAD_BYTES_MAX, RecordKind},
@@ -456,7 +456,7 @@ impl Engine {
                 RecordKind::Transaction => self
                     .store
                     .apply(record.lsn, record.payload)
-                    .map_err(|e| FollowError::Apply(record.lsn, e.to_string()))?,
+                    .map_err(|e| FollowError::Apply(record.lsn, e))?,
                 RecordKind::EpochBegin => begin_epoch(&self.store, record.lsn, record.payload)
                     .map_err(FollowError::Record)?,
                 RecordKind::Feeder => self.store.advance(record.lsn),
@@ -585,7 +585,7 @@ pub enum FollowError {
     Record(String),
     /// The store does not take one.
     #[error("record {0} cannot be applied: {1}")]
-    Apply(Lsn, String),
+    Apply(Lsn, #[source] ApplyError),
 }
 
 fn merge(out: &mut Output, next: Output) {

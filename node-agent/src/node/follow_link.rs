@@ -16,6 +16,7 @@ use understudy_agent_api::Notice;
 use understudy_replication::{
     Attach, Attached, Follower, FollowerKind, Input, Message, WIRE_VERSION,
 };
+use understudy_store::ApplyError;
 use understudy_types::{EpochId, Incarnation, Lsn, MemberName};
 
 /// Time between two attempts to attach.
@@ -225,12 +226,15 @@ impl Following<'_> {
     fn follow(&mut self, frame: Frame<'_>) -> Result<(), String> {
         match self.node.engine.follow(frame) {
             Ok(_) => Ok(()),
-            Err(FollowError::Apply(lsn, reason)) => {
+            Err(FollowError::Apply(lsn, error)) => {
+                let reason = error.to_string();
                 let failed =
                     Message::ApplyFailed { epoch: self.epoch.number, lsn, reason: reason.clone() };
                 let _ = self.writer.send(&failed, &[]).map(|()| self.writer.try_flush());
-                let why = format!("record {lsn} cannot be applied: {reason}");
-                self.node.set_unfit(Unfit { why, notice: Notice::ApplyBlocked });
+                let is_full = matches!(error, ApplyError::OutOfMemory { .. });
+                let way_out = if is_full { "; raise memory.permanent" } else { "" };
+                let why = format!("record {lsn} cannot be applied: {reason}{way_out}");
+                self.node.set_unfit(Unfit { why, notice: Some(Notice::ApplyBlocked) });
                 Err(reason)
             }
             Err(

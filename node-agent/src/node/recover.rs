@@ -29,11 +29,11 @@ pub(crate) struct Ready {
     pub(crate) unusable: Option<Unfit>,
 }
 
-/// Why a member cannot do what it should, with the word for the pair's conditions.
+/// Why a member cannot do what it should, with the word for the pair's conditions if there is one.
 #[derive(Debug, Clone)]
 pub(crate) struct Unfit {
     pub(crate) why: String,
-    pub(crate) notice: Notice,
+    pub(crate) notice: Option<Notice>,
 }
 
 /// Recovers the store's directory. Files that cannot be trusted are left as they are, and the member
@@ -44,14 +44,14 @@ pub(crate) struct Unfit {
 pub(crate) fn run(config: &Config, directory: &StoreDir) -> anyhow::Result<Ready> {
     if directory.control.get().poisoned {
         let why = "its log volume was lost or replaced".into();
-        return empty(config, Unfit { why, notice: Notice::DiskFailed });
+        return empty(config, Unfit { why, notice: None });
     }
     match try_run(config, directory) {
         Ok(ready) => Ok(ready),
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "recovery failed");
             let why = format!("recovery failed: {error:#}");
-            empty(config, Unfit { why, notice: blamed(&error) })
+            empty(config, Unfit { why, notice: Some(blamed(&error)) })
         }
     }
 }

@@ -185,7 +185,7 @@ impl Node {
 
     fn notices(&self, problem: Option<&Unfit>) -> Vec<Notice> {
         let mut all = self.engine.feeds.notices();
-        all.extend(problem.map(|unfit| unfit.notice.clone()));
+        all.extend(problem.and_then(|unfit| unfit.notice.clone()));
         let feeder = self.feeder.lock();
         let untrusted = feeder.peer.clone().filter(|_| feeder.is_untrusted);
         all.extend(untrusted.map(|peer| Notice::PeerUntrusted { peer }));

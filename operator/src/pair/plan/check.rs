@@ -8,6 +8,7 @@ use crate::pair::{
 };
 use understudy_authority::LeaseState;
 use understudy_crds::{Mode, Phase};
+use understudy_types::MemberName;
 
 /// The first law that the plan breaks, as a sentence; a plan that breaks one must not be carried out.
 ///
@@ -68,15 +69,13 @@ fn disturbs_one_voter_at_most(picture: &Picture<'_>, plan: &Plan) -> Result<(), 
 }
 
 fn hands_over_to_who_stays(picture: &Picture<'_>, plan: &Plan) -> Result<(), String> {
-    let stays = |member| {
+    let stays = |member: &MemberName| {
         picture.seen.pods.get(member).is_some_and(|pod| !pod.is_being_deleted && !pod.has_ended)
     };
-    let leaves = plan.actions.iter().find_map(|action| match action {
-        Action::RequestTransfer { to, .. } if !stays(to) => Some(to),
-        _ => None,
-    });
-    match leaves {
-        Some(to) => Err(format!("{to} would become active, and its pod is on its way out")),
+    let leaves =
+        |action: &&Action| matches!(action, Action::RequestTransfer { to, .. } if !stays(to));
+    match plan.actions.iter().find(leaves) {
+        Some(action) => Err(format!("{action}: its pod is on its way out")),
         None => Ok(()),
     }
 }

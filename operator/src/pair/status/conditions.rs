@@ -1,15 +1,18 @@
 //! The conditions: one sentence each, with a reason to search for. Pure.
 
-use super::{Outcome, kept};
+use super::{
+    Outcome, kept,
+    notices::{Told, told},
+};
 use crate::pair::{
     observation::LeaseSight,
     plan::{ActiveSight, Picture, Plan, VoterSight},
 };
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use understudy_agent_api::{AgentStatus, MemberState, Notice};
+use understudy_agent_api::MemberState;
 use understudy_crds::{ActiveStandbyPairStatus, Phase, SyncWord, conditions as types};
-use understudy_types::{MemberName, Role};
+use understudy_types::Role;
 
 /// Certificates are warned about when less than this is left: renewal should have come long before.
 const CERTIFICATE_HOURS_MIN: i64 = 7 * 24;
@@ -187,12 +190,6 @@ fn counted(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-/// What the agents want said, with who says it.
-fn notices<'a>(picture: &'a Picture<'a>) -> impl Iterator<Item = (&'a MemberName, &'a Notice)> {
-    let agents = picture.voters.iter().filter_map(|voter| Some((&voter.member, voter.agent?)));
-    agents.flat_map(|(member, agent)| agent.notices.iter().map(move |notice| (member, notice)))
-}
-
 fn ready(
     picture: &Picture<'_>,
     available: &Finding,
@@ -247,10 +244,9 @@ fn reconciling(picture: &Picture<'_>, plan: &Plan, stalled: &Finding) -> Finding
         return fails("Stalled", "see the Stalled condition");
     }
     if plan.phase != Phase::Normal {
-        if let Some(message) =
-            falling_behind(picture).filter(|_| plan.phase == Phase::StandbyCatchup)
-        {
-            return holds("FallingBehind", message);
+        let told = told(picture, types::RECONCILING).next();
+        if let Some(told) = told.filter(|_| plan.phase == Phase::StandbyCatchup) {
+            return holds(told.reason, told.message);
         }
         let (reason, message) = why(plan);
         return holds(reason, message);
@@ -259,21 +255,6 @@ fn reconciling(picture: &Picture<'_>, plan: &Plan, stalled: &Finding) -> Finding
         Some(action) => holds("Changing", format!("next: {action}")),
         None => fails("Settled", "nothing is being changed"),
     }
-}
-
-fn falling_behind(picture: &Picture<'_>) -> Option<String> {
-    let standby = &picture.other()?.member;
-    notices(picture).find_map(|(_, notice)| match notice {
-        Notice::FallingBehind { follower, records, grown } if follower == standby => Some(format!(
-            "{standby} is {records} records behind, {grown} more than a minute before: it cannot take as many as are written; write less, or give it more CPU or network"
-        )),
-        Notice::FallingBehind { .. }
-        | Notice::DiskFailed
-        | Notice::LogDamaged
-        | Notice::ApplyBlocked
-        | Notice::PeerUntrusted { .. }
-        | Notice::HoldingLog { .. } => None,
-    })
 }
 
 fn fencing(picture: &Picture<'_>, plan: &Plan) -> Finding {
@@ -314,39 +295,26 @@ fn storage(picture: &Picture<'_>, outcome: &Outcome) -> Finding {
             format!("the log volume of {} is full; grow storage.log.size", full.join(", "));
         return fails("LogFull", message);
     }
-    let reason = notices(picture).find_map(|(_, notice)| match notice {
-        Notice::DiskFailed => Some("FsyncFailed"),
-        Notice::LogDamaged => Some("LogDamaged"),
-        Notice::ApplyBlocked
-        | Notice::PeerUntrusted { .. }
-        | Notice::FallingBehind { .. }
-        | Notice::HoldingLog { .. } => None,
+    let noticed: Vec<Told<'_>> = told(picture, types::STORAGE_HEALTHY).collect();
+    let reports = picture.voters.iter().filter_map(|voter| {
+        let is_told = noticed.iter().any(|told| *told.member == voter.member);
+        let failed = voter.agent.filter(|agent| agent.state == MemberState::Failed && !is_told)?;
+        Some(format!("{}: {}", voter.member, failed.problem.as_deref()?))
     });
-    let is_about_disk = |agent: &&AgentStatus| {
-        agent.state == MemberState::Failed
-            || agent.notices.iter().any(|n| matches!(n, Notice::DiskFailed | Notice::LogDamaged))
-    };
-    let problems = picture.voters.iter().filter_map(|voter| {
-        let problem = voter.agent.filter(is_about_disk)?.problem.clone()?;
-        Some(format!("{}: {problem}", voter.member))
-    });
-    match problems.reduce(|all, next| format!("{all}; {next}")) {
-        Some(all) => fails(reason.unwrap_or("MemberReports"), all),
+    let reason = noticed.first().map_or("MemberReports", |told| told.reason);
+    let noticed = noticed.iter().map(|told| told.message.clone());
+    match noticed.chain(reports).reduce(|all, next| format!("{all}; {next}")) {
+        Some(all) => fails(reason, all),
         None => holds("Bound", "no member reports a problem with its volumes"),
     }
 }
 
 fn memory(picture: &Picture<'_>) -> Finding {
-    let blocked: Vec<String> = notices(picture)
-        .filter(|(_, notice)| **notice == Notice::ApplyBlocked)
-        .map(|(member, _)| {
-            let problem = picture.seen.agent(member).and_then(|agent| agent.problem.as_deref());
-            format!("{member}: {}", problem.unwrap_or("a record cannot be applied"))
-        })
-        .collect();
-    if !blocked.is_empty() {
-        let message = format!("{}; raise memory.permanent", blocked.join("; "));
-        return fails("ApplyBlocked", message);
+    let blocked = told(picture, types::MEMORY_HEALTHY).map(|told| (told.reason, told.message));
+    if let Some((reason, all)) =
+        blocked.reduce(|(reason, all), (_, next)| (reason, format!("{all}; {next}")))
+    {
+        return fails(reason, all);
     }
     let was_full = picture
         .seen
@@ -375,16 +343,17 @@ fn memory(picture: &Picture<'_>) -> Finding {
 }
 
 fn certificates(picture: &Picture<'_>, next: &ActiveStandbyPairStatus) -> Finding {
+    let distrusted = told(picture, types::CERTIFICATES_VALID).next();
+    let distrusted = distrusted.map(|told| fails(told.reason, told.message));
     let Some(certificates) = &next.certificates else {
-        let unissued = || unknown("NotIssued", "no certificate was issued yet");
-        return distrusted(picture).unwrap_or_else(unissued);
+        return distrusted.unwrap_or_else(|| unknown("NotIssued", "no certificate was issued yet"));
     };
     let end = certificates.not_after.0;
     let left = end.duration_since(picture.now);
     if left <= SignedDuration::ZERO {
         return fails("Expired", format!("a certificate ended at {end}"));
     }
-    if let Some(distrusted) = distrusted(picture) {
+    if let Some(distrusted) = distrusted {
         return distrusted;
     }
     if left < SignedDuration::from_hours(CERTIFICATE_HOURS_MIN) {
@@ -393,39 +362,12 @@ fn certificates(picture: &Picture<'_>, next: &ActiveStandbyPairStatus) -> Findin
     holds("Valid", format!("the first certificate ends at {end}; it is renewed before"))
 }
 
-fn distrusted(picture: &Picture<'_>) -> Option<Finding> {
-    let (member, peer) = notices(picture).find_map(|(member, notice)| match notice {
-        Notice::PeerUntrusted { peer } => Some((member, peer)),
-        Notice::DiskFailed
-        | Notice::LogDamaged
-        | Notice::ApplyBlocked
-        | Notice::FallingBehind { .. }
-        | Notice::HoldingLog { .. } => None,
-    })?;
-    let message = format!(
-        "{member} and {peer} refuse each other's certificates; with an own authority (tls.caSecretName), check its Secret"
-    );
-    Some(fails("PeerUntrusted", message))
-}
-
 fn warning(picture: &Picture<'_>) -> Finding {
     let of_spec = picture.spec().map(|spec| spec.warnings.as_slice()).unwrap_or_default();
     let mut warnings: Vec<(&str, String)> =
         of_spec.iter().map(|(reason, message)| (*reason, message.clone())).collect();
-    warnings.extend(notices(picture).filter_map(|(member, notice)| match notice {
-        Notice::HoldingLog { follower, tenths } => Some((
-            "HoldingLog",
-            format!(
-                "{member} keeps {}0 % of its log volume for {follower}, which is let go and built anew from 70 % on; delete or mend {follower}, or grow storage.log.size",
-                tenths
-            ),
-        )),
-        Notice::DiskFailed
-        | Notice::LogDamaged
-        | Notice::ApplyBlocked
-        | Notice::PeerUntrusted { .. }
-        | Notice::FallingBehind { .. } => None,
-    }));
+    let told = told(picture, types::CONFIGURATION_WARNING);
+    warnings.extend(told.map(|told| (told.reason, told.message)));
     warnings.extend(trapped(&picture.voters).map(|all| (TRAPPED, all)));
     match warnings.first() {
         Some((reason, _)) => {

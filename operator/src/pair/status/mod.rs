@@ -8,6 +8,7 @@
 
 mod conditions;
 mod decisions;
+mod notices;
 mod words;
 
 use crate::pair::{
