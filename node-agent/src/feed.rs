@@ -224,10 +224,12 @@ impl Feeds {
             let Some(mut feeds) = self.feeds.try_lock() else { return };
             self.again.store(false, Ordering::Release);
             let outbox = std::mem::take(&mut *self.outbox.lock());
+            let round =
+                Round { log: &self.log, metrics: &self.metrics, progress, now: clock::now() };
             for feed in feeds.iter_mut().filter(|f| f.broken.is_none()) {
                 let own: &[Message] =
                     if feed.kind == FollowerKind::Standby { &outbox } else { &[] };
-                if let Err(why) = feed.pump((&self.log, &self.metrics), progress, own) {
+                if let Err(why) = feed.pump(&round, own) {
                     feed.broken = Some(why);
                     feed.wake.notify_one();
                 } else if feed.blocked {
@@ -251,26 +253,29 @@ pub enum FeedState {
     Gone,
 }
 
+/// What every follower is fed with in one round of the pump.
+struct Round<'a> {
+    log: &'a Log,
+    metrics: &'a Metrics,
+    progress: &'a Progress,
+    now: Moment,
+}
+
 impl Feed {
-    fn pump(
-        &mut self,
-        (log, metrics): (&Log, &Metrics),
-        progress: &Progress,
-        own: &[Message],
-    ) -> Result<(), String> {
+    fn pump(&mut self, round: &Round<'_>, own: &[Message]) -> Result<(), String> {
+        let Round { log, progress, now, .. } = *round;
         for message in own {
             self.writer.send(message, &[]).map_err(|e| e.to_string())?;
-            self.spoken = clock::now();
+            self.spoken = now;
         }
         let limit = match self.kind {
             FollowerKind::Standby => log.end(),
             FollowerKind::Subscriber => progress.acknowledged,
         };
         while self.next <= limit && self.writer.room_bytes() >= FRAME_BYTES_MAX {
-            let bytes = self.send_frame(log, progress, limit)?;
-            metrics.replication_sent_bytes.inc_by(bytes as u64);
+            let bytes = self.send_frame(round, limit)?;
+            round.metrics.replication_sent_bytes.inc_by(bytes as u64);
         }
-        let now = clock::now();
         if progress.acknowledged > self.told || now.since(self.spoken) >= SPEAK_EVERY {
             self.told = progress.acknowledged;
             self.spoken = now;
@@ -289,7 +294,8 @@ impl Feed {
     }
 
     /// Returns the bytes of records that it sent.
-    fn send_frame(&mut self, log: &Log, progress: &Progress, limit: Lsn) -> Result<usize, String> {
+    fn send_frame(&mut self, round: &Round<'_>, limit: Lsn) -> Result<usize, String> {
+        let Round { log, progress, now, .. } = *round;
         let mut records = Vec::new();
         let mut next =
             log.read_into(self.next, FRAME_BYTES_MAX, &mut records).map_err(|e| e.to_string())?;
@@ -307,7 +313,7 @@ impl Feed {
         };
         self.writer.send(&message, &records).map_err(|e| e.to_string())?;
         self.told = progress.acknowledged;
-        self.spoken = clock::now();
+        self.spoken = now;
         self.next = next;
         Ok(records.len())
     }
