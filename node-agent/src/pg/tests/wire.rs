@@ -259,6 +259,15 @@ fn after_an_error_everything_up_to_sync_is_skipped() {
     });
 }
 
+/// Sends messages that commit, and returns when the commit waits for its acknowledgement.
+async fn send_and_hold(database: &MemoryDatabase, wire: &mut Wire, messages: &[u8]) {
+    database.hold_back();
+    wire.send(messages).await;
+    while database.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
 fn a_commit_is_answered_only_when_it_is_acknowledged() {
     runtime().block_on(async {
@@ -266,11 +275,7 @@ fn a_commit_is_answered_only_when_it_is_acknowledged() {
         let mut wire = with_table(&database).await;
         let mut other = Wire::open(&database).await;
         wire.send(&parse("u", "update t set v = v + 1 where id = $1")).await;
-        database.hold_back();
-        wire.send(&batch("u", &["1"])).await;
-        while database.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
+        send_and_hold(&database, &mut wire, &batch("u", &["1"])).await;
         assert!(wire.is_silent().await, "the reply has left before the acknowledgement");
         let seen = other.query("select v from t where id = 1").await;
         assert_eq!(rows(&seen), ["10"], "others see only what is acknowledged");
@@ -285,11 +290,7 @@ fn a_demoted_member_reports_an_unknown_outcome_and_ends_the_session() {
     runtime().block_on(async {
         let database = MemoryDatabase::active();
         let mut wire = with_table(&database).await;
-        database.hold_back();
-        wire.send(&query("update t set v = 0 where id = 1")).await;
-        while database.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
+        send_and_hold(&database, &mut wire, &query("update t set v = 0 where id = 1")).await;
         database.demote("orders-2");
         let replies = wire.until_ready().await;
         assert_eq!(tags(&replies), "EE", "two errors and no word of success");
@@ -318,11 +319,7 @@ fn a_cancelled_wait_for_an_acknowledgement_leaves_the_commit_in_doubt() {
     runtime().block_on(async {
         let database = MemoryDatabase::active();
         let mut wire = with_table(&database).await;
-        database.hold_back();
-        wire.send(&query("update t set v = 0 where id = 1")).await;
-        while database.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
+        send_and_hold(&database, &mut wire, &query("update t set v = 0 where id = 1")).await;
         database.sessions().cancel(wire.pid, wire.secret);
         let replies = wire.until_ready().await;
         assert_eq!(tags(&replies), "EZ");
@@ -342,11 +339,7 @@ fn a_named_commit_is_unknown_while_it_waits_and_committed_once_it_is_acknowledge
         let again = rows(&wire.query("call ttRepXactTokenGet()").await);
         assert_eq!(again.concat(), token, "another token for the same transaction");
         wire.query("update t set v = 0 where id = 1").await;
-        database.hold_back();
-        wire.send(&query("commit")).await;
-        while database.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
+        send_and_hold(&database, &mut wire, &query("commit")).await;
         let mut other = Wire::open(&database).await;
         let ask = format!("call ttRepXactStatus('{token}')");
         let open = rows(&other.query(&ask).await).concat();
@@ -368,11 +361,7 @@ fn a_commit_is_listed_in_doubt_until_it_is_settled() {
         let mut other = Wire::open(&database).await;
         let list = "call ttRepXactInDoubt()";
         assert!(rows(&other.query(list).await).is_empty());
-        database.hold_back();
-        wire.send(&query("update t set v = 0 where id = 1")).await;
-        while database.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
+        send_and_hold(&database, &mut wire, &query("update t set v = 0 where id = 1")).await;
         let waits = cells(&other.query(list).await).concat();
         assert_eq!(waits.len(), 6, "{waits:?}");
         assert_eq!((&*waits[2], &*waits[4]), (&*wire.pid.to_string(), "waits"));
