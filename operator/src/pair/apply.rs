@@ -9,6 +9,7 @@
 use crate::pair::{
     build::{KubernetesObject, stable_hash},
     names,
+    validate::Identity,
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -20,6 +21,7 @@ use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+use understudy_crds::ActiveStandbyPair;
 
 /// How long an object that was found right is believed to be so.
 const BELIEF: Duration = Duration::from_secs(60);
@@ -64,6 +66,21 @@ pub async fn amend(
     object: &KubernetesObject,
 ) -> Result<Written, kube::Error> {
     write(client, namespace, applied, object, Absent::Left).await
+}
+
+/// Whether the pair is still the one that was read: there, and not changed since. A cache that is behind does
+/// not know, and what is made for an older spec may be what nobody takes away again.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn is_current(client: &Client, read: &Identity) -> Result<bool, kube::Error> {
+    let pairs: Api<ActiveStandbyPair> = Api::namespaced(client.clone(), &read.namespace);
+    let live = pairs.get_opt(&read.name).await?;
+    Ok(live.is_some_and(|pair| {
+        pair.metadata.uid.as_ref() == Some(&read.uid)
+            && pair.metadata.generation == Some(read.generation)
+            && pair.metadata.deletion_timestamp.is_none()
+    }))
 }
 
 /// What becomes of an object that is not there.

@@ -6,7 +6,7 @@ use crate::{
     context::Context,
     pair::{
         action::{Action, Kind, PersonsWord},
-        apply::{amend, apply},
+        apply::{amend, apply, is_current},
         build::{self, KubernetesObject},
         names,
         plan::{self, Picture},
@@ -21,7 +21,6 @@ use kube::{
 use std::collections::BTreeMap;
 use understudy_agent_api as agent_api;
 use understudy_authority::LeaseRecord;
-use understudy_crds::ActiveStandbyPair;
 use understudy_lease::{CreateOutcome, Version, WriteOutcome};
 use understudy_types::MemberName;
 
@@ -58,9 +57,9 @@ pub enum ExecuteError {
         /// What became of the write.
         problem: String,
     },
-    /// The pair was deleted, or made anew, since it was read.
-    #[error("failed to {0}: the pair is gone")]
-    PairGone(String),
+    /// The pair was deleted, made anew or changed since it was read; the next look judges anew.
+    #[error("failed to {0}: the pair is not what it was when it was judged")]
+    Outdated(String),
     /// A step that needs a valid spec came without one.
     #[error("failed to {0}: the spec is not valid")]
     NoSpec(String),
@@ -77,7 +76,7 @@ impl ExecuteError {
             ExecuteError::Api { .. }
             | ExecuteError::Agent { .. }
             | ExecuteError::Lease { .. }
-            | ExecuteError::PairGone(_)
+            | ExecuteError::Outdated(_)
             | ExecuteError::NoSpec(_) => super::chain(self),
         }
     }
@@ -92,7 +91,7 @@ impl ExecuteError {
             ExecuteError::Api { .. }
             | ExecuteError::Agent { .. }
             | ExecuteError::Lease { .. }
-            | ExecuteError::PairGone(_)
+            | ExecuteError::Outdated(_)
             | ExecuteError::NoSpec(_) => false,
         }
     }
@@ -234,13 +233,14 @@ impl Executor<'_> {
         kind: Kind,
     ) -> Result<(), ExecuteError> {
         let spec = self.spec(action)?;
-        self.pair_is_there(action).await?;
+        let failed = |source| ExecuteError::Api { step: action.to_string(), source };
+        // Volumes have no owner: made for a pair that is gone, they would stay for ever.
+        if !is_current(&self.context.client, &self.picture.pair.identity).await.map_err(failed)? {
+            return Err(ExecuteError::Outdated(action.to_string()));
+        }
         let mut objects = claims(self.picture, spec, (member, kind), None);
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), self.namespace());
-        let there = pods
-            .get_opt(member.as_str())
-            .await
-            .map_err(|source| ExecuteError::Api { step: action.to_string(), source })?;
+        let there = pods.get_opt(member.as_str()).await.map_err(failed)?;
         if there.is_none() {
             // One that is there already is newer than the cache: a pod is made, never changed.
             objects.push(KubernetesObject::of(&self.pod(spec, member, kind)));
@@ -250,26 +250,9 @@ impl Executor<'_> {
             applied.doubt(self.namespace(), &object);
             apply(&self.context.client, self.namespace(), applied, &object)
                 .await
-                .map_err(|source| ExecuteError::Api { step: action.to_string(), source })?;
+                .map_err(failed)?;
         }
         Ok(())
-    }
-
-    /// Volumes have no owner: made for a pair that is gone, they would stay for ever. A cache that is behind
-    /// does not know.
-    async fn pair_is_there(&self, action: &Action) -> Result<(), ExecuteError> {
-        let identity = &self.picture.pair.identity;
-        let pairs: Api<ActiveStandbyPair> =
-            Api::namespaced(self.context.client.clone(), self.namespace());
-        let live = pairs
-            .get_opt(&identity.name)
-            .await
-            .map_err(|source| ExecuteError::Api { step: action.to_string(), source })?;
-        let is_there = live.is_some_and(|pair| {
-            pair.metadata.uid.as_ref() == Some(&identity.uid)
-                && pair.metadata.deletion_timestamp.is_none()
-        });
-        if is_there { Ok(()) } else { Err(ExecuteError::PairGone(action.to_string())) }
     }
 
     async fn note(

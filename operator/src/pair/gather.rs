@@ -12,7 +12,7 @@ use crate::{
         observation::{LeaseSight, Observation, Seen, VolumesSight},
         observe::{lease_sight, pod_sight, volume_sight},
         plan::Picture,
-        secrets::{self, Holders, Secured},
+        secrets::{self, Holders, SecretError, Secured},
         validate::{Invalid, PairView, References},
     },
 };
@@ -256,15 +256,16 @@ async fn secured(
         let all = context.secured.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(&key).cloned()
     };
+    let recalled = async |known: Option<Secured>| match known {
+        Some(secured) => (Some(secured), None),
+        None => match secrets::recall(&context.client, identity).await {
+            Ok(recalled) => (recalled, None),
+            Err(error) => (None, Some(chain(&error))),
+        },
+    };
     let Ok(spec) = &view.spec else {
         // Members of a pair whose spec went wrong are heard all the same.
-        let Some((_, _, secured)) = known else {
-            return match secrets::recall(&context.client, identity).await {
-                Ok(recalled) => (recalled, None),
-                Err(error) => (None, Some(chain(&error))),
-            };
-        };
-        return (Some(secured), None);
+        return recalled(known.map(|(_, _, secured)| secured)).await;
     };
     if let Some((of, at, secured)) = &known
         && *of == state
@@ -284,6 +285,8 @@ async fn secured(
             all.insert(key, (state, Instant::now(), secured.clone()));
             (Some(secured), None)
         }
+        // The spec is about to come, and members are heard until then.
+        Err(SecretError::Outdated(_)) => recalled(known.map(|(_, _, secured)| secured)).await,
         Err(error) => (known.map(|(_, _, secured)| secured), Some(chain(&error))),
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         make_authority,
     },
     pair::{
+        apply::is_current,
         build::{KubernetesObject, owned},
         names,
         validate::{Identity, ValidatedSpec},
@@ -66,6 +67,9 @@ pub enum SecretError {
         /// The key.
         key: &'static str,
     },
+    /// The pair was deleted or changed since it was read.
+    #[error("Secret {0} is not made: the pair is not what it was when it was read")]
+    Outdated(String),
 }
 
 /// What the rest of a reconciliation needs of the Secrets.
@@ -98,8 +102,8 @@ pub async fn secure(
     now: Timestamp,
 ) -> Result<Secured, SecretError> {
     let Holders { identity, spec, voters } = holders;
-    let secrets =
-        Secrets { api: Api::namespaced(client.clone(), &identity.namespace), identity, now };
+    let api = Api::namespaced(client.clone(), &identity.namespace);
+    let secrets = Secrets { client, api, identity, now };
     let authority = secrets.authority(spec.ca_secret.as_deref()).await?;
     let trusted = authority.trusted();
     let mut not_after = inspect(&authority.issuing.certificate, "the pair's authority")?.not_after;
@@ -139,6 +143,7 @@ pub async fn recall(client: &Client, identity: &Identity) -> Result<Option<Secur
 }
 
 struct Secrets<'a> {
+    client: &'a Client,
     api: Api<Secret>,
     identity: &'a Identity,
     now: Timestamp,
@@ -148,6 +153,11 @@ impl Secrets<'_> {
     async fn read(&self, name: &str) -> Result<Option<Secret>, SecretError> {
         let found = self.api.get_opt(name).await;
         found.map_err(|source| SecretError::Api { name: name.to_owned(), source })
+    }
+
+    async fn is_current(&self, name: &str) -> Result<bool, SecretError> {
+        let asked = is_current(self.client, self.identity).await;
+        asked.map_err(|source| SecretError::Api { name: name.to_owned(), source })
     }
 
     async fn write(
@@ -221,7 +231,12 @@ impl Secrets<'_> {
         authority: &Authority,
     ) -> Result<(CertifiedPem, Timestamp), SecretError> {
         let trusted = authority.trusted();
-        let found = self.read(&name).await?.unwrap_or_default();
+        let found = match self.read(&name).await? {
+            Some(found) => found,
+            None if self.is_current(&name).await? => Secret::default(),
+            // Perhaps a subscriber's that was scaled in: with its volumes gone, nobody looks for its Secret.
+            None => return Err(SecretError::Outdated(name)),
+        };
         let issuer = found.annotations().get(ANNOTATION_ISSUER).cloned();
         let present = certified(&found, &name).ok();
         let facts = present.as_ref().and_then(|p| inspect(&p.certificate, &name).ok());
