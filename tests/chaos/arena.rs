@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     pair::{Namespace, Outcome, Pair, READY, delete_namespace},
-    shell::{Shell, wait_for},
+    shell::{OPERATOR, Shell, wait_for},
 };
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -17,8 +17,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The operator's namespace.
-const OPERATOR: &str = "understudy-system";
 /// The pair's name in its namespace.
 const PAIR: &str = "orders";
 /// The fault comes at a random moment of this length, once the load has begun.
@@ -35,6 +33,8 @@ const LOADED: [&str; 4] =
 const STEADY: Duration = Duration::from_secs(2);
 /// Longest time until every node's proxy leads to the active.
 const ROUTED: Duration = Duration::from_secs(60);
+/// Longest time until the other member has taken over.
+const TAKES_OVER: Duration = Duration::from_secs(30);
 /// Longest time until a broken pair is whole again.
 const WHOLE: Duration = Duration::from_secs(120);
 
@@ -135,7 +135,7 @@ impl<'a> Arena<'a> {
         let outcome = self.break_pair(fault, promise, dice);
         self.heard = listening.heard();
         let mut outcome = outcome?;
-        if fault.vantage == Vantage::ThirdNode && !is_afar {
+        if !is_afar {
             outcome.note.push_str("  operator on a member's node: words not judged");
             return Ok(outcome);
         }
@@ -283,8 +283,8 @@ impl Scene<'_> {
     }
 
     /// Waits until the other member is the active; it is the scene's active then.
-    pub(crate) fn await_failover(&mut self, bound: Duration) -> anyhow::Result<()> {
-        wait_for("the other member is active", bound, || {
+    pub(crate) fn await_failover(&mut self) -> anyhow::Result<()> {
+        wait_for("the other member is active", TAKES_OVER, || {
             let record = self.pair.lease_record()?;
             let is_other = record["holder"]["member"] == self.standby.as_str();
             Ok((is_other && record["state"] == "held").then_some(()))

@@ -3,11 +3,8 @@
 use super::arena::Scene;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 const ANNOTATION: &str = "understudy.dev/authority";
-/// Longest time until the standby of a dead active serves.
-const TAKES_OVER: Duration = Duration::from_secs(30);
 
 impl Scene<'_> {
     fn lease(&self) -> String {
@@ -62,7 +59,7 @@ pub(crate) fn restore_etcd(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         _ => {
             scene.note("another active since");
             scene.kill_engine(&scene.active)?;
-            scene.await_failover(TAKES_OVER)?;
+            scene.await_failover()?;
         }
     }
     scene.hold(4, 8);

@@ -1,15 +1,16 @@
 //! Faults of certificates and of who vouches for them.
 
 use super::arena::Scene;
-use crate::{pair::Pair, shell::wait_for};
+use crate::{
+    pair::Pair,
+    shell::{OPERATOR, wait_for},
+};
 use anyhow::{Context, ensure};
 use serde_json::json;
 use std::{fs, path::Path, time::Duration};
 
 /// Longest time until the kubelets have brought a changed Secret into the pods: their own period is a minute.
 const BROUGHT: Duration = Duration::from_secs(180);
-/// Longest time until the standby of a dead active serves.
-const TAKES_OVER: Duration = Duration::from_secs(30);
 
 /// The operator makes them anew, and the members go on with what they have loaded until they see them.
 pub(crate) fn delete_certificates(scene: &mut Scene<'_>) -> anyhow::Result<()> {
@@ -17,29 +18,37 @@ pub(crate) fn delete_certificates(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.pair.namespace.kubectl(&["delete", "secrets", &one, &other]).map(drop)
 }
 
-/// Both have ended long ago, and nobody renews them: links and sessions that are there live on, new ones
-/// do not come about. In half of the runs the active dies then.
+/// Links and sessions that are there live on, new ones do not come about.
 pub(crate) fn expire_certificates(scene: &mut Scene<'_>) -> anyhow::Result<()> {
-    let operators = scene.shell.kubectl(&operator(&["get", "-o", "jsonpath={.spec.replicas}"]))?;
-    scene.scale_operator("0")?;
-    let broken = scene.expire_both().and_then(|()| {
-        if scene.dice.below(2) == 0 {
-            scene.note("the active lives");
-            scene.hold(3, 6);
-            return Ok(());
-        }
-        scene.note("the active died");
-        // The links that were there live on.
+    expire_and(scene, |scene| {
+        scene.hold(3, 6);
+        Ok(())
+    })
+}
+
+/// The standby takes over on the link that lives on; the dead one's next process gets no new link.
+pub(crate) fn expire_certificates_and_kill(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    expire_and(scene, |scene| {
         ensure!(!scene.pair.lease_record()?["sync"].is_null(), "the standby was given up");
         scene.kill_engine(&scene.active)?;
-        scene.await_failover(TAKES_OVER)
-    });
+        scene.await_failover()
+    })
+}
+
+/// Both have ended long ago, and nobody renews them until something else has happened.
+fn expire_and(
+    scene: &mut Scene<'_>,
+    then: impl FnOnce(&mut Scene<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let operators = scene.shell.kubectl(&operator(&["get", "-o", "jsonpath={.spec.replicas}"]))?;
+    scene.scale_operator("0")?;
+    let broken = scene.expire_both().and_then(|()| then(scene));
     scene.scale_operator(&operators)?;
     broken
 }
 
 fn operator<'a>(words: &[&'a str]) -> Vec<&'a str> {
-    let place = ["-n", "understudy-system", words[0], "deployment", "understudy-operator"];
+    let place = ["-n", OPERATOR, words[0], "deployment", "understudy-operator"];
     [&place, &words[1..]].concat()
 }
 
@@ -49,7 +58,7 @@ impl Scene<'_> {
         if replicas == "0" {
             let selector = "app.kubernetes.io/name=understudy-operator";
             let wait = ["wait", "--for=delete", "pods", "-l", selector, "--timeout=60s"];
-            self.shell.kubectl(&[&["-n", "understudy-system"], &wait[..]].concat())?;
+            self.shell.kubectl(&[&["-n", OPERATOR], &wait[..]].concat())?;
         }
         Ok(())
     }

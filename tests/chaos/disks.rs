@@ -94,7 +94,6 @@ pub(crate) fn fill_active(scene: &mut Scene<'_>) -> anyhow::Result<()> {
         let rows =
             scene.pair.psql(&scene.active_service(), &format!("SELECT count(*) FROM {BULK}"))?;
         ensure!(rows.trim() == BULK_ROWS.to_string(), "reads do not go on: {rows}");
-        scene.note_conditions("while full");
         Ok(())
     })?;
     wait_for("writes resume", RESUMED, || scene.write_much().map(Some))
@@ -106,7 +105,6 @@ pub(crate) fn fill_standby(scene: &mut Scene<'_>) -> anyhow::Result<()> {
             // What is asked is that the active goes on; for how long it waits first, the gap tells.
             wait_for("the active goes on", FULL, || scene.write_much().map(Some))?;
         }
-        scene.note_conditions("while full");
         Ok(())
     })
 }
@@ -143,18 +141,6 @@ impl Scene<'_> {
         let command = [&["psql"], &flags[..], &["-c", &update]].concat();
         self.pair.client(&command).map(drop)
     }
-
-    /// Shows what the status says about it.
-    fn note_conditions(&mut self, when: &str) {
-        let conditions = self.pair.status().map(|status| status["conditions"].clone());
-        let conditions =
-            conditions.ok().and_then(|all| all.as_array().cloned()).unwrap_or_default();
-        for kind in ["Available", "StorageHealthy"] {
-            let found = conditions.iter().find(|c| c["type"] == kind);
-            let word = |key: &str| found.and_then(|c| c[key].as_str()).unwrap_or("?");
-            self.note(&format!("{kind}={} {} {when}", word("status"), word("reason")));
-        }
-    }
 }
 
 pub(crate) fn lose_both(scene: &mut Scene<'_>) -> anyhow::Result<()> {
@@ -187,16 +173,18 @@ impl Scene<'_> {
         Ok(Some(format!("{} {}: {human}", word(&status["phase"]), word(&stalled["reason"]))))
     }
 
-    /// A table of the load is missing only in a database that was begun anew.
+    /// A table of the load is missing or empty only in a database that was begun anew; a container that a
+    /// kubelet has not killed yet goes on answering from the old one.
     fn assert_no_empty_database(&self) -> anyhow::Result<()> {
         let members = self.pair.status()?["members"].as_array().cloned().unwrap_or_default();
         let members = members.iter().filter_map(|m| m["name"].as_str().map(str::to_owned));
         for service in members.chain([self.active_service()]) {
             let said = self.pair.psql(&service, "SELECT count(*) FROM understudy_demo_accounts");
-            let error =
-                said.map_or_else(|error| format!("{error:#}"), |rows| format!("{rows} rows"));
-            let is_closed = !error.contains("does not exist") && !error.contains(" rows");
-            ensure!(is_closed, "{service} serves a database that was begun anew: {error}");
+            let is_anew = match &said {
+                Ok(rows) => rows.trim() == "0",
+                Err(error) => format!("{error:#}").contains("does not exist"),
+            };
+            ensure!(!is_anew, "{service} serves a database that was begun anew: {said:?}");
         }
         Ok(())
     }

@@ -308,12 +308,23 @@ pub(crate) const ALL: &[Fault] = &[
         check: certificates::serves_its_new_certificates,
         ..lasting(
             60,
+            fault(
+                "certificates-expired",
+                "both members' certificates have ended while the operator is away",
+                certificates::expire_certificates,
+            ),
+        )
+    },
+    Fault {
+        check: certificates::serves_its_new_certificates,
+        ..lasting(
+            60,
             saying(
                 &["CertificatesValid=False PeerUntrusted"],
                 fault(
-                    "certificates-expired",
-                    "both members' certificates have ended while the operator is away; the active may die then",
-                    certificates::expire_certificates,
+                    "certificates-expired-and-active",
+                    "both members' certificates have ended while the operator is away, and the active dies",
+                    certificates::expire_certificates_and_kill,
                 ),
             ),
         )

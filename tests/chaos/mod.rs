@@ -14,14 +14,11 @@ mod processes;
 mod summary;
 mod words;
 
-use crate::{pair, shell::Shell};
+use crate::{pair, series::Series, shell::Shell};
 use arena::Arena;
 use clap::Args;
 use faults::Fault;
-use std::{
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{process::ExitCode, time::Instant};
 use summary::Summary;
 
 /// `tests/chaos/run`.
@@ -33,15 +30,8 @@ pub(crate) struct ChaosArguments {
     /// How often each fault comes
     #[arg(long, default_value_t = 1)]
     runs: u32,
-    /// Picks the moments of the faults; printed, so that a run can be had again
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Begin no run after so many minutes
-    #[arg(long)]
-    minutes: Option<u64>,
-    /// One JSON object a run
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    series: Series,
     /// Show what the object said in each run
     #[arg(long)]
     words: bool,
@@ -83,8 +73,8 @@ pub(crate) fn campaign(shell: Option<&Shell>, arguments: &ChaosArguments) -> Exi
         println!("0 passed, 0 failed, {} skipped", chosen.len());
         return ExitCode::SUCCESS;
     };
-    let seed = arguments.seed.unwrap_or_else(|| u64::from(std::process::id()));
-    let until = arguments.minutes.map(|m| Instant::now() + Duration::from_secs(m * 60));
+    let seed = arguments.series.seed();
+    let until = arguments.series.until();
     println!("seed {seed}, {} faults, {} runs each", chosen.len(), arguments.runs);
     let mut summary = Summary::default();
     let mut arena = Arena::new(shell);
@@ -130,7 +120,7 @@ fn run(
     let seconds = begun.elapsed().as_secs();
     let is_passed = outcome.as_ref().is_ok_and(|outcome| outcome.lost == 0);
     match &outcome {
-        Ok(outcome) if arguments.json => {
+        Ok(outcome) if arguments.series.json => {
             println!("{}", outcome.json(fault.name, round + 1, seconds))
         }
         Ok(outcome) => {

@@ -1,7 +1,7 @@
 //! Faults of processes: killed, stopped, starved.
 
 use super::arena::Scene;
-use crate::shell::wait_for;
+use crate::shell::{OPERATOR, wait_for};
 use std::{thread, time::Duration};
 
 /// How long a frozen active stays frozen.
@@ -96,7 +96,7 @@ pub(crate) fn kill_in_checkpoint(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 
 pub(crate) fn kill_operator_and_active(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let selector = "app.kubernetes.io/name=understudy-operator";
-    let arguments = ["-n", "understudy-system", "delete", "pods", "-l", selector];
+    let arguments = ["-n", OPERATOR, "delete", "pods", "-l", selector];
     scene
         .shell
         .kubectl(&[&arguments[..], &["--force", "--grace-period=0", "--wait=false"]].concat())?;

@@ -2,7 +2,7 @@
 
 use crate::pair::Pair;
 use anyhow::Context;
-use futures::TryStreamExt;
+use futures::StreamExt;
 use kube::{
     Api, Client,
     runtime::{WatchStreamExt, watcher},
@@ -35,11 +35,10 @@ impl Listening {
             // An API server that is away is asked again until it is back.
             let objects = watcher(pairs, only).default_backoff().applied_objects();
             let mut objects = std::pin::pin!(objects);
-            loop {
-                if let Ok(Some(object)) = objects.try_next().await {
-                    let words = words(&object.status.unwrap_or_default());
-                    told.lock().unwrap_or_else(|dead| dead.into_inner()).extend(words);
-                }
+            while let Some(object) = objects.next().await {
+                let Ok(object) = object else { continue };
+                let words = words(&object.status.unwrap_or_default());
+                told.lock().unwrap_or_else(|dead| dead.into_inner()).extend(words);
             }
         });
         Ok(Self { heard, _runtime: runtime })

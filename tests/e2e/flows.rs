@@ -4,7 +4,7 @@ use crate::{
     fields, loss,
     pair::{Namespace, Outcome, Pair},
     policies, refusals,
-    shell::{Shell, wait_for},
+    shell::{OPERATOR, Shell, wait_for},
     sieve,
 };
 use anyhow::{Context, ensure};
@@ -130,7 +130,7 @@ pub(crate) const ALL: &[Flow] = &[
     },
     Flow {
         name: "operator-disturbed",
-        what: "the operator dies after every write and misses events: the same end",
+        what: "the operator dies after every write, reads old lists, misses events: the same end",
         run: sieve::flow,
     },
 ];
@@ -385,7 +385,7 @@ fn operator_off(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outc
     let scale = |replicas: &str| {
         shell.kubectl(&[
             "-n",
-            "understudy-system",
+            OPERATOR,
             "scale",
             "deployment",
             "--all",
@@ -476,7 +476,7 @@ fn at_rest(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> 
     let versions = || -> anyhow::Result<String> {
         let path = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{'\\n'}{end}";
         let mut all = namespace.kubectl(&["get", OWNED, "-o", path])?;
-        all.push_str(&shell.kubectl(&["-n", "understudy-system", "get", OWNED, "-o", path])?);
+        all.push_str(&shell.kubectl(&["-n", OPERATOR, "get", OWNED, "-o", path])?);
         Ok(all)
     };
     let mut before = versions()?;

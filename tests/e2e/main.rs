@@ -13,6 +13,7 @@ mod pair;
 mod policies;
 mod refusals;
 mod report;
+mod series;
 mod shell;
 #[path = "../sieve/mod.rs"]
 mod sieve;

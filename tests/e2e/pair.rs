@@ -1,6 +1,6 @@
 //! A pair under test: applied, looked at, written to, broken and checked.
 
-use crate::shell::{Shell, wait_for};
+use crate::shell::{OPERATOR, Shell, wait_for};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::{fmt, fs, path::PathBuf, process::Child, thread, time::Duration};
@@ -474,7 +474,7 @@ pub(crate) fn dump(shell: &Shell, namespace: &str) {
         vec!["-n", namespace, "get", "events", "--sort-by=.lastTimestamp"],
         vec![
             "-n",
-            "understudy-system",
+            OPERATOR,
             "logs",
             "-l",
             "app.kubernetes.io/name=understudy-operator",

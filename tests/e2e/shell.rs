@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The operator's namespace.
+pub(crate) const OPERATOR: &str = "understudy-system";
 /// Time between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(100);
 /// Sizes of the writes that fill a volume, in bytes.

@@ -4,7 +4,7 @@ use super::{
     operator, proxy,
     words::{Order, Report},
 };
-use crate::shell::{Shell, wait_for};
+use crate::shell::{OPERATOR, Shell, wait_for};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::{
@@ -17,8 +17,6 @@ use std::{
 };
 use understudy_tests::sieve::case::Case;
 
-/// Where the chart put the operator.
-const SYSTEM: &str = "understudy-system";
 /// Longest time until the cluster's operator has gone or come.
 const SCALED: Duration = Duration::from_secs(60);
 /// How long the token of a run's operator is good.
@@ -40,7 +38,7 @@ impl<'a> Bench<'a> {
         let away = Away::begin(shell)?;
         let pod = &away.deployment["spec"]["template"]["spec"];
         let account = pod["serviceAccountName"].as_str().context("no service account")?;
-        let token = shell.kubectl(&["-n", SYSTEM, "create", "token", account, TOKEN_LIFE])?;
+        let token = shell.kubectl(&["-n", OPERATOR, "create", "token", account, TOKEN_LIFE])?;
         let kubectl = shell.kubectl_path()?;
         let path = "jsonpath={.clusters[0].cluster.server}";
         let upstream = shell.inside(&[], &[kubectl, "config", "view", "-o", path])?;
@@ -57,7 +55,7 @@ impl<'a> Bench<'a> {
         let scratch = tempfile::tempdir()?;
         let authority = scratch.path().join("authority.crt");
         let path = r"jsonpath={.data.ca\.crt}";
-        let root = ["-n", SYSTEM, "get", "configmap", "kube-root-ca.crt", "-o", path];
+        let root = ["-n", OPERATOR, "get", "configmap", "kube-root-ca.crt", "-o", path];
         fs::write(&authority, self.shell.kubectl(&root)?)?;
         let program = env::current_exe()?;
         let (case, seed) = (case.to_string(), seed.to_string());
@@ -143,25 +141,25 @@ struct Away<'a> {
 
 impl<'a> Away<'a> {
     fn begin(shell: &'a Shell) -> anyhow::Result<Self> {
-        let all = shell.object(&["-n", SYSTEM, "deployments"])?.context("no deployments")?;
+        let all = shell.object(&["-n", OPERATOR, "deployments"])?.context("no deployments")?;
         let deployment = all["items"].as_array().and_then(|all| all.first()).cloned();
-        let deployment = deployment.with_context(|| format!("no operator in {SYSTEM}"))?;
+        let deployment = deployment.with_context(|| format!("no operator in {OPERATOR}"))?;
         let name = deployment["metadata"]["name"].as_str().context("it has no name")?.to_owned();
         let pods = deployment["spec"]["replicas"].as_u64().context("it has no size")?;
-        ensure!(pods > 0, "the operator is away already: scale {name} in {SYSTEM} up first");
+        ensure!(pods > 0, "the operator is away already: scale {name} in {OPERATOR} up first");
         let back = format!("--replicas={pods}");
         let keeper = Command::new("sh")
             .args(["-c", "read -r _; exec \"$@\"", "keeper", shell.kubectl_path()?])
-            .args(["-n", SYSTEM, "scale", "deployment", &name, &back])
+            .args(["-n", OPERATOR, "scale", "deployment", &name, &back])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .process_group(0)
             .spawn()
             .context("sh does not run")?;
         let away = Self { shell, deployment, keeper };
-        shell.kubectl(&["-n", SYSTEM, "scale", "deployment", &name, "--replicas=0"])?;
+        shell.kubectl(&["-n", OPERATOR, "scale", "deployment", &name, "--replicas=0"])?;
         wait_for("the cluster's operator is away", SCALED, || {
-            let pods = shell.kubectl(&["-n", SYSTEM, "get", "pods", "-o", "name"])?;
+            let pods = shell.kubectl(&["-n", OPERATOR, "get", "pods", "-o", "name"])?;
             Ok(pods.trim().is_empty().then_some(()))
         })?;
         Ok(away)
@@ -172,7 +170,7 @@ impl<'a> Away<'a> {
         ensure!(self.keeper.wait()?.success(), "the operator was not scaled up again");
         let name = self.deployment["metadata"]["name"].as_str().unwrap_or_default();
         let bound = format!("--timeout={}s", SCALED.as_secs());
-        let status = ["-n", SYSTEM, "rollout", "status", "deployment", name, &bound];
+        let status = ["-n", OPERATOR, "rollout", "status", "deployment", name, &bound];
         self.shell.kubectl(&status).map(drop)
     }
 }

@@ -13,6 +13,7 @@ mod words;
 
 use crate::{
     pair::{self, Namespace, Outcome},
+    series::Series,
     shell::Shell,
 };
 use anyhow::Context;
@@ -24,15 +25,13 @@ use std::{
     process::ExitCode,
     sync::{Mutex, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 use understudy_tests::sieve::case::Case;
 use words::{Order, Report};
 
-/// Those that need no number.
+/// Those that need no number: the flow.
 const WHOLE: [Case; 4] = [Case::EveryWrite, Case::Stale, Case::Dropped, Case::Merged];
-/// Those of the flow. Old lists end elsewhere now and then (tests/README.md): they are run by name.
-const IN_FLOW: [Case; 3] = [Case::EveryWrite, Case::Dropped, Case::Merged];
 /// Lines of the operator's log that are shown when a run failed.
 const LOG_LINES: usize = 80;
 
@@ -48,15 +47,8 @@ pub(crate) struct SieveArguments {
     /// How many runs go on side by side, each with a namespace, a proxy and an operator of its own
     #[arg(long, default_value_t = 2)]
     parallel: usize,
-    /// Picks the events that are lost; printed, so that a run can be had again
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Begin no run after so many minutes
-    #[arg(long)]
-    minutes: Option<u64>,
-    /// One JSON object a run
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    series: Series,
     /// Print the writes of the reference
     #[arg(long)]
     writes: bool,
@@ -78,9 +70,9 @@ pub(crate) fn run(shell: Option<&Shell>, arguments: &SieveArguments) -> ExitCode
         println!("0 passed, 0 failed, all skipped");
         return ExitCode::SUCCESS;
     };
-    let seed = arguments.seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = arguments.series.seed();
     println!("seed {seed}");
-    let until = arguments.minutes.map(|m| Instant::now() + Duration::from_secs(m * 60));
+    let until = arguments.series.until();
     let mut names = Vec::new();
     let played = Bench::new(shell).and_then(|bench| {
         let table = Table { bench: &bench, prefix: format!("sieve-{}", std::process::id()), seed };
@@ -116,13 +108,13 @@ pub(crate) fn run(shell: Option<&Shell>, arguments: &SieveArguments) -> ExitCode
     }
 }
 
-/// The slice of it that is a flow: every write once, lost and merged events.
+/// The slice of it that is a flow: every write once, old lists, lost and merged events.
 pub(crate) fn flow(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
     let bench = Bench::new(shell)?;
     let table = Table { bench: &bench, prefix: namespace.name.clone(), seed: namespace.seed() };
     let mut names = Vec::new();
     let played = table.reference(&mut names).map(|(reference, ends)| {
-        let cases = IN_FLOW.to_vec();
+        let cases = WHOLE.to_vec();
         let slots = cases.len();
         let mut played = table.play_all(cases, &ends, (slots, None), &|played| {
             if let Err(error) = &played.ends {
@@ -228,7 +220,7 @@ fn tell(shell: &Shell, played: &Played, arguments: &SieveArguments) {
     let Played { case, report, seconds, .. } = played;
     let words = words_of(report);
     match &played.ends {
-        Ok(_) if arguments.json => println!(
+        Ok(_) if arguments.series.json => println!(
             "{}",
             json!({"case": case.to_string(), "seconds": seconds, "writes": report.writes.len(),
                 "killed": report.killed, "oldLists": report.old_lists,
