@@ -327,16 +327,20 @@ fn both_down_risk(picture: &Picture<'_>) -> &'static str {
     }
 }
 
-/// Every voter that answers is told of a proven death, a later process of the same member too.
+/// Every voter that answers is told of the proven deaths, a later process of the same member too.
 fn offer_proof(picture: &Picture<'_>) -> Vec<Action> {
-    let Some(report) = picture.proof_of_death() else { return Vec::new() };
-    let living = picture
-        .voters
-        .iter()
-        .filter(|v| v.agent.is_some_and(|agent| agent.incarnation != report.incarnation));
-    living
-        .map(|voter| Action::OfferDeath { to: voter.member.clone(), report: report.clone() })
-        .collect()
+    let Some(of_holder) = picture.proof_of_death() else { return Vec::new() };
+    let reports = [Some(of_holder), picture.proof_of_standbys_death()];
+    let offers = reports.into_iter().flatten().flat_map(|report| {
+        let living = picture.voters.iter().filter(move |voter| {
+            voter.agent.is_some_and(|agent| agent.incarnation != report.incarnation)
+        });
+        living.map(move |voter| Action::OfferDeath {
+            to: voter.member.clone(),
+            report: report.clone(),
+        })
+    });
+    offers.collect()
 }
 
 pub(super) fn request(

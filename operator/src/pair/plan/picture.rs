@@ -159,15 +159,20 @@ impl<'a> Picture<'a> {
     /// The proof that the holder's process is dead, when there is one (R10).
     #[must_use]
     pub fn proof_of_death(&self) -> Option<DeathReport> {
-        let holder = self.holder()?;
-        let pod = self.seen.pods.get(&holder.member)?;
-        let death = pod.deaths.iter().find(|death| death.proves(holder.incarnation))?;
+        self.proof_that_died(self.holder()?)
+    }
+
+    /// The same of the recorded standby: a dead one has no precedence over the last holder (R13b).
+    #[must_use]
+    pub fn proof_of_standbys_death(&self) -> Option<DeathReport> {
+        self.proof_that_died(&self.record()?.sync.as_ref()?.standby)
+    }
+
+    fn proof_that_died(&self, one: &Holder) -> Option<DeathReport> {
+        let pod = self.seen.pods.get(&one.member)?;
+        let death = pod.deaths.iter().find(|death| death.proves(one.incarnation))?;
         let evidence = DeathEvidence::ContainerTerminated { exit_code: death.exit_code };
-        Some(DeathReport {
-            member: holder.member.clone(),
-            incarnation: holder.incarnation,
-            evidence,
-        })
+        Some(DeathReport { member: one.member.clone(), incarnation: one.incarnation, evidence })
     }
 
     /// What is known of the active.
