@@ -628,7 +628,9 @@ impl Active {
         let Some(record) = c.view.record().map(LeaseRecord::successor) else { return };
         self.bump_synced = false;
         self.next_bump = now + AGAIN;
-        let epoch = c.promise(c.next_epoch(), out);
+        // R12: above what the follower promised, or it refuses the next one too.
+        let refused = self.bump.map_or(Epoch::ZERO, Epoch::next);
+        let epoch = c.promise(c.next_epoch().max(refused), out);
         let record = LeaseRecord { epoch: epoch.number, sync: None, lossy: false, ..record };
         self.send(c, WriteKind::Acquire(epoch), record, now, out);
     }

@@ -141,6 +141,19 @@ fn a_standby_that_just_began_to_grant_takes_over_at_once() {
     world.run_until_acknowledging_elsewhere(500);
 }
 
+/// Found by `deploy/quickstart --break partition`: who had been cut off had promised itself three epochs, and
+/// the active went up by one each time it came to follow.
+#[test]
+fn a_follower_that_promised_far_ahead_costs_one_epoch() {
+    let mut world = World::new(17, Faults::default());
+    world.run_ms(2_000);
+    let before = world.epochs();
+    world.restart_standby_promised(3);
+    world.run_ms(6_000);
+    world.assert_whole();
+    assert_eq!(world.epochs(), before + 1);
+}
+
 /// Found by the fault campaign: the second to die came back and took the grants it had given to the
 /// first for grants in use, although that one's death was proven.
 #[test]

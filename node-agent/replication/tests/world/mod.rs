@@ -12,7 +12,7 @@ use understudy_replication::{
     PledgeRequest, Policy, Report, Start, WriteOutcome,
 };
 use understudy_types::{
-    Dbid, Durability, EpochHistory, EpochId, EpochStart, FailoverPolicy, Incarnation, Lsn,
+    Dbid, Durability, Epoch, EpochHistory, EpochId, EpochStart, FailoverPolicy, Incarnation, Lsn,
     MemberName, Moment, Span, StoreId, WhenStandbyLost,
 };
 use uuid::Uuid;
@@ -273,6 +273,20 @@ impl World {
         let i = 1 - self.active().expect("somebody serves");
         self.crash(i);
         self.nodes[i].starts_at = Some(Moment::NEVER);
+    }
+
+    /// Its next process finds that it promised this many epochs ahead, as after candidacies that failed.
+    pub(crate) fn restart_standby_promised(&mut self, ahead: u64) {
+        let i = 1 - self.active().expect("somebody serves");
+        self.crash(i);
+        let disk = &mut self.nodes[i].disk;
+        let number = Epoch(disk.promised.number.0 + ahead);
+        disk.raise_promise(EpochId { number, ..disk.promised });
+    }
+
+    pub(crate) fn epochs(&self) -> usize {
+        let i = self.active().expect("somebody serves");
+        self.nodes[i].log.iter().filter(|record| number(record).is_none()).count()
     }
 
     pub(crate) fn hand_over(&mut self) {
