@@ -250,7 +250,7 @@ pub(crate) const ALL: &[Fault] = &[
     durable(lasting(
         20,
         saying(
-            &["phase BothDown", "Available=False ComparingLogs"],
+            &["phase BothDown"],
             fault(
                 "both-containers-killed",
                 "both containers at once",
