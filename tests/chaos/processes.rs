@@ -71,14 +71,19 @@ pub(crate) fn kill_in_catch_up(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 
 pub(crate) fn kill_in_duplicate(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     super::disks::lose_standby(scene)?;
-    wait_for("the standby is built anew", Duration::from_secs(30), || {
+    let state = wait_for("the standby is built anew", Duration::from_secs(30), || {
         let members = scene.pair.status()?["members"].as_array().cloned().unwrap_or_default();
-        let is_built = |m: &serde_json::Value| {
-            m["name"] != scene.active.as_str()
-                && (m["state"] == "Duplicating" || m["state"] == "CatchingUp")
-        };
-        Ok(members.iter().any(is_built).then_some(()))
+        let others = members
+            .iter()
+            .filter(|m| m["name"] != scene.active.as_str() && m["name"] != scene.standby.as_str());
+        let mut states = others.filter_map(|m| m["state"].as_str());
+        let is_built = |state: &&str| ["Duplicating", "CatchingUp", "InSync"].contains(state);
+        Ok(states.find(is_built).map(str::to_owned))
     })?;
+    if state == "InSync" {
+        // A small database is built between two looks.
+        scene.note("the duplicate was over");
+    }
     scene.kill_engine(&scene.active)
 }
 
