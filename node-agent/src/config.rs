@@ -31,9 +31,9 @@ const TERMINATION_LOG_DEFAULT: &str = "/dev/termination-log";
 const GRACE_SECONDS_DEFAULT: u64 = 25;
 const GRACE_SECONDS_MAX: u64 = 3600;
 /// Smallest permanent memory: the smallest pair that the resource allows.
-const PERMANENT_BYTES_MIN: u64 = 64 << 20;
+pub const PERMANENT_BYTES_MIN: u64 = 64 << 20;
 /// A segment of the log must fit several times.
-const LOG_BYTES_MIN: u64 = 256 << 20;
+pub const LOG_BYTES_MIN: u64 = 256 << 20;
 /// Most subscribers that a standby feeds.
 const SUBSCRIBERS_MAX: usize = 127;
 /// Two voters, each with its replacement on the way.
@@ -73,12 +73,8 @@ pub struct Config {
     pub admin_dir: PathBuf,
     /// Directory with the application user's name and password.
     pub app_dir: PathBuf,
-    /// Permanent memory in bytes.
-    pub permanent_bytes: u64,
-    /// Temporary memory in bytes.
-    pub temporary_bytes: u64,
-    /// Size of the log volume in bytes.
-    pub log_bytes: u64,
+    /// What it may use.
+    pub sizes: Sizes,
     /// The scheme when the pod was made; a later one on disk or over the control API replaces it.
     pub scheme: Scheme,
     /// Address that every port is opened on.
@@ -89,6 +85,17 @@ pub struct Config {
     pub termination_log: PathBuf,
     /// What the engine gets to hand over before it is killed.
     pub grace: Duration,
+}
+
+/// What an engine may use, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Permanent memory: rows and indexes.
+    pub permanent_bytes: u64,
+    /// Temporary memory: what statements need while they run.
+    pub temporary_bytes: u64,
+    /// The log volume.
+    pub log_bytes: u64,
 }
 
 /// One wrong variable.
@@ -221,9 +228,11 @@ impl Config {
                 tls_dir: tls_dir?,
                 admin_dir: admin_dir?,
                 app_dir: app_dir?,
-                permanent_bytes: permanent?,
-                temporary_bytes: temporary?,
-                log_bytes: log_bytes?,
+                sizes: Sizes {
+                    permanent_bytes: permanent?,
+                    temporary_bytes: temporary?,
+                    log_bytes: log_bytes?,
+                },
                 scheme: scheme?,
                 listen: listen.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
                 run_dir: run_dir.unwrap_or_else(|| RUN_DIR_DEFAULT.into()),

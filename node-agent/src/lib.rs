@@ -17,6 +17,7 @@ pub mod node;
 pub mod peer;
 pub mod pg;
 pub mod pod;
+pub mod standalone;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tls;

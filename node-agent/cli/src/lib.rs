@@ -13,6 +13,7 @@ pub mod demo;
 mod explain;
 mod failover;
 mod fault;
+mod standalone;
 mod status;
 mod trapped;
 
@@ -33,6 +34,8 @@ enum Command {
     Agent,
     /// The engine; started by the agent
     Engine,
+    /// One database on this machine, without Kubernetes and without a standby
+    Standalone(standalone::StandaloneArguments),
     /// Live state of a pair and its members
     Status(status::StatusArguments),
     /// Why the pair's roles changed: its decisions, newest first
@@ -59,6 +62,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Agent => agent::agent(),
         Command::Engine => agent::engine(),
+        Command::Standalone(arguments) => standalone::run(arguments),
         Command::Status(arguments) => block_on(status::run(arguments)),
         Command::Explain(arguments) => block_on(explain::run(arguments)),
         Command::Failover(arguments) => block_on(failover::run(arguments)),

@@ -79,6 +79,8 @@ pub(crate) struct Active {
     transfer: Option<Transfer>,
     /// A hand-over was sent: this epoch never serves again.
     let_go: bool,
+    /// Nobody else will ever have a word: authority does not end, and durability is the policy's alone.
+    standalone: bool,
 }
 
 /// What the member must do after a step of its active.
@@ -113,7 +115,13 @@ impl Active {
             sessions_ended: false,
             transfer: None,
             let_go: false,
+            standalone: false,
         }
+    }
+
+    /// Without Kubernetes authority is a person, who started this process.
+    pub(crate) fn standalone(epoch: EpochId) -> Self {
+        Self { standalone: true, ..Self::new(epoch, Moment::NEVER) }
     }
 
     /// R6a: reads no cached verdict; `now` was read at the decision.
@@ -180,7 +188,8 @@ impl Active {
     fn local(&self, c: &Common) -> Lsn {
         let memory = c.policy.is_some_and(|p| p.durability == Durability::Memory);
         let attached = self.standby.as_ref().map(|s| s.follower.incarnation);
-        if memory && self.joint.is_some() && self.joint == attached { c.end } else { c.durable }
+        let is_joint = self.joint.is_some() && self.joint == attached;
+        if memory && (is_joint || self.standalone) { c.end } else { c.durable }
     }
 
     /// What the standby allows, or being alone does.

@@ -79,6 +79,9 @@ impl Policy {
 /// An event.
 #[derive(Debug, Clone)]
 pub enum Input {
+    /// The process serves a database of its own: there is no other voter, no Lease and no follower, and a
+    /// person started it. It opens the epoch that its control file promised to itself.
+    Standalone,
     /// Time passed. At least every 20 ms while a link is up or a candidacy runs.
     Tick {
         /// Whether the log's writer finished a probe within D/2 (A1.10).

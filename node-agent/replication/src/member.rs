@@ -228,6 +228,11 @@ impl Member {
         let RoleState::Following(following) = &mut self.role else { return };
         let c = &mut self.common;
         match input {
+            Input::Standalone => {
+                let epoch = c.control.promised;
+                assert_eq!(epoch.author, c.me.incarnation.id, "it opens its own promise");
+                self.activate(Active::standalone(epoch), false, out);
+            }
             Input::Tick { data_path_ok } => {
                 c.data_path_ok = data_path_ok;
                 following.tick(c, now, out);
@@ -247,7 +252,8 @@ impl Member {
                     && let Next::Activate(opening, lease_end) =
                         following.written(c, &write, outcome, now, out)
                 {
-                    self.activate(opening, lease_end, out);
+                    let active = Active::new(opening.epoch, lease_end);
+                    self.activate(active, opening.is_lossy, out);
                 }
             }
             Input::Synced(end) => {
@@ -288,9 +294,9 @@ impl Member {
         }
     }
 
-    fn activate(&mut self, opening: Opening, lease_end: Moment, out: &mut Output) {
-        let active = Box::new(Active::new(opening.epoch, lease_end));
-        let before = std::mem::replace(&mut self.role, RoleState::Active(active));
+    fn activate(&mut self, active: Active, is_lossy: bool, out: &mut Output) {
+        let opening = Opening { epoch: active.epoch, is_lossy };
+        let before = std::mem::replace(&mut self.role, RoleState::Active(Box::new(active)));
         if let RoleState::Following(following) = before {
             following.leave(out);
         }
@@ -393,6 +399,7 @@ fn control_active(
         | Input::FeederAttached(_)
         | Input::FeederLost
         | Input::Initialised(_)
+        | Input::Standalone
         | Input::PledgeAnswered { .. }
         | Input::Appended(_)
         | Input::Durable(_)

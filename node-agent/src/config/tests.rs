@@ -52,7 +52,7 @@ fn a_whole_environment_is_understood_with_its_defaults() {
     let config = config_of(&usual()).unwrap();
     assert_eq!(config.member.as_str(), "orders-1");
     assert_eq!(config.kind, MemberKind::Voter);
-    assert_eq!(config.permanent_bytes, 1 << 30);
+    assert_eq!(config.sizes.permanent_bytes, 1 << 30);
     assert_eq!(config.lease_name(), "orders-authority");
     assert_eq!(config.termination_log, PathBuf::from("/dev/termination-log"));
     assert_eq!(config.run_dir, PathBuf::from("/run/understudy"));

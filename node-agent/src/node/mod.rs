@@ -12,7 +12,7 @@
 //!
 //! Deliberately absent: decisions (crate `replication`), SQL sessions (`pg`).
 
-mod checkpoints;
+pub(crate) mod checkpoints;
 mod control;
 mod duplicates;
 mod feed_link;
@@ -21,10 +21,10 @@ mod hand_over;
 pub mod lease_link;
 mod lives;
 mod pledges;
-mod recover;
+pub(crate) mod recover;
 mod start;
 mod status;
-mod users;
+pub(crate) mod users;
 
 pub use start::run;
 
@@ -53,6 +53,7 @@ use tokio::sync::{mpsc, watch};
 use understudy_agent_api::{AgentStatus, Progress, Scheme, TrappedStatus};
 use understudy_authority::Timing;
 use understudy_replication::{EndReason, FollowerKind, Input, Policy};
+use understudy_store::Store;
 use understudy_types::{Lsn, MemberName, Moment, Role, Span};
 
 /// Exit code that asks the supervisor for a successor at once.
@@ -180,18 +181,6 @@ impl Node {
             if beat.is_multiple_of(10) {
                 self.engine.feeds.watch(clock::now());
                 self.publish_status();
-            }
-        }
-    }
-
-    /// Frees versions of rows that nobody can see any more, also while nobody writes.
-    async fn reclaim_rows(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(RECLAIM_EVERY);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        loop {
-            interval.tick().await;
-            while self.engine.store.reclaim(RECLAIM_ROWS).has_more {
-                tokio::task::yield_now().await;
             }
         }
     }
@@ -443,5 +432,17 @@ impl Node {
     /// How long ago something was, in milliseconds.
     fn ago(now: Moment, at: Option<Moment>) -> Option<u64> {
         at.map(|at| now.since(at).as_millis())
+    }
+}
+
+/// Frees versions of rows that nobody can see any more, also while nobody writes.
+pub(crate) async fn reclaim_rows(store: Arc<Store>) {
+    let mut interval = tokio::time::interval(RECLAIM_EVERY);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        interval.tick().await;
+        while store.reclaim(RECLAIM_ROWS).has_more {
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! From the two volumes to a store and a log: newest checkpoint, then the log after it.
 
-use crate::{config::Config, datadir::StoreDir, engine::begin_epoch, node::lease_link::chain};
+use crate::{config::Sizes, datadir::StoreDir, engine::begin_epoch, node::lease_link::chain};
 use anyhow::Context;
 use std::{sync::Arc, time::Instant};
 use understudy_agent_api::Notice;
@@ -41,26 +41,26 @@ pub(crate) struct Unfit {
 ///
 /// # Errors
 /// When not even that is possible.
-pub(crate) fn run(config: &Config, directory: &StoreDir) -> anyhow::Result<Ready> {
+pub(crate) fn run(sizes: Sizes, directory: &StoreDir) -> anyhow::Result<Ready> {
     if directory.control.get().poisoned {
         let why = "its log volume was lost or replaced".into();
-        return empty(config, Unfit { why, notice: None });
+        return empty(sizes, Unfit { why, notice: None });
     }
-    match try_run(config, directory) {
+    match try_run(sizes, directory) {
         Ok(ready) => Ok(ready),
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "recovery failed");
             let why = format!("recovery failed: {error:#}");
-            empty(config, Unfit { why, notice: Some(blamed(&error)) })
+            empty(sizes, Unfit { why, notice: Some(blamed(&error)) })
         }
     }
 }
 
-fn try_run(config: &Config, directory: &StoreDir) -> anyhow::Result<Ready> {
+fn try_run(sizes: Sizes, directory: &StoreDir) -> anyhow::Result<Ready> {
     let begun = Instant::now();
     let disks = directory.disks();
-    let Recovered { log, checkpoint, end, report, .. } = recover(disks.clone(), options(config))?;
-    let (store, from) = load(config, checkpoint.as_ref())?;
+    let Recovered { log, checkpoint, end, report, .. } = recover(disks.clone(), options(sizes))?;
+    let (store, from) = load(sizes, checkpoint.as_ref())?;
     let replayed = replay(&store, &log, from, end.lsn)?;
     tracing::info!(
         end = %end.lsn,
@@ -91,35 +91,32 @@ fn blamed(error: &anyhow::Error) -> Notice {
     }
 }
 
-fn empty(config: &Config, why: Unfit) -> anyhow::Result<Ready> {
+fn empty(sizes: Sizes, why: Unfit) -> anyhow::Result<Ready> {
     let disks = Disks::one(Arc::new(MemDisk::new()));
     let Recovered { log, end, .. } =
-        recover(disks.clone(), options(config)).map_err(|e| anyhow::anyhow!(chain(&e)))?;
-    let store = Arc::new(Store::new(limits(config)));
+        recover(disks.clone(), options(sizes)).map_err(|e| anyhow::anyhow!(chain(&e)))?;
+    let store = Arc::new(Store::new(limits(sizes)));
     Ok(Ready { store, log, end, disks, checkpoint: None, unusable: Some(why) })
 }
 
-fn limits(config: &Config) -> MemoryLimits {
-    MemoryLimits {
-        permanent_bytes: config.permanent_bytes,
-        temporary_bytes: config.temporary_bytes,
-    }
+fn limits(sizes: Sizes) -> MemoryLimits {
+    MemoryLimits { permanent_bytes: sizes.permanent_bytes, temporary_bytes: sizes.temporary_bytes }
 }
 
-fn options(config: &Config) -> LogOptions {
+fn options(sizes: Sizes) -> LogOptions {
     LogOptions {
-        segment_bytes: (config.log_bytes / 16).clamp(SEGMENT.0, SEGMENT.1),
+        segment_bytes: (sizes.log_bytes / 16).clamp(SEGMENT.0, SEGMENT.1),
         // A tenth stays free: the file system needs some, and an export of a cut tail too.
-        size_max_bytes: config.log_bytes / 10 * 9,
+        size_max_bytes: sizes.log_bytes / 10 * 9,
         ..LogOptions::default()
     }
 }
 
-fn load(config: &Config, checkpoint: Option<&CheckpointFile>) -> anyhow::Result<(Store, Lsn)> {
-    let Some(file) = checkpoint else { return Ok((Store::new(limits(config)), Lsn::ZERO)) };
+fn load(sizes: Sizes, checkpoint: Option<&CheckpointFile>) -> anyhow::Result<(Store, Lsn)> {
+    let Some(file) = checkpoint else { return Ok((Store::new(limits(sizes)), Lsn::ZERO)) };
     let lsn = file.meta().lsn;
     let mut body = file.read().context("the checkpoint cannot be read")?;
-    let store = Store::load_checkpoint(limits(config), lsn, &mut body)
+    let store = Store::load_checkpoint(limits(sizes), lsn, &mut body)
         .with_context(|| format!("the checkpoint at {lsn} cannot be loaded"))?;
     Ok((store, lsn))
 }

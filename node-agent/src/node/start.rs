@@ -13,7 +13,7 @@ use crate::{
         checkpoints::Checkpoints,
         feed_link, follow_link, hand_over,
         lease_link::{LeaseLink, chain},
-        lives, recover,
+        lives, reclaim_rows, recover,
         status::Takeover,
         users,
     },
@@ -70,7 +70,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let terminate = runtime.block_on(async { hand_over::on_terminate() })?;
     let (node, effects, started) = assemble(&runtime, config, volumes, directory, life)?;
     let mut options =
-        pg::ListenerOptions::new(SocketAddr::new(node.config.listen, PORT_SQL), started.client_tls);
+        pg::ListenerOptions::tcp(SocketAddr::new(node.config.listen, PORT_SQL), started.client_tls);
     options.loops = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let database = Arc::clone(&node.engine) as Arc<dyn pg::Database>;
     let _sessions = pg::Listener::start(database, options)?;
@@ -141,7 +141,7 @@ fn assemble(
         own: PeerIdentity::Member(config.member.clone()),
     };
     let tls = Tls::load(&config.tls_dir, home)?;
-    let ready = recover::run(&config, &directory)?;
+    let ready = recover::run(config.sizes, &directory)?;
     for old in &directory.replaces {
         // A replaced store is retired only once its replacement has recovered (law 7).
         if ready.unusable.is_none() {
@@ -306,7 +306,7 @@ async fn control_tasks(
     tokio::spawn(exposition.serve(metrics, never()));
     tokio::spawn(Arc::clone(&node.lease).watch());
     tokio::spawn(Arc::clone(&node).label_pods());
-    tokio::spawn(Arc::clone(&node).reclaim_rows());
+    tokio::spawn(reclaim_rows(Arc::clone(&node.engine.store)));
     tokio::spawn(users::keep(Arc::clone(&node)));
     let held = Arc::clone(&node);
     tokio::spawn(parts.checkpoints.run(move || held.duplicates.hold_lsn()));

@@ -110,7 +110,7 @@ pub(crate) fn starting(config: &Config, engine: &Engine) -> AgentStatus {
     let me = engine.with_section(|s| s.member.me().clone());
     AgentStatus {
         scheme_version: config.scheme.version,
-        memory_limit_bytes: config.permanent_bytes,
+        memory_limit_bytes: config.sizes.permanent_bytes,
         ..AgentStatus::starting(config.member.clone(), me.incarnation)
     }
 }

@@ -2,6 +2,7 @@
 //! when a Secret changes. Only verifiers enter the log, never a password.
 
 use crate::{
+    engine::Engine,
     node::Node,
     pg::{
         Database,
@@ -50,16 +51,34 @@ async fn apply(node: &Node, dir: &Path, admin: bool) -> anyhow::Result<()> {
     let (name, password) = (read("username")?, read("password")?);
     let name = name.trim_end().to_owned();
     let password = password.trim_end_matches('\n');
-    let store = node.engine.store();
+    if bring_up_to_date(&node.engine, name, Some(password), admin).await? {
+        tracing::info!(admin, "a user was brought up to date from its Secret");
+    }
+    Ok(())
+}
+
+/// Makes or alters a user, so that it is what was asked for; without a password it keeps the one it has.
+/// Returns whether anything had to be done, durably.
+pub(crate) async fn bring_up_to_date(
+    engine: &Engine,
+    name: String,
+    password: Option<&str>,
+    admin: bool,
+) -> anyhow::Result<bool> {
+    let store = engine.store();
     let catalog = store.catalog();
     let known = catalog.user(&name);
-    let is_current = known.is_some_and(|u| {
-        u.admin == admin && u.scram.as_deref().is_some_and(|v| password_matches(v, password))
-    });
-    if is_current {
-        return Ok(());
+    let verifier = known.and_then(|user| user.scram.clone());
+    let scram = match password {
+        Some(password) if !verifier.as_deref().is_some_and(|v| password_matches(v, password)) => {
+            Some(make_verifier(password))
+        }
+        Some(_) | None => verifier,
+    };
+    let user = UserDef { name, scram, admin };
+    if known.is_some_and(|known| known.admin == admin && known.scram == user.scram) {
+        return Ok(false);
     }
-    let user = UserDef { name, scram: Some(make_verifier(password)), admin };
     let mut txn = store.begin(Isolation::ReadCommitted);
     let done = if known.is_some() {
         store.alter_user(&mut txn, user)
@@ -70,8 +89,7 @@ async fn apply(node: &Node, dir: &Path, admin: bool) -> anyhow::Result<()> {
         store.rollback(txn);
         anyhow::bail!("{error:?}");
     }
-    let lsn = node.engine.commit(txn).map_err(|e| anyhow::anyhow!("{e}"))?;
-    node.engine.acknowledged(lsn).await.map_err(|e| anyhow::anyhow!("{e}"))?;
-    tracing::info!(admin, "a user was brought up to date from its Secret");
-    Ok(())
+    let lsn = engine.commit(txn).map_err(|e| anyhow::anyhow!("{e}"))?;
+    engine.acknowledged(lsn).await.map_err(|e| anyhow::anyhow!("{e}"))?;
+    Ok(true)
 }

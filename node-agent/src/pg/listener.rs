@@ -47,10 +47,13 @@ pub enum PlainConnections {
 /// Where and how to listen.
 #[derive(Clone)]
 pub struct ListenerOptions {
-    /// Address of the TCP socket; port 0 takes a free one.
-    pub address: SocketAddr,
+    /// Address of the TCP socket; port 0 takes a free one. `None`: no TCP.
+    pub address: Option<SocketAddr>,
     /// Path of a Unix socket, as `<directory>/.s.PGSQL.<port>`; None for none.
     pub unix_path: Option<PathBuf>,
+    /// Whether a client on the Unix socket that runs as this process's own user needs no password: it
+    /// could read the files anyhow.
+    pub trusts_own_user: bool,
     /// Session loops; at least one. Normally the granted cores.
     pub loops: usize,
     /// The certificate.
@@ -65,17 +68,21 @@ pub struct ListenerOptions {
 
 impl std::fmt::Debug for ListenerOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ListenerOptions").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("ListenerOptions")
+            .field("address", &self.address)
+            .field("unix_path", &self.unix_path)
+            .finish_non_exhaustive()
     }
 }
 
 impl ListenerOptions {
-    /// The usual limits; no Unix socket and one loop.
+    /// A TCP socket with the usual limits; one loop.
     #[must_use]
-    pub fn new(address: SocketAddr, tls: ClientTls) -> ListenerOptions {
+    pub fn tcp(address: SocketAddr, tls: ClientTls) -> ListenerOptions {
         ListenerOptions {
-            address,
+            address: Some(address),
             unix_path: None,
+            trusts_own_user: false,
             loops: 1,
             tls: tls.source,
             plain: tls.plain,
@@ -167,7 +174,7 @@ const CANCEL_BYTES: usize = 16;
 /// sessions; use `SessionRegistry::end_all` before to tell the clients.
 #[derive(Debug)]
 pub struct Listener {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -193,8 +200,7 @@ impl Listener {
         database: Arc<dyn Database>,
         options: ListenerOptions,
     ) -> Result<Listener, ListenerError> {
-        let tcp = bind_tcp(options.address)?;
-        let address = tcp.local_addr().map_err(bind_error(options.address.to_string()))?;
+        let (tcp, address) = options.address.map(bind_tcp).transpose()?.unzip();
         let unix = options.unix_path.as_deref().map(bind_unix).transpose()?;
         let front = Arc::new(Front::new(database, options));
         let (stop, stopped) = watch::channel(false);
@@ -212,9 +218,9 @@ impl Listener {
         Ok(Listener { address, stop, threads })
     }
 
-    /// The TCP address that was taken.
+    /// The TCP address that was taken; `None` without TCP.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 }
@@ -233,10 +239,14 @@ fn bind_error(place: String) -> impl FnOnce(io::Error) -> ListenerError {
     move |source| ListenerError::Bind { place, source }
 }
 
-fn bind_tcp(address: SocketAddr) -> Result<std::net::TcpListener, ListenerError> {
-    let listener = std::net::TcpListener::bind(address).map_err(bind_error(address.to_string()))?;
-    listener.set_nonblocking(true).map_err(bind_error(address.to_string()))?;
-    Ok(listener)
+fn bind_tcp(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), ListenerError> {
+    let bound = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let taken = listener.local_addr()?;
+        Ok((listener, taken))
+    };
+    bound().map_err(bind_error(address.to_string()))
 }
 
 fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, ListenerError> {
@@ -266,7 +276,7 @@ fn spawn_loop(
 
 /// The accepting thread's sockets.
 struct Sockets {
-    tcp: std::net::TcpListener,
+    tcp: Option<std::net::TcpListener>,
     unix: Option<std::os::unix::net::UnixListener>,
 }
 
@@ -276,15 +286,15 @@ async fn accept(
     loops: Vec<Loop>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let tcp = TcpListener::from_std(sockets.tcp).expect("inside a runtime with I/O");
+    let tcp = sockets.tcp.map(|tcp| TcpListener::from_std(tcp).expect("inside a runtime with I/O"));
     let unix =
         sockets.unix.map(|unix| UnixListener::from_std(unix).expect("inside a runtime with I/O"));
     let loops = Arc::new(loops);
     loop {
         tokio::select! {
             () = stopping(&mut stopped) => return,
-            arrival = tcp.accept() => match arrival {
-                Ok((stream, _)) => {
+            arrival = accept_tcp(tcp.as_ref()) => match arrival {
+                Ok(stream) => {
                     tokio::spawn(sort_tcp(Arc::clone(&front), stream, Arc::clone(&loops)));
                 }
                 Err(error) => pause_after(&error).await,
@@ -303,6 +313,13 @@ async fn accept(
 async fn stopping(stopped: &mut watch::Receiver<bool>) {
     // An error means that the listener is gone without a word, which is the same.
     let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+async fn accept_tcp(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
+    match listener {
+        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
 }
 
 async fn accept_unix(listener: Option<&UnixListener>) -> io::Result<UnixStream> {

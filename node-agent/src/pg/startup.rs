@@ -199,7 +199,11 @@ async fn authenticate(
         reply::negotiate_version(&mut greeting, 0, &hello.unknown_options);
     }
     check_serving(&*front.database)?;
-    exchange(stream, front, &user, &mut greeting).await?;
+    if front.options.trusts_own_user && stream.is_own_user() {
+        check_user(&*front.database, &user)?;
+    } else {
+        exchange(stream, front, &user, &mut greeting).await?;
+    }
     let secret = rand::random::<i32>();
     let guard = front.database.sessions().register(secret).map_err(|full| {
         Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, full.to_string())
@@ -221,6 +225,17 @@ fn check_serving(database: &dyn Database) -> Result<(), Refused> {
     let member = database.identity().member;
     let message = format!("the member {member} is {what} and takes no connections");
     Err(Report::fatal(sqlstate::CANNOT_CONNECT_NOW, message).hint(hint).into())
+}
+
+/// Who is trusted may be told who exists.
+fn check_user(database: &dyn Database, user: &str) -> Result<(), Refused> {
+    if database.store().catalog().user(user).is_some() {
+        return Ok(());
+    }
+    let message = format!("role \"{user}\" does not exist");
+    Err(Report::fatal(sqlstate::INVALID_AUTHORIZATION, message)
+        .hint("Connect as a user that was created, with -U NAME.")
+        .into())
 }
 
 /// The user, and the settings; `database` and `replication` are not settings.

@@ -31,6 +31,16 @@ impl Stream {
             Stream::Unix(_) | Stream::Tls(_) => true,
         }
     }
+
+    /// Whether the other end is a process of this process's own user, by the kernel's word.
+    pub(super) fn is_own_user(&self) -> bool {
+        match self {
+            Stream::Unix(stream) => stream
+                .peer_cred()
+                .is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw()),
+            Stream::Tcp(_) | Stream::Tls(_) => false,
+        }
+    }
 }
 
 impl AsyncRead for Stream {

@@ -116,7 +116,7 @@ impl MemoryDatabase {
     /// A listener on a free port of loopback.
     pub(super) fn listen(self: &Arc<Self>, tls: ClientTls) -> Listener {
         let address = "127.0.0.1:0".parse().expect("an address");
-        let options = ListenerOptions::new(address, tls);
+        let options = ListenerOptions::tcp(address, tls);
         Listener::start(Arc::clone(self) as Arc<dyn Database>, options).expect("loopback is there")
     }
 }

@@ -14,7 +14,7 @@ fn runtime() -> Runtime {
 
 fn config(listener: &Listener) -> Config {
     let mut config = Config::new();
-    config.host("127.0.0.1").port(listener.address().port());
+    config.host("127.0.0.1").port(listener.address().unwrap().port());
     config.user(USER).password(PASSWORD).dbname("orders");
     config
 }

@@ -19,7 +19,7 @@ fn program(name: &str, listener: &Listener) -> Command {
     }
     command
         .env("PGHOST", "127.0.0.1")
-        .env("PGPORT", listener.address().port().to_string())
+        .env("PGPORT", listener.address().unwrap().port().to_string())
         .env("PGUSER", USER)
         .env("PGPASSWORD", PASSWORD)
         .env("PGDATABASE", "orders");
@@ -115,7 +115,7 @@ fn libpq_finds_the_member_that_takes_writes() {
     let first = standby.listen(ClientTls::none());
     standby.demote("orders-2");
     let second = MemoryDatabase::active().listen(ClientTls::none());
-    let ports = format!("{},{}", first.address().port(), second.address().port());
+    let ports = format!("{},{}", first.address().unwrap().port(), second.address().unwrap().port());
     let with = |wanted: &str| {
         let mut command = program("psql", &first);
         command

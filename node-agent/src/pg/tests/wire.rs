@@ -40,7 +40,7 @@ impl Wire {
     async fn open(database: &Arc<MemoryDatabase>) -> Wire {
         let (near, far) = UnixStream::pair().unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
-        let options = ListenerOptions::new(address, ClientTls::none());
+        let options = ListenerOptions::tcp(address, ClientTls::none());
         let front = Arc::new(Front::for_tests(Arc::clone(database) as Arc<dyn Database>, options));
         let guard = database.sessions().register(42).unwrap();
         let (pid, secret) = (guard.pid(), guard.secret());
