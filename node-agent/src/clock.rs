@@ -10,7 +10,7 @@ pub fn now() -> Moment {
     understudy_lease::boot_time()
 }
 
-/// The wall clock, for logs, status and the Lease's `renewTime`; never compared with anything.
+/// The wall clock, for logs, status and the Lease's `renewTime`; nothing is decided by it.
 #[must_use]
 pub fn wall() -> jiff::Timestamp {
     jiff::Timestamp::now()

@@ -4,6 +4,7 @@
 //! ```text
 //! <data>/lock                     held for life, with the log volume's (R1)
 //! <data>/CURRENT                  uuid of the store in use, then "replaces <uuid>" for each not yet retired
+//! <data>/disk-failed              when and how the disk failed last, for people
 //! <data>/store-<uuid>/control     control file of R1
 //! <data>/store-<uuid>/unfinished  only while a duplicate is being built
 //! <data>/store-<uuid>/checkpoints/
@@ -23,12 +24,14 @@
 
 mod control;
 mod current;
+mod failure;
 mod replace;
 mod retire;
 #[cfg(test)]
 mod tests;
 
 pub use control::ControlFile;
+pub use failure::DiskFailure;
 pub use replace::{Adoption, NewStore};
 pub use retire::{Retired, Trapped, trapped_name};
 

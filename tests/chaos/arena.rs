@@ -120,7 +120,7 @@ impl<'a> Arena<'a> {
         let promise = fault.promises[round as usize % fault.promises.len()];
         self.prepare(fault.log, promise)?;
         let outcome = self.watched(fault, promise, dice);
-        if fault.end == End::Destroyed {
+        if fault.end != End::Whole {
             self.close();
         }
         outcome

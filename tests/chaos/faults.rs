@@ -66,6 +66,8 @@ pub(crate) enum Vantage {
 pub(crate) enum End {
     /// It is whole again by itself, with all that was acknowledged.
     Whole,
+    /// It is whole, and tells of the fault for an hour: the next run gets another pair.
+    Marked,
     /// Its data is gone; the pair is of no further use.
     Destroyed,
 }
@@ -139,6 +141,10 @@ const fn under(promises: &'static [Promise], fault: Fault) -> Fault {
 
 const fn saying_from_afar(says: &'static [&'static str], fault: Fault) -> Fault {
     Fault { says, vantage: Vantage::ThirdNode, ..fault }
+}
+
+const fn failing_disk(fault: Fault) -> Fault {
+    Fault { end: End::Marked, ..saying(&["StorageHealthy=False FsyncFailed"], fault) }
 }
 
 const fn saying(says: &'static [&'static str], fault: Fault) -> Fault {
@@ -457,15 +463,16 @@ pub(crate) const ALL: &[Fault] = &[
             ),
         )
     },
-    failover(saying(
-        &["StorageHealthy=False FsyncFailed"],
-        fault("fsync-error", "the active's fdatasync fails with EIO", disks::fail_active_fsync),
-    )),
-    fault(
+    failover(failing_disk(fault(
+        "fsync-error",
+        "the active's fdatasync fails with EIO",
+        disks::fail_active_fsync,
+    ))),
+    failing_disk(fault(
         "standby-fsync-error",
         "the standby's fdatasync fails with EIO",
         disks::fail_standby_fsync,
-    ),
+    )),
     within(
         10_000,
         failover(lasting(

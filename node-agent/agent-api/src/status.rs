@@ -173,6 +173,14 @@ pub struct StoreStatus {
 pub enum Notice {
     /// A write or fsync of the log failed, or the system refused a file: nothing on that disk is trusted.
     DiskFailed,
+    /// The disk failed an earlier process of this member within the last hour; the store was built anew on
+    /// the same volume since.
+    DiskFailedBefore {
+        /// When, by the wall clock.
+        at: String,
+        /// What the system said.
+        why: String,
+    },
     /// What the disk holds cannot be read as the log or checkpoint that it was.
     LogDamaged,
     /// A record of the feeder cannot be applied here.

@@ -408,3 +408,20 @@ fn a_store_that_nothing_names_is_left_alone() {
     directory.discard_unfinished().unwrap();
     assert!(stray.join("control").exists());
 }
+
+#[test]
+fn a_failure_of_the_disk_is_known_to_those_that_come_after_it() {
+    let volumes = Volumes::new();
+    let directory = volumes.lock();
+    assert_eq!(directory.disk_failure(), None);
+    let failure = |second, why: &str| DiskFailure {
+        at: jiff::Timestamp::from_second(second).unwrap(),
+        why: why.to_owned(),
+    };
+    directory.note_disk_failure(&failure(1, "fsync: no"));
+    directory.note_disk_failure(&failure(2, "fsync: no\nnever"));
+    drop(directory);
+    assert_eq!(volumes.lock().disk_failure(), Some(failure(2, "fsync: no\nnever")));
+    std::fs::write(volumes.data().join("disk-failed"), "of another version").unwrap();
+    assert_eq!(volumes.lock().disk_failure(), None, "a note that cannot be read is none");
+}

@@ -31,7 +31,7 @@ pub use start::run;
 use crate::{
     clock,
     config::Config,
-    datadir::{DataDir, trapped_name},
+    datadir::{DataDir, DiskFailure, trapped_name},
     duplicate::Duplicates,
     engine::{Effect, Engine},
     peer::{LinkTls, Target},
@@ -110,6 +110,8 @@ pub struct Node {
     agent_tls: Arc<Tls>,
     stopping: AtomicBool,
     volumes: Arc<DataDir>,
+    /// What the disk did to an earlier process, or to this one.
+    disk_failure: Option<DiskFailure>,
     /// The files could not be used: only a duplicate helps.
     needs_duplicate: bool,
     line: Mutex<Option<Lifeline>>,

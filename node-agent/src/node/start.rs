@@ -4,7 +4,7 @@ use crate::{
     clock,
     config::{Config, MemberKind},
     control_api,
-    datadir::{Contents, DataDir, StoreDir},
+    datadir::{Contents, DataDir, DiskFailure, StoreDir},
     duplicate::{Duplicates, Source},
     engine::{Effect, Engine, Parts},
     metrics::Exposition,
@@ -37,7 +37,7 @@ use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::{mpsc, watch},
 };
-use understudy_agent_api::{PORT_CONTROL, PORT_METRICS, PORT_SQL, TrappedStatus, names};
+use understudy_agent_api::{Notice, PORT_CONTROL, PORT_METRICS, PORT_SQL, TrappedStatus, names};
 use understudy_authority::{Holder, Timing};
 use understudy_lease::{AuthorityLease, Timeouts};
 use understudy_replication::{FollowerKind, Member, Start};
@@ -142,6 +142,10 @@ fn assemble(
     };
     let tls = Tls::load(&config.tls_dir, home)?;
     let ready = recover::run(config.sizes, &directory)?;
+    if let Some(unfit) = ready.unusable.as_ref().filter(|u| u.notice == Some(Notice::DiskFailed)) {
+        let failure = DiskFailure { at: clock::wall(), why: unfit.why.clone() };
+        volumes.note_disk_failure(&failure);
+    }
     for old in &directory.replaces {
         // A replaced store is retired only once its replacement has recovered (law 7).
         if ready.unusable.is_none() {
@@ -257,6 +261,7 @@ fn make_node(
         label: watch::channel(None).0,
         agent_tls: Arc::clone(tls),
         stopping: std::sync::atomic::AtomicBool::new(false),
+        disk_failure: volumes.disk_failure(),
         volumes: Arc::new(volumes),
         needs_duplicate,
         line: Mutex::new(line),

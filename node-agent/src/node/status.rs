@@ -6,6 +6,7 @@ use crate::{
     engine::Engine,
     node::{Node, recover::Unfit},
 };
+use jiff::SignedDuration;
 use understudy_agent_api::{
     AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, Notice, PositionStatus,
     StoreStatus, SyncState, TakeoverTimes,
@@ -13,6 +14,9 @@ use understudy_agent_api::{
 use understudy_authority::{Claim, Ground, LeaseRecord, Loss};
 use understudy_replication::{Event, FollowerKind, Standing};
 use understudy_types::{Epoch, Moment, Role};
+
+/// How long a failure of the disk is told after the store was built anew on it.
+const DISK_FAILURE_TOLD: SignedDuration = SignedDuration::from_hours(1);
 
 /// Collects the times of one takeover (contract §3, `explain`).
 #[derive(Debug, Default)]
@@ -185,11 +189,22 @@ impl Node {
 
     fn notices(&self, problem: Option<&Unfit>) -> Vec<Notice> {
         let mut all = self.engine.feeds.notices();
-        all.extend(problem.and_then(|unfit| unfit.notice.clone()));
+        let problem = problem.and_then(|unfit| unfit.notice.clone());
+        if problem != Some(Notice::DiskFailed) {
+            all.extend(self.disk_failed_before());
+        }
+        all.extend(problem);
         let feeder = self.feeder.lock();
         let untrusted = feeder.peer.clone().filter(|_| feeder.is_untrusted);
         all.extend(untrusted.map(|peer| Notice::PeerUntrusted { peer }));
         all
+    }
+
+    fn disk_failed_before(&self) -> Option<Notice> {
+        let failure = self.disk_failure.as_ref()?;
+        let is_told = clock::wall().duration_since(failure.at) < DISK_FAILURE_TOLD;
+        let (at, why) = (failure.at.to_string(), failure.why.clone());
+        is_told.then_some(Notice::DiskFailedBefore { at, why })
     }
 
     fn positions(&self) -> PositionStatus {

@@ -143,6 +143,10 @@ fn notice(word: &str) -> Result<Notice, String> {
     let (word, whom) = word.split_once(':').unwrap_or((word, ""));
     match word {
         "disk" => Ok(Notice::DiskFailed),
+        "failed-before" => Ok(Notice::DiskFailedBefore {
+            at: "2026-01-01T00:00:00Z".to_owned(),
+            why: "fsync: Input/output error".to_owned(),
+        }),
         "damage" => Ok(Notice::LogDamaged),
         "apply" => Ok(Notice::ApplyBlocked),
         "distrusts" => Ok(Notice::PeerUntrusted { peer: member(whom) }),

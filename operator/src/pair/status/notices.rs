@@ -39,6 +39,13 @@ fn words(
     };
     let (type_, reason, message) = match notice {
         Notice::DiskFailed => (types::STORAGE_HEALTHY, "FsyncFailed", problem()),
+        Notice::DiskFailedBefore { at, why } => (
+            types::STORAGE_HEALTHY,
+            "FsyncFailed",
+            format!(
+                "{member}: {why} at {at}; its store was built anew on the same volume. Check the disk below it; to leave it, delete the member's claims and its pod, and another one is built"
+            ),
+        ),
         Notice::LogDamaged => (types::STORAGE_HEALTHY, "LogDamaged", problem()),
         Notice::ApplyBlocked => (types::MEMORY_HEALTHY, "ApplyBlocked", problem()),
         Notice::PeerUntrusted { peer } => (
