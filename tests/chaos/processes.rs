@@ -146,7 +146,11 @@ pub(crate) fn starve_standby(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let killed = wait_for("the kernel kills the standby", Duration::from_secs(60), || {
         // Whether it is this program or the engine that dies by it, is the kernel's choice.
         let _ = scene.pair.exec(member, &["understudy", "status", "--local", "--json"]);
-        Ok(starved.has_killed()?.then_some(()))
+        if starved.has_killed()? {
+            return Ok(Some(()));
+        }
+        starved.tighten()?;
+        Ok(None)
     });
     starved.lift()?;
     killed

@@ -145,9 +145,9 @@ impl Shell {
             before: std::fs::read_to_string(&limit)?,
             killed_before: statistic(&cgroup, "memory.oom_control", "oom_kill")?,
             cgroup,
+            left,
         };
-        let used = statistic(&starved.cgroup, "memory.stat", "total_rss")?;
-        std::fs::write(&limit, (used + left).to_string())?;
+        starved.tighten()?;
         Ok(starved)
     }
 
@@ -200,9 +200,21 @@ pub(crate) struct Starved {
     cgroup: PathBuf,
     before: String,
     killed_before: u64,
+    left: u64,
 }
 
 impl Starved {
+    /// Takes away what it has given back since: an allocator may, as soon as its program is idle.
+    pub(crate) fn tighten(&self) -> anyhow::Result<()> {
+        let limit = self.cgroup.join("memory.limit_in_bytes");
+        let used = statistic(&self.cgroup, "memory.stat", "total_rss")?;
+        match std::fs::write(&limit, (used + self.left).to_string()) {
+            // So much is in use by now; the limit before stays, which is a tight one.
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Ok(()),
+            ended => Ok(ended?),
+        }
+    }
+
     /// Whether the kernel has killed a process for it. A container that is gone was killed whole.
     pub(crate) fn has_killed(&self) -> anyhow::Result<bool> {
         let killed = !self.cgroup.exists()
