@@ -1,5 +1,7 @@
 //! `understudy standalone` as a process: real psql, SIGKILL, a second process on the same directory.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helper functions")]
+
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,

@@ -142,16 +142,7 @@ fn assemble(
     };
     let tls = Tls::load(&config.tls_dir, home)?;
     let ready = recover::run(config.sizes, &directory)?;
-    if let Some(unfit) = ready.unusable.as_ref().filter(|u| u.notice == Some(Notice::DiskFailed)) {
-        let failure = DiskFailure { at: clock::wall(), why: unfit.why.clone() };
-        volumes.note_disk_failure(&failure);
-    }
-    for old in &directory.replaces {
-        // A replaced store is retired only once its replacement has recovered (law 7).
-        if ready.unusable.is_none() {
-            volumes.retire(*old, &ready.log)?;
-        }
-    }
+    after_recovery(&volumes, &directory, &ready)?;
     let kind = match config.kind {
         MemberKind::Voter => FollowerKind::Standby,
         MemberKind::Subscriber => FollowerKind::Subscriber,
@@ -209,6 +200,27 @@ fn assemble(
         control: ControlParts { tls, checkpoints },
     };
     Ok((node, effects, started))
+}
+
+/// A disk that failed is noted, and a replaced store is retired, but only once its replacement has
+/// recovered (law 7).
+fn after_recovery(
+    volumes: &DataDir,
+    directory: &StoreDir,
+    ready: &recover::Ready,
+) -> anyhow::Result<()> {
+    match &ready.unusable {
+        Some(unfit) if unfit.notice == Some(Notice::DiskFailed) => {
+            volumes.note_disk_failure(&DiskFailure { at: clock::wall(), why: unfit.why.clone() });
+        }
+        Some(_) => {}
+        None => {
+            for old in &directory.replaces {
+                volumes.retire(*old, &ready.log)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn kubernetes(

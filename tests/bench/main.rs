@@ -1,0 +1,92 @@
+//! The engine beside its peer, interleaved in one run on the same cores: `tests/bench/run`.
+//!
+//! Rounds go ours, peer, ours, peer; what counts is the median. A ratio above 1 always means better than
+//! the peer. A target that is missed is printed and fails nothing: it is a finding.
+
+mod machine;
+mod measure;
+mod pgbench;
+mod servers;
+mod tatp;
+mod wire;
+
+use clap::Parser;
+use measure::Bench;
+use std::{path::PathBuf, process::ExitCode};
+
+/// `tests/bench/run`.
+#[derive(Debug, Parser)]
+#[command(about = "Measures the engine beside its peer")]
+pub(crate) struct Arguments {
+    /// Only this measure; may be repeated
+    #[arg(long, value_name = "MEASURE")]
+    only: Vec<String>,
+    /// A line of JSON at the end of each measure
+    #[arg(long)]
+    json: bool,
+    /// Names of the measures
+    #[arg(long)]
+    list: bool,
+    /// Rounds of each side
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+    /// Seconds of a round
+    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Measure although something else uses the processors
+    #[arg(long)]
+    busy: bool,
+    /// Where the servers' files go: emptied before, removed after
+    #[arg(long, default_value = "/var/tmp/understudy-bench")]
+    directory: PathBuf,
+    /// The program to measure
+    #[arg(long, env = "UNDERSTUDY_BIN", default_value = "target/debug/understudy")]
+    understudy: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        for measure in measure::ALL {
+            println!("{:20} {:22} {}", measure.name, measure.target.to_string(), measure.what);
+        }
+        return ExitCode::SUCCESS;
+    }
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tests/bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let chosen = measure::chosen(&arguments.only)?;
+    if !arguments.busy {
+        machine::assert_quiet()?;
+    }
+    println!(
+        "{} rounds of {} s each, medians; {}",
+        arguments.rounds,
+        arguments.seconds,
+        machine::describe()
+    );
+    let mut bench = Bench::new(arguments)?;
+    let mut missed = Vec::new();
+    for measure in chosen {
+        let verdict = (measure.run)(&mut bench)?;
+        println!("{}", measure.line(&verdict));
+        if arguments.json {
+            println!("{}", measure.json(&verdict));
+        }
+        if !measure.is_reached(&verdict) {
+            missed.push(measure.name);
+        }
+    }
+    match missed.as_slice() {
+        [] => println!("every target was reached"),
+        missed => println!("below target: {}", missed.join(", ")),
+    }
+    Ok(())
+}
