@@ -129,11 +129,7 @@ impl<'a> Namespace<'a> {
         self.apply(&pair_object(name, spec))?;
         let pair = Pair { namespace: self, shell: self.shell, name: name.to_owned() };
         pair.wait_ready(READY)?;
-        // The nodes' proxies follow the pod's readiness within a moment.
-        let active = format!("{name}-active");
-        wait_for("the Service leads to the active", ROUTED, || {
-            pair.psql(&active, "SELECT 1").map(Some)
-        })?;
+        pair.wait_routed()?;
         Ok(pair)
     }
 }
@@ -210,6 +206,18 @@ impl<'a> Pair<'a> {
         Ok(roles.filter(|_| is_ready(&status)))
     }
 
+    /// Waits until both voters' Services lead to them: the nodes' proxies follow the pods' readiness within
+    /// a moment.
+    fn wait_routed(&self) -> anyhow::Result<()> {
+        for role in ["active", "standby"] {
+            let service = format!("{}-{role}", self.name);
+            wait_for(&format!("{service} leads to a member"), ROUTED, || {
+                self.psql(&service, "SELECT 1").map(Some)
+            })?;
+        }
+        Ok(())
+    }
+
     /// The way out that the status names while it is stalled for this reason.
     pub(crate) fn exit_when_stalled(&self, reason: &str, bound: Duration) -> anyhow::Result<Value> {
         wait_for(&format!("{reason} is told"), bound, || {
@@ -249,7 +257,8 @@ impl<'a> Pair<'a> {
 
     /// Waits until the pair is whole again after something broke.
     pub(crate) fn wait_whole(&self) -> anyhow::Result<()> {
-        self.wait_ready(WHOLE)
+        self.wait_ready(WHOLE)?;
+        self.wait_routed()
     }
 
     pub(crate) fn active(&self) -> anyhow::Result<String> {

@@ -36,6 +36,9 @@ pub(super) enum Group {
     Members,
     /// Where they are.
     Placement,
+    /// With what applications connect: on the way back they get another password, so that no client
+    /// with the one before can be kept to.
+    Credentials,
 }
 
 /// Whether a run of the slice has it.
@@ -269,7 +272,7 @@ fn member_cases() -> Vec<Case> {
             resources("/volumes/5/secret/secretName", OWN_ADMIN),
         ),
         rolled(
-            members,
+            Group::Credentials,
             json!({"authentication": {"appSecretName": OWN_APP}}),
             vec![
                 seen(At::Voters("/volumes/6/secret/secretName"), OWN_APP),
