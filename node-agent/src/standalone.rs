@@ -103,8 +103,7 @@ async fn serve(
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let Recovered { engine, effects, checkpoints } = recover_and_open(&settings, directory)?;
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(heed(Arc::clone(&engine), effects));
+    let mut heeding = tokio::spawn(heed(Arc::clone(&engine), effects));
     opened(&engine).await?;
     let (admin, password) = (settings.admin.clone(), settings.password.as_deref());
     users::bring_up_to_date(&engine, admin, password, true).await?;
@@ -116,11 +115,7 @@ async fn serve(
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        ended = tasks.join_next() => match ended {
-            Some(Ok(why)) => Err(anyhow::anyhow!(why)),
-            Some(Err(error)) => Err(error.into()),
-            None => Ok(()),
-        },
+        why = &mut heeding => Err(anyhow::anyhow!(why?)),
     };
     tracing::info!("asked to stop");
     let reason = pg::EndReason { message: "the database is shutting down".to_owned(), hint: None };

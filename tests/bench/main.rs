@@ -36,8 +36,8 @@ pub(crate) struct Arguments {
     /// Measure although something else uses the processors
     #[arg(long)]
     busy: bool,
-    /// Where the servers' files go: emptied before, removed after
-    #[arg(long, default_value = "/var/tmp/understudy-bench")]
+    /// Where a directory for the servers' files is made, and removed after
+    #[arg(long, default_value = "/var/tmp")]
     directory: PathBuf,
     /// The program to measure
     #[arg(long, env = "UNDERSTUDY_BIN", default_value = "target/debug/understudy")]

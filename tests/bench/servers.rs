@@ -6,11 +6,13 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::TcpListener,
-    path::{Path, PathBuf},
+    os::unix::fs::PermissionsExt,
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
+use tempfile::TempDir;
 
 /// Where Debian keeps PostgreSQL 15.
 const POSTGRES: &str = "/usr/lib/postgresql/15/bin";
@@ -98,7 +100,8 @@ pub(crate) struct Servers {
     pub(crate) peer: Server,
     pub(crate) durability: Durability,
     pub(crate) placement: Placement,
-    pub(crate) directory: PathBuf,
+    /// Their files; it goes last.
+    directory: TempDir,
 }
 
 impl Servers {
@@ -107,15 +110,23 @@ impl Servers {
         durability: Durability,
         placement: Placement,
     ) -> anyhow::Result<Self> {
-        let directory = arguments.directory.clone();
-        remove(&directory)?;
-        fs::create_dir_all(&directory)?;
-        let ours = start_ours(&arguments.understudy, &directory, durability, placement)?;
-        let peer = start_peer(&directory, durability, placement)?;
+        let directory = tempfile::Builder::new()
+            .prefix("understudy-bench-")
+            // PostgreSQL runs as a user of its own.
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir_in(&arguments.directory)
+            .with_context(|| format!("no directory in {}", arguments.directory.display()))?;
+        let ours = start_ours(&arguments.understudy, directory.path(), durability, placement)?;
+        let peer = start_peer(directory.path(), durability, placement)?;
         let servers = Self { ours, peer, durability, placement, directory };
         pgbench::fill(&servers.ours)?;
         pgbench::fill(&servers.peer)?;
         Ok(servers)
+    }
+
+    /// Where their files lie.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Placement and what the peer was set to.
@@ -126,16 +137,6 @@ impl Servers {
             our_options(self.durability, self.placement).join(" "),
             peer_settings(self.durability).join(" "),
         )
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        for server in [&mut self.ours, &mut self.peer] {
-            server.stop();
-        }
-        // What cannot be removed is removed at the next start, or said then.
-        let _ = remove(&self.directory);
     }
 }
 
@@ -153,9 +154,11 @@ impl Server {
         let password = self.password.filter(|_| over_tcp);
         Address { host, port: self.port, user: USER, password }
     }
+}
 
+impl Drop for Server {
     /// Asks it to end, and kills it when it does not.
-    fn stop(&mut self) {
+    fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         // It may have ended by itself.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
@@ -171,7 +174,7 @@ impl Server {
     }
 }
 
-fn our_options(durability: Durability, placement: Placement) -> Vec<String> {
+fn our_options(durability: Durability, placement: Placement) -> [&'static str; 8] {
     let durability = match durability {
         Durability::Async => "memory",
         Durability::Disk => "local-disk",
@@ -181,18 +184,16 @@ fn our_options(durability: Durability, placement: Placement) -> Vec<String> {
         Placement::S => "1",
         Placement::N => "2",
     };
-    let options =
-        ["--durability", durability, "--loops", loops, "--memory", "3Gi", "--log-size", "16Gi"];
-    options.map(str::to_owned).to_vec()
+    ["--durability", durability, "--loops", loops, "--memory", "3Gi", "--log-size", "16Gi"]
 }
 
 /// What is known to be best for these loads; all else is Debian's.
-fn peer_settings(durability: Durability) -> Vec<&'static str> {
+fn peer_settings(durability: Durability) -> [&'static str; 8] {
     let commit = match durability {
         Durability::Async => "synchronous_commit=off",
         Durability::Disk => "synchronous_commit=on",
     };
-    vec![
+    [
         commit,
         "fsync=on",
         "shared_buffers=2GB",
@@ -223,14 +224,12 @@ fn start_ours(
     command.env("UNDERSTUDY_LOG", "warn").stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
     let told = child.stdout.take().context("no standard output")?;
+    let socket_dir = place.display().to_string();
+    let server = Server { name: "understudy", child, socket_dir, port, password: Some(PASSWORD) };
     let mut line = String::new();
     BufReader::new(told).read_line(&mut line)?;
-    if !line.starts_with("ready") {
-        let _ = child.kill();
-        anyhow::bail!("{} did not become ready: {line}", program.display());
-    }
-    let socket_dir = place.display().to_string();
-    Ok(Server { name: "understudy", child, socket_dir, port, password: Some(PASSWORD) })
+    ensure!(line.starts_with("ready"), "{} did not become ready: {line}", program.display());
+    Ok(server)
 }
 
 fn start_peer(
@@ -241,14 +240,13 @@ fn start_peer(
     let place = directory.join("peer");
     fs::create_dir_all(&place)?;
     // It refuses to run as root.
-    as_postgres("chown", &["-R", "postgres", &place.display().to_string()], false)?;
+    done(Command::new("chown").arg("postgres").arg(&place))?;
     let data = place.join("data").display().to_string();
     let made = ["-D", &data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale", "C"];
-    as_postgres(&format!("{POSTGRES}/initdb"), &made, true)?;
+    done(as_postgres(Command::new("setpriv"), "initdb").args(made))?;
     let port = free_port()?;
-    let mut command = placement.command("setpriv");
-    command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]);
-    command.arg(format!("{POSTGRES}/postgres")).args(["-D", &data, "-k"]).arg(&place);
+    let mut command = as_postgres(placement.command("setpriv"), "postgres");
+    command.args(["-D", &data, "-k"]).arg(&place);
     command.args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
     for setting in peer_settings(durability) {
         command.args(["-c", setting]);
@@ -273,11 +271,7 @@ fn start_peer(
     let address = server.address(false);
     let port = port.to_string();
     let made = ["-h", address.host, "-p", &port, "-U", USER, "bench"];
-    let status = Command::new("createdb").args(made).status()?;
-    if !status.success() {
-        server.stop();
-        anyhow::bail!("PostgreSQL made no database");
-    }
+    done(Command::new("createdb").args(made))?;
     Ok(server)
 }
 
@@ -285,29 +279,22 @@ fn log_of(directory: &Path) -> String {
     fs::read_to_string(directory.join("peer.log")).unwrap_or_default()
 }
 
-fn as_postgres(program: &str, arguments: &[&str], drops: bool) -> anyhow::Result<()> {
-    let mut command = if drops {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups", program]);
-        command
-    } else {
-        Command::new(program)
-    };
-    let output = command.args(arguments).output().with_context(|| format!("no {program}"))?;
+/// PostgreSQL's program, under its own user: `setpriv` is completed.
+fn as_postgres(mut setpriv: Command, program: &str) -> Command {
+    setpriv.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]);
+    setpriv.arg(format!("{POSTGRES}/{program}"));
+    setpriv
+}
+
+/// Runs a program to its end.
+fn done(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{program} failed: {told}");
+    ensure!(output.status.success(), "{command:?} failed: {told}");
     Ok(())
 }
 
 /// A port that nobody has at this moment.
 fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-fn remove(directory: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(directory) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("cannot remove {}", directory.display())),
-    }
 }

@@ -77,7 +77,7 @@ fn update(servers: &Servers, clients: u32) -> anyhow::Result<Load> {
 
 /// A script's file, beside the servers'.
 fn script(servers: &Servers, name: &str, text: &str) -> anyhow::Result<PathBuf> {
-    let file = servers.directory.join(name);
+    let file = servers.directory().join(name);
     fs::write(&file, text)?;
     Ok(file)
 }
