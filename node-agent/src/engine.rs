@@ -24,7 +24,7 @@ use crate::{
     gate::Gate,
     metrics::Metrics,
     pg::{
-        AckWait, CommitRefused, Database, OutcomeUnknown, ReadRefused, ServerIdentity,
+        AckWait, CommitRefused, Database, OutcomeUnknown, ReadRefused, RoleWait, ServerIdentity,
         SessionRegistry, Standing,
         tokens::{self, Known, OpenToken, OpenTokens, Outcome},
     },
@@ -39,8 +39,8 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 use understudy_replication::{
-    EndReason, Event, Input, LeaseWrite, LogEnd, Member, Message, Opening, Output, Pledge,
-    PledgeRefused, PledgeRequest,
+    EndReason, Event, Input, LeaseWrite, LogEnd, Member, Message, NotSettable, Opening, Output,
+    Pledge, PledgeRefused, PledgeRequest,
 };
 use understudy_store::{ApplyError, Store, Txn};
 use understudy_txlog::{
@@ -213,6 +213,18 @@ impl Engine {
     /// The log is on disk up to `lsn` (R8); frames were stopped before, so nothing lies above it.
     pub fn synced(&self, lsn: Lsn) {
         self.step(Input::Synced(LogEnd { lsn, ..self.log_end() }));
+    }
+
+    /// A person sets this member active, without the Lease (`ttRepStateSet` under `mode: Paused`).
+    fn set_active_by_hand(&self) -> Result<(), NotSettable> {
+        let now = clock::now();
+        let at_ms = clock::wall().as_millisecond().unsigned_abs();
+        let mut section = self.section.lock();
+        section.member.may_be_set_active(now)?;
+        let out = section.member.step(Input::SetActive { at_ms }, now);
+        drop(section);
+        self.perform(out);
+        Ok(())
     }
 
     fn log_end(&self) -> LogEnd {
@@ -532,6 +544,15 @@ impl Database for Engine {
             lossy: self.store.lossy_epoch(),
         };
         tokens::outcome(token, &known, |token| self.store.fate_of(token))
+    }
+
+    fn set_active(&self) -> Result<RoleWait, NotSettable> {
+        self.set_active_by_hand()?;
+        let mut role = self.role.subscribe();
+        Ok(Box::pin(async move {
+            // The engine outlives its sessions.
+            let _ = role.wait_for(|(role, _)| *role == Role::Active).await;
+        }))
     }
 
     fn sessions(&self) -> &Arc<SessionRegistry> {

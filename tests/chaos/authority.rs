@@ -1,10 +1,14 @@
 //! Faults of the Lease: a person, or a backup, takes away what the pair stands on.
 
 use super::arena::Scene;
+use crate::shell::wait_for;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const ANNOTATION: &str = "understudy.dev/authority";
+/// Longest time until a standby that left S for a moment is named again.
+const NAMED: Duration = Duration::from_secs(10);
 
 impl Scene<'_> {
     fn lease(&self) -> String {
@@ -30,7 +34,11 @@ pub(crate) fn delete_lease(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 
 /// The standby is written in as the holder, as if a label had been moved.
 pub(crate) fn edit_lease(scene: &mut Scene<'_>) -> anyhow::Result<()> {
-    let mut record = scene.pair.lease_record()?;
+    // On a busy machine the standby may leave S for a moment, and then there is nobody to name.
+    let mut record = wait_for("the Lease names a standby", NAMED, || {
+        let record = scene.pair.lease_record()?;
+        Ok((!record["sync"].is_null()).then_some(record))
+    })?;
     record["holder"] = record["sync"]["standby"].clone();
     record["sync"] = Value::Null;
     let seq = record["seq"].as_u64().context("no sequence number")?;

@@ -5,7 +5,7 @@ use crate::{
     pair::{Namespace, Outcome, Pair},
     policies, refusals,
     shell::{OPERATOR, Shell, wait_for},
-    sieve,
+    sieve, two_actives,
 };
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -107,6 +107,11 @@ pub(crate) const ALL: &[Flow] = &[
         name: "paused",
         what: "under mode Paused nobody is promoted, and then it is made good",
         run: paused,
+    },
+    Flow {
+        name: "two-actives",
+        what: "under mode Paused a person makes a second active behind a cut; the one set later stays",
+        run: two_actives::two_actives,
     },
     Flow {
         name: "deleted-and-adopted",
@@ -499,21 +504,14 @@ fn at_rest(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> 
 fn paused(_: &Shell, namespace: &Namespace<'_>) -> anyhow::Result<Outcome> {
     let pair = namespace.pair("orders", json!({}))?;
     let (active, epoch) = (pair.active()?, pair.epoch()?);
-    let set_mode = |mode: &str| {
-        let patch = json!({"spec": {"mode": mode}}).to_string();
-        namespace.kubectl(&["patch", "asp", "orders", "--type=merge", "-p", &patch])
-    };
-    set_mode("Paused")?;
-    wait_for("Paused is in force", Duration::from_secs(30), || {
-        Ok((pair.status()?["effective"]["mode"] == "Paused" && pair.is_settled()?).then_some(()))
-    })?;
+    pair.set_mode("Paused")?;
     pair.exec(&active, &["understudy", "fault", "kill-engine"])?;
     wait_for("the way out names the person", Duration::from_secs(30), || {
         let exit = pair.status()?["exit"]["humanAction"].as_str().unwrap_or("").to_owned();
         Ok(exit.contains("spec.mode: Automatic").then_some(()))
     })?;
     ensure!(pair.epoch()? == epoch, "somebody was promoted under mode Paused");
-    set_mode("Automatic")?;
+    pair.set_mode("Automatic")?;
     pair.wait_whole()?;
     ensure!(pair.epoch()? > epoch, "the pair is whole without a new epoch");
     Ok(Outcome { note: "nobody promoted until Automatic".into(), ..Outcome::default() })

@@ -17,6 +17,7 @@ mod series;
 mod shell;
 #[path = "../sieve/mod.rs"]
 mod sieve;
+mod two_actives;
 
 use clap::{Parser, Subcommand};
 use pair::{Namespace, Outcome};

@@ -276,8 +276,22 @@ impl<'a> Pair<'a> {
     /// A value of the application's Secret.
     pub(crate) fn secret(&self, key: &str) -> anyhow::Result<String> {
         let name = format!("{}-app", self.name);
+        self.value_of(&name, key)
+    }
+
+    fn value_of(&self, secret: &str, key: &str) -> anyhow::Result<String> {
         let path = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
-        self.namespace.kubectl(&["get", "secret", &name, "-o", &path])
+        self.namespace.kubectl(&["get", "secret", secret, "-o", &path])
+    }
+
+    /// Writes `spec.mode`, and waits until it is in force.
+    pub(crate) fn set_mode(&self, mode: &str) -> anyhow::Result<()> {
+        let patch = serde_json::json!({"spec": {"mode": mode}}).to_string();
+        self.namespace.kubectl(&["patch", "asp", &self.name, "--type=merge", "-p", &patch])?;
+        wait_for(&format!("{mode} is in force"), Duration::from_secs(30), || {
+            let is_told = self.status()?["effective"]["mode"] == mode;
+            Ok((is_told && self.is_settled()?).then_some(()))
+        })
     }
 
     /// A file with the pair's certificate authority, and with the one that may take its place.
@@ -330,6 +344,25 @@ impl<'a> Pair<'a> {
     /// psql as the application's user through a Service; returns rows without decoration.
     pub(crate) fn psql(&self, service: &str, sql: &str) -> anyhow::Result<String> {
         let environment = self.environment(service)?;
+        self.shell.inside(&pairs(&environment), &psql_command(sql))
+    }
+
+    /// Starts psql through a Service; it takes statements from its standard input.
+    pub(crate) fn open_psql(&self, service: &str) -> anyhow::Result<Child> {
+        let environment = self.environment(service)?;
+        let command = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"];
+        self.shell.start_inside(&pairs(&environment), &command)
+    }
+
+    /// One text as the administrator.
+    pub(crate) fn psql_as_admin(&self, service: &str, sql: &str) -> anyhow::Result<String> {
+        let admin = format!("{}-admin", self.name);
+        let mut environment = self.environment(service)?;
+        for (name, key) in [("PGUSER", "username"), ("PGPASSWORD", "password")] {
+            let value = self.value_of(&admin, key)?;
+            environment.retain(|(known, _)| *known != name);
+            environment.push((name, value));
+        }
         self.shell.inside(&pairs(&environment), &psql_command(sql))
     }
 

@@ -91,6 +91,7 @@ impl Shell {
         command: &[&str],
     ) -> anyhow::Result<Child> {
         self.inside_command(environment, command)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -130,6 +130,9 @@ pub struct PledgeRequest {
     pub incarnation: Incarnation,
     /// Where its log ends, when it must not be behind the voter's (R13c): epoch of the last record, LSN.
     pub compare: Option<(Epoch, Lsn)>,
+    /// A person set the asker active under `mode: Paused`, at this time in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_at_ms: Option<u64>,
 }
 
 /// The answer to [`PledgeRequest`].

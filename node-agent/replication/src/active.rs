@@ -10,13 +10,15 @@
 //!               └────SetSolo confirmed───┘  └──(standby gone, or any S-write sent)──┘
 //! ```
 
+use crate::by_hand::ByHand;
 use crate::common::{AGAIN, Common, InFlight, WriteKind};
 use crate::input::{Policy, Report, WriteOutcome};
 use crate::lag::Lag;
 use crate::output::{EndReason, Event, Opening, Output};
 use crate::{Follower, Message};
 use understudy_authority::{
-    Heartbeats, Holder, LeaseRecord, LeaseState, Sight, StandbySync, SyncClass, Voter,
+    Candidate, Heartbeats, Holder, LeaseRecord, LeaseState, Needs, Sight, StandbySync, SyncClass,
+    Voter, may_candidate,
 };
 use understudy_types::{
     Durability, Epoch, EpochId, Incarnation, Lsn, MaxLoss, MemberName, Moment, ReturnService, Span,
@@ -81,6 +83,8 @@ pub(crate) struct Active {
     let_go: bool,
     /// Nobody else will ever have a word: authority does not end, and durability is the policy's alone.
     standalone: bool,
+    /// A person set it active, without the Lease.
+    pub(crate) by_hand: Option<ByHand>,
 }
 
 /// What the member must do after a step of its active.
@@ -116,12 +120,19 @@ impl Active {
             transfer: None,
             let_go: false,
             standalone: false,
+            by_hand: None,
         }
     }
 
     /// Without Kubernetes authority is a person, who started this process.
     pub(crate) fn standalone(epoch: EpochId) -> Self {
         Self { standalone: true, ..Self::new(epoch, Moment::NEVER) }
+    }
+
+    /// By a person's word: it takes the Lease when that is free.
+    pub(crate) fn by_hand(epoch: EpochId, by_hand: ByHand) -> Self {
+        let bump = Some(epoch.number);
+        Self { by_hand: Some(by_hand), bump, ..Self::new(epoch, Moment::NEVER) }
     }
 
     /// R6a: reads no cached verdict; `now` was read at the decision.
@@ -144,6 +155,10 @@ impl Active {
 
     pub(crate) fn grant_left(&self, now: Moment) -> Span {
         now.until(self.grant_end)
+    }
+
+    pub(crate) fn is_standalone(&self) -> bool {
+        self.standalone
     }
 
     pub(crate) fn is_opened(&self) -> bool {
@@ -333,7 +348,10 @@ impl Active {
     }
 
     /// The newest version of the Lease changed: is it still ours?
-    pub(crate) fn observed(&mut self, c: &Common) -> After {
+    pub(crate) fn observed(&mut self, c: &mut Common) -> After {
+        if self.by_hand.is_some() {
+            return self.observed_by_hand(c);
+        }
         if c.view.is_regressed() {
             // R21: an amnesiac voter is not used; grants prolong.
             return After::Stay;
@@ -361,6 +379,7 @@ impl Active {
         self.watch_authority(c, now, out);
         self.beat(c, now, out);
         self.watch_waits(c, now, out);
+        self.ask_to_yield(c, now, out);
         self.undo_late_transfer(now, out);
         self.write_next(c, now, out);
         After::Stay
@@ -487,10 +506,11 @@ impl Active {
             return;
         }
         let held = c.view.record().is_some_and(|r| r.is_held_by(c.me.incarnation));
-        if !held || !self.opened {
+        if !(held || self.by_hand.is_some()) || !self.opened {
             return;
         }
-        if self.bump == Some(self.epoch.number) && self.has_authority(now) {
+        if self.bump == Some(self.epoch.number) && self.has_authority(now) && self.by_hand.is_none()
+        {
             self.bump = None; // Authority came back by a grant: the epoch goes on.
         }
         // With only a grant the Lease is renewed first: R12 needs the Lease confirmed.
@@ -621,10 +641,16 @@ impl Active {
         has_all.then(|| StandbySync { standby: holder_of(&standby.follower), class })
     }
 
-    /// Opens a higher epoch without a restart (R12; and R7 with this very process as holder).
+    /// Opens a higher epoch without a restart (R12; and R7 with this very process as holder, or as the
+    /// active that a person set).
     fn write_bump(&mut self, c: &mut Common, now: Moment, out: &mut Output) {
-        let lapsed = !self.has_authority(now);
-        if now < self.next_bump || lapsed && c.may_candidate(now).is_err() {
+        let is_apart = !self.has_authority(now) || self.by_hand.is_some();
+        let is_free = || {
+            let automatic = c.is_automatic() || self.by_hand.is_some();
+            let claim = may_candidate(&Candidate { automatic, ..c.candidate() }, now);
+            claim.is_ok_and(|claim| claim.needs == Needs::Nothing)
+        };
+        if now < self.next_bump || is_apart && !is_free() {
             return;
         }
         if !self.bump_synced {
@@ -640,7 +666,15 @@ impl Active {
         // R12: above what the follower promised, or it refuses the next one too.
         let refused = self.bump.map_or(Epoch::ZERO, Epoch::next);
         let epoch = c.promise(c.next_epoch().max(refused), out);
-        let record = LeaseRecord { epoch: epoch.number, sync: None, lossy: false, ..record };
+        let record = LeaseRecord {
+            epoch: epoch.number,
+            state: LeaseState::Held,
+            holder: Some(c.me.clone()),
+            lease_duration_ms: c.timing.lease().as_millis(),
+            sync: None,
+            lossy: false,
+            ..record
+        };
         self.send(c, WriteKind::Acquire(epoch), record, now, out);
     }
 
@@ -679,7 +713,10 @@ impl Active {
     }
 
     fn confirmed(&mut self, c: &mut Common, write: &InFlight, out: &mut Output) -> After {
-        self.lease_end = self.lease_end.max(write.timing.authority_end(write.sent));
+        let by_lease = write.timing.authority_end(write.sent);
+        // From its first confirmed write on, no person's word is authority.
+        self.lease_end =
+            if self.by_hand.is_some() { by_lease } else { self.lease_end.max(by_lease) };
         match &write.kind {
             WriteKind::Renew | WriteKind::Admit => {}
             WriteKind::SetSolo => {

@@ -33,7 +33,7 @@ enum Stage {
 
 #[derive(Debug)]
 pub(crate) struct Following {
-    kind: FollowerKind,
+    pub(crate) kind: FollowerKind,
     /// Epoch of the feeder; `None` while no link is up.
     feeder: Option<EpochId>,
     candidacy: Option<Candidacy>,
@@ -45,6 +45,8 @@ pub(crate) struct Following {
     promised_elsewhere: Epoch,
     /// The write that ends R20's initialisation is under way, or was tried.
     initialising: bool,
+    /// A person sets it active, since then; in milliseconds since 1970.
+    pub(crate) set_at_ms: Option<u64>,
     /// Last veto, for status.
     veto: Option<Veto>,
     /// First sign that the active is in trouble.
@@ -85,6 +87,7 @@ impl Following {
             needy_since: None,
             promised_elsewhere: Epoch::ZERO,
             initialising: false,
+            set_at_ms: None,
             veto: None,
             suspected: None,
         }
@@ -113,7 +116,7 @@ impl Following {
     /// Whether records of this epoch may be appended now (R8, R18).
     pub(crate) fn accepts(&self, c: &Common, epoch: Epoch) -> bool {
         let frozen = self.candidacy.as_ref().is_some_and(|k| k.stage != Stage::Waiting);
-        !frozen && epoch >= c.control.promised.number
+        !frozen && self.set_at_ms.is_none() && epoch >= c.control.promised.number
     }
 
     pub(crate) fn feeder_attached(&mut self, c: &mut Common, epoch: EpochId, out: &mut Output) {
@@ -163,6 +166,7 @@ impl Following {
             && c.view.trusted().is_some_and(|r| r.is_voter(&c.me.member, c.me.store));
         votes
             && self.candidacy.is_none()
+            && self.set_at_ms.is_none()
             && c.data_path_ok
             && self.feeder == Some(beat.epoch)
             && now >= blackout_until(&c.candidate())
@@ -228,7 +232,7 @@ impl Following {
     }
 
     pub(crate) fn tick(&mut self, c: &mut Common, now: Moment, out: &mut Output) {
-        if self.kind == FollowerKind::Subscriber {
+        if self.kind == FollowerKind::Subscriber || self.set_at_ms.is_some() {
             return;
         }
         if c.view.needs_confirmation(now) {
@@ -331,8 +335,13 @@ impl Following {
         let epoch = EpochId { number, author: c.me.incarnation.id };
         candidacy.stage = Stage::Asking(epoch, now + ANSWER_WITHIN);
         let compare = (candidacy.claim.needs == Needs::Comparison).then_some(end);
-        out.ask =
-            Some(PledgeRequest { dbid: c.control.dbid, epoch, candidate: c.me.clone(), compare });
+        out.ask = Some(PledgeRequest {
+            dbid: c.control.dbid,
+            epoch,
+            candidate: c.me.clone(),
+            compare,
+            set_at_ms: None,
+        });
     }
 
     /// Whether the present candidacy stands on the newest version, and no veto came up.
@@ -513,7 +522,7 @@ impl Following {
         Next::Stay
     }
 
-    fn end_candidacy(&mut self, why: &'static str, out: &mut Output) {
+    pub(crate) fn end_candidacy(&mut self, why: &'static str, out: &mut Output) {
         if self.candidacy.take().is_some() {
             out.events.push(Event::CandidacyEnded(why));
         }

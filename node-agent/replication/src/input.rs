@@ -136,6 +136,11 @@ pub enum Input {
     ProvenDead(Incarnation),
     /// A person asks this member to take over, and may accept that commits are lost (R13d).
     Asked(Word),
+    /// A person sets this member active, without the Lease; [`crate::Member::may_be_set_active`] was asked.
+    SetActive {
+        /// When, in milliseconds since 1970.
+        at_ms: u64,
+    },
     /// Everything appended before the last `sync_log` is on disk up to here (R8).
     Synced(LogEnd),
     /// Follower: a heartbeat of the active arrived.

@@ -26,6 +26,7 @@
 
 mod active;
 mod attach;
+mod by_hand;
 mod common;
 mod following;
 mod input;
@@ -36,6 +37,7 @@ mod output;
 mod pledge;
 
 pub use attach::{FeederLog, answer_attach};
+pub use by_hand::NotSettable;
 pub use input::{Input, Policy, Report, WriteOutcome};
 pub use member::{Member, Standing, Start};
 pub use message::{

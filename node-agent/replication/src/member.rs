@@ -1,11 +1,12 @@
 //! The member as one function: an event and the time in, things to do out.
 
+use crate::NotSettable;
 use crate::active::{Active, After};
 use crate::common::Common;
 use crate::following::{Beat, Following, Next};
 use crate::input::{Input, Policy, Report};
 use crate::output::{EndReason, Opening, Output};
-use crate::{FollowerKind, PledgeRefused};
+use crate::{FollowerKind, LogEnd, PledgeRefused};
 use understudy_authority::{ControlState, Holder, LeaseView, Timing};
 use understudy_types::{Epoch, EpochId, Incarnation, Lsn, MemberName, Moment, Role, Span};
 
@@ -167,6 +168,19 @@ impl Member {
         self.common.acknowledged
     }
 
+    /// Whether a person may set this member active now, without the Lease.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_be_set_active(&self, now: Moment) -> Result<(), NotSettable> {
+        match &self.role {
+            RoleState::Following(following) => following.may_be_set(&self.common, now),
+            RoleState::Active(active) if active.is_standalone() => Err(NotSettable::NoPair),
+            RoleState::Active(_) => Err(NotSettable::IsActive),
+            RoleState::Leaving => Err(NotSettable::Unfit("its process ends".to_owned())),
+        }
+    }
+
     /// The member that should be dialled to follow: the holder of the Lease, unless that is this one.
     #[must_use]
     pub fn feeder_target(&self) -> Option<MemberName> {
@@ -256,10 +270,7 @@ impl Member {
                     self.activate(active, opening.is_lossy, out);
                 }
             }
-            Input::Synced(end) => {
-                c.durable = c.durable.max(end.lsn);
-                following.synced(c, end, now, out);
-            }
+            Input::Synced(end) => self.follower_synced(end, now, out),
             Input::ProvenDead(incarnation) => {
                 if c.view.holder_incarnation() == Some(incarnation) {
                     following.suspected.get_or_insert(now);
@@ -271,6 +282,7 @@ impl Member {
                 c.word = Some(c.word.map_or(word, |before| before.and(word)));
                 following.tick(c, now, out);
             }
+            Input::SetActive { at_ms } => following.set_by_hand(c, at_ms, out),
             Input::ClockJumped => c.distrust_write(),
             Input::Policy(policy) => c.set_policy(policy),
             Input::Unfit(why) => c.unfit = why,
@@ -292,6 +304,23 @@ impl Member {
             | Input::ApplyFailed(_)
             | Input::Transfer { .. } => {}
         }
+    }
+
+    fn follower_synced(&mut self, end: LogEnd, now: Moment, out: &mut Output) {
+        let RoleState::Following(following) = &mut self.role else { return };
+        let c = &mut self.common;
+        c.durable = c.durable.max(end.lsn);
+        match following.synced_by_hand(c, end, out) {
+            Some(active) => self.set_active(active, out),
+            None => following.synced(c, end, now, out),
+        }
+    }
+
+    /// By a person's word, whose session goes on.
+    fn set_active(&mut self, active: Active, out: &mut Output) {
+        let is_lossy = !self.common.is_recorded();
+        self.activate(active, is_lossy, out);
+        out.end_sessions = None;
     }
 
     fn activate(&mut self, active: Active, is_lossy: bool, out: &mut Output) {
@@ -342,7 +371,8 @@ impl Member {
                 standing.serving = active.has_authority(now);
                 standing.lapsed = active.is_opened() && !standing.serving;
                 standing.transferring = active.is_transferring();
-                standing.lease_left = Some(active.lease_left(now));
+                let by_lease = active.by_hand.is_none();
+                standing.lease_left = by_lease.then(|| active.lease_left(now));
                 standing.grant_left = Some(active.grant_left(now));
                 standing.solo = active.solo;
             }
@@ -385,12 +415,21 @@ fn control_active(
         Input::Transfer { to, deadline_ms } => {
             active.transfer(to, now + Span::millis(deadline_ms));
         }
-        Input::Policy(policy) => active.policy(c, policy),
+        Input::Policy(policy) => {
+            active.policy(c, policy);
+            if active.by_hand.is_some() && policy.automatic {
+                return After::StepDown("the mode is Automatic, and the Lease is another's");
+            }
+        }
         Input::Unfit(why) => c.unfit = why,
-        Input::PledgeAsked { .. } => {
+        Input::PledgeAsked { request, .. } => {
+            if let down @ After::StepDown(_) = active.asked(c, &request) {
+                return down;
+            }
             let why = "it is active itself".to_owned();
             out.pledge = Some(Err(PledgeRefused { why, promised: c.control.promised.number }));
         }
+        Input::PledgeAnswered { epoch, .. } => active.was_answered(epoch, now),
         Input::Heartbeat { epoch, .. } if epoch.number > active.epoch.number => {
             return After::StepDown("an active of a higher epoch speaks");
         }
@@ -400,7 +439,7 @@ fn control_active(
         | Input::FeederLost
         | Input::Initialised(_)
         | Input::Standalone
-        | Input::PledgeAnswered { .. }
+        | Input::SetActive { .. }
         | Input::Appended(_)
         | Input::Durable(_)
         | Input::Ack { .. }

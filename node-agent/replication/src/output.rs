@@ -35,6 +35,8 @@ pub enum EndReason {
 pub enum Event {
     /// A candidacy began, on this ground.
     CandidacyBegan(understudy_authority::Claim),
+    /// A person sets this member active.
+    SetByPerson,
     /// A candidacy ended without success.
     CandidacyEnded(&'static str),
     /// This member may acknowledge now.

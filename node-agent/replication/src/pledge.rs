@@ -20,6 +20,9 @@ pub struct PledgeRequest {
     /// Where its log ends, when the candidacy needs a comparison (R13c): a voter whose own log ends
     /// later promises nothing and goes itself.
     pub compare: Option<LogEnd>,
+    /// A person set the asker active, under `mode: Paused`, at this time in milliseconds since 1970: an
+    /// active of a lower epoch, or of the same and an earlier word, steps down.
+    pub set_at_ms: Option<u64>,
 }
 
 /// End of a log: epoch number of its last record first, then its LSN (A2.13).

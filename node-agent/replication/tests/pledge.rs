@@ -3,81 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helper functions")]
 
-use understudy_authority::{
-    ControlState, Holder, LeaseRecord, LeaseState, Sight, StandbySync, SyncClass, Timing,
-    Versioned, Voter, Word,
-};
+mod voter;
+
+use understudy_authority::{ControlState, Holder, LeaseRecord, LeaseState, Sight, Versioned, Word};
 use understudy_replication::{
-    FollowerKind, Input, LogEnd, Member, Output, Pledge, PledgeRefused, PledgeRequest, Policy,
-    Start, WriteOutcome,
+    Input, LogEnd, Member, Output, Pledge, PledgeRefused, PledgeRequest, WriteOutcome,
 };
-use understudy_types::{
-    Dbid, Durability, Epoch, EpochId, FailoverPolicy, Incarnation, Lsn, MemberName, Moment,
-    ReturnService, Span, StoreId, WhenStandbyLost,
-};
+use understudy_types::{Dbid, Epoch, EpochId, Incarnation, Lsn, Moment, Span};
 use uuid::Uuid;
-
-const D: Span = Span::millis(4_000);
-const END: LogEnd = LogEnd { epoch: Epoch(3), lsn: Lsn(50) };
-
-fn at(ms: u64) -> Moment {
-    Moment(1_000_000_000 + ms * 1_000_000)
-}
-
-fn process(number: u128, start: u64) -> Holder {
-    Holder {
-        member: MemberName::new(format!("x-{number}")).unwrap(),
-        store: StoreId(Uuid::from_u128(number)),
-        incarnation: Incarnation { start, id: Uuid::from_u128(number * 100 + u128::from(start)) },
-    }
-}
-
-/// x-1 held the Lease with its first process; x-2 was recorded in sync with its first.
-fn lease() -> LeaseRecord {
-    let (a, b) = (process(1, 1), process(2, 1));
-    let mut record = LeaseRecord::uninitialised(4_000);
-    record.dbid = Some(Dbid(Uuid::from_u128(5)));
-    record.epoch = Epoch(3);
-    record.state = LeaseState::Held;
-    record.voters = [&a, &b].map(|h| Voter { member: h.member.clone(), store: h.store }).to_vec();
-    record.sync = Some(StandbySync { standby: b, class: SyncClass::Twosafe });
-    record.holder = Some(a);
-    record
-}
-
-fn versioned() -> Versioned {
-    Versioned { version: "7".into(), record: lease() }
-}
-
-/// A voter that started at time 0 with this control file, and has read the Lease.
-fn voter(me: Holder, change: impl FnOnce(&mut ControlState)) -> Member {
-    let mut control = ControlState::fresh(me.member.clone(), me.store);
-    control.dbid = lease().dbid;
-    change(&mut control);
-    let start = Start {
-        me,
-        kind: FollowerKind::Standby,
-        timing: Timing::new(4_000).unwrap(),
-        control,
-        end: END.lsn,
-        proven_dead: Vec::new(),
-    };
-    let mut member = Member::new(start, at(0));
-    let policy = Policy {
-        failover: FailoverPolicy::Automatic,
-        max_loss: None,
-        return_service: ReturnService::Twosafe,
-        durability: Durability::LocalDisk,
-        when_standby_lost: WhenStandbyLost::Continue,
-        automatic: true,
-        timing: Timing::new(4_000).unwrap(),
-        return_wait_ms: 10_000,
-    };
-    let _ = member.step(Input::Policy(policy), at(0));
-    let sight = Sight { versioned: versioned(), asked: Some(at(0)) };
-    let _ = member.step(Input::Lease(Box::new(sight)), at(0));
-    member
-}
+use voter::{D, END, at, lease, process, versioned, voter};
 
 fn epoch(number: u64, author: &Holder) -> EpochId {
     EpochId { number: Epoch(number), author: author.incarnation.id }
@@ -85,7 +19,8 @@ fn epoch(number: u64, author: &Holder) -> EpochId {
 
 fn request(number: u64) -> PledgeRequest {
     let candidate = process(1, 2);
-    PledgeRequest { dbid: lease().dbid, epoch: epoch(number, &candidate), candidate, compare: None }
+    let epoch = epoch(number, &candidate);
+    PledgeRequest { dbid: lease().dbid, epoch, candidate, compare: None, set_at_ms: None }
 }
 
 fn ask(member: &mut Member, request: PledgeRequest, now: Moment) -> Output {

@@ -184,6 +184,7 @@ async fn the_operator_may_ask_everything() {
 async fn a_voter_asks_for_a_pledge_to_itself_and_nobody_else_asks() {
     let served = served(false).await;
     let request = PledgeRequest {
+        set_at_ms: None,
         dbid: None,
         epoch: EpochId { number: Epoch(8), author: Uuid::from_u128(4) },
         member: MemberName::new("orders-2").unwrap(),

@@ -46,6 +46,7 @@ impl Node {
             store: me.store,
             incarnation: me.incarnation,
             compare: request.compare.map(|end| (end.epoch, end.lsn)),
+            set_at_ms: request.set_at_ms,
         };
         let expected = Expected::Member(other.member);
         let tls = Arc::clone(&self.agent_tls);
@@ -66,7 +67,13 @@ impl Node {
         let candidate =
             Holder { member: asked.member, store: asked.store, incarnation: asked.incarnation };
         let compare = asked.compare.map(|(epoch, lsn)| LogEnd { epoch, lsn });
-        let request = PledgeRequest { dbid: asked.dbid, epoch: asked.epoch, candidate, compare };
+        let request = PledgeRequest {
+            dbid: asked.dbid,
+            epoch: asked.epoch,
+            candidate,
+            compare,
+            set_at_ms: asked.set_at_ms,
+        };
         match self.engine.pledge(request) {
             Ok(pledge) => PledgeAnswer::Promised {
                 epoch: pledge.epoch,

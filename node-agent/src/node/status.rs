@@ -35,6 +35,7 @@ impl Takeover {
     pub(crate) fn note(&mut self, event: &Event, now: Moment, engine: &Engine) {
         match event {
             Event::CandidacyBegan(claim) => self.begin(rule(claim).to_owned(), now, engine),
+            Event::SetByPerson => self.begin("set-by-person".to_owned(), now, engine),
             Event::CandidacyEnded(_) => self.began = None,
             Event::Serving(epoch) => self.serve(epoch.number, now),
             Event::Lapsed

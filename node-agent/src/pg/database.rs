@@ -11,12 +11,16 @@ use super::{
     tokens::{OpenToken, Outcome},
 };
 use std::{future::Future, pin::Pin, sync::Arc};
+use understudy_replication::NotSettable;
 use understudy_store::{Store, Txn};
 use understudy_txlog::record::PAYLOAD_BYTES_MAX;
 use understudy_types::{CommitToken, Epoch, Lsn, MemberName, Role};
 
 /// Resolves when an LSN is acknowledged, or when this member can no longer say whether it will be.
 pub type AckWait = Pin<Box<dyn Future<Output = Result<(), OutcomeUnknown>> + Send>>;
+
+/// Resolves when the member has the role that was asked for.
+pub type RoleWait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The member behind the front end.
 ///
@@ -70,6 +74,12 @@ pub trait Database: Send + Sync + 'static {
 
     /// What became of the transaction with this token.
     fn outcome(&self, token: CommitToken) -> Outcome;
+
+    /// A person sets this member active (`ttRepStateSet`), which it is when the wait ends.
+    ///
+    /// # Errors
+    /// Why it cannot be set.
+    fn set_active(&self) -> Result<RoleWait, NotSettable>;
 
     /// The sessions of this member.
     fn sessions(&self) -> &Arc<SessionRegistry>;

@@ -37,7 +37,8 @@ mod tests;
 pub mod tokens;
 
 pub use database::{
-    AckWait, CommitRefused, Database, OutcomeUnknown, ReadRefused, ServerIdentity, Standing,
+    AckWait, CommitRefused, Database, OutcomeUnknown, ReadRefused, RoleWait, ServerIdentity,
+    Standing,
 };
 pub use listener::{
     ClientTls, Listener, ListenerError, ListenerOptions, PlainConnections, TlsSource,

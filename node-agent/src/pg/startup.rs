@@ -204,6 +204,7 @@ async fn authenticate(
     } else {
         exchange(stream, front, &user, &mut greeting).await?;
     }
+    check_following(&*front.database, &user)?;
     let secret = rand::random::<i32>();
     let guard = front.database.sessions().register(secret).map_err(|full| {
         Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, full.to_string())
@@ -214,17 +215,33 @@ async fn authenticate(
     Ok(Started { stream, guard, user, settings, greeting })
 }
 
-/// A member that follows nobody and serves nobody has nothing to show.
+/// A member without a database it could show.
 fn check_serving(database: &dyn Database) -> Result<(), Refused> {
     let (what, hint) = match database.role() {
-        Role::Active | Role::Standby | Role::Subscriber => return Ok(()),
+        Role::Active | Role::Standby | Role::Subscriber | Role::Idle => return Ok(()),
         Role::Recovering => ("recovering", "It will take connections when it has caught up."),
-        Role::Idle => ("idle", "It follows nobody at this moment; another member may serve."),
         Role::Failed => ("failed", "See `kubectl describe` of the pair for what to do."),
     };
+    Err(takes_none(database, what, hint))
+}
+
+/// A member that follows nobody and serves nobody falls behind without knowing how far. An administrator
+/// may look, and set it active (`ttRepStateSet`); this is told before the authentication is confirmed, so
+/// that a client with several hosts goes on to the next one.
+fn check_following(database: &dyn Database, user: &str) -> Result<(), Refused> {
+    let is_admin = || database.store().catalog().user(user).is_some_and(|user| user.admin);
+    if database.role() != Role::Idle || is_admin() {
+        return Ok(());
+    }
+    let hint =
+        "It follows nobody at this moment, and lets administrators in; another member may serve.";
+    Err(takes_none(database, "idle", hint))
+}
+
+fn takes_none(database: &dyn Database, what: &str, hint: &str) -> Refused {
     let member = database.identity().member;
     let message = format!("the member {member} is {what} and takes no connections");
-    Err(Report::fatal(sqlstate::CANNOT_CONNECT_NOW, message).hint(hint).into())
+    Report::fatal(sqlstate::CANNOT_CONNECT_NOW, message).hint(hint).into()
 }
 
 /// Who is trusted may be told who exists.

@@ -3,7 +3,7 @@
 
 use super::{
     AckWait, ClientTls, CommitRefused, Database, EndReason, Listener, ListenerOptions,
-    OutcomeUnknown, ReadRefused, ServerIdentity, SessionRegistry, Standing, auth,
+    OutcomeUnknown, ReadRefused, RoleWait, ServerIdentity, SessionRegistry, Standing, auth,
     tokens::{self, Known, OpenToken, OpenTokens, Outcome},
 };
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
 };
 use tokio::sync::oneshot;
+use understudy_replication::NotSettable;
 use understudy_store::{Isolation, MemoryLimits, Store, Txn, UserDef};
 use understudy_types::{CommitToken, Epoch, Lsn, MemberName, Role};
 
@@ -103,6 +104,11 @@ impl MemoryDatabase {
         }
     }
 
+    /// Nobody is followed, and nobody served.
+    pub(super) fn idle(&self) {
+        self.standing.lock().role = Role::Idle;
+    }
+
     /// Neither Lease nor grant any more.
     pub(super) fn lose_authority(&self) {
         self.has_authority.store(false, SeqCst);
@@ -187,6 +193,15 @@ impl Database for MemoryDatabase {
             lossy: self.store.lossy_epoch(),
         };
         tokens::outcome(token, &known, |token| self.store.fate_of(token))
+    }
+
+    fn set_active(&self) -> Result<RoleWait, NotSettable> {
+        let mut standing = self.standing.lock();
+        if standing.role == Role::Active {
+            return Err(NotSettable::IsActive);
+        }
+        standing.role = Role::Active;
+        Ok(Box::pin(std::future::ready(())))
     }
 
     fn sessions(&self) -> &Arc<SessionRegistry> {

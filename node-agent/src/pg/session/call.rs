@@ -7,13 +7,18 @@ use understudy_store::Value;
 use understudy_types::{CommitToken, Role};
 
 /// Every procedure with its signature; names are compared in lower case.
-const SIGNATURES: [&str; 4] =
-    ["ttRepStateGet()", "ttRepXactTokenGet()", "ttRepXactStatus('TOKEN')", "ttRepXactInDoubt()"];
+const SIGNATURES: [&str; 5] = [
+    "ttRepStateGet()",
+    "ttRepStateSet('ACTIVE')",
+    "ttRepXactTokenGet()",
+    "ttRepXactStatus('TOKEN')",
+    "ttRepXactInDoubt()",
+];
 /// What `ttRepXactInDoubt` tells of a commit.
 const IN_DOUBT: [&str; 6] = ["lsn", "token", "session", "user", "state", "age_ms"];
 
 impl Session {
-    pub(super) fn call(
+    pub(super) async fn call(
         &mut self,
         name: &str,
         arguments: &[CallArgument],
@@ -24,6 +29,7 @@ impl Session {
                 let state = state_word(self.database.role());
                 reply::text_row(&mut self.output.bytes, &[("state", state)]);
             }
+            ("ttrepstateset", [argument]) => self.set_state(argument, parameters).await?,
             ("ttrepxacttokenget", []) => {
                 let token = self.name_transaction()?.to_string();
                 reply::text_row(&mut self.output.bytes, &[("token", &token)]);
@@ -91,15 +97,7 @@ fn state_word(role: Role) -> &'static str {
 }
 
 fn token_of(argument: &CallArgument, parameters: &[Value]) -> Result<CommitToken, Failure> {
-    let text = match argument {
-        CallArgument::Text(text) => Some(text.clone()),
-        CallArgument::Parameter(n) => match n.checked_sub(1).and_then(|i| parameters.get(i)) {
-            Some(Value::Text(text)) => Some(text.to_string()),
-            Some(_) | None => None,
-        },
-        CallArgument::Null | CallArgument::Integer(_) => None,
-    };
-    let Some(text) = text else {
+    let Some(text) = text_of(argument, parameters) else {
         let message = "the argument of ttRepXactStatus is a token, as text";
         return Err(Report::error(sqlstate::INVALID_TEXT, message)
             .hint("Write CALL ttRepXactStatus('7.1042').")
@@ -108,6 +106,18 @@ fn token_of(argument: &CallArgument, parameters: &[Value]) -> Result<CommitToken
     text.parse().map_err(|error: understudy_types::TokenError| {
         Report::error(sqlstate::INVALID_TEXT, error.to_string()).into()
     })
+}
+
+/// An argument that is text; `None` for every other.
+pub(super) fn text_of(argument: &CallArgument, parameters: &[Value]) -> Option<String> {
+    match argument {
+        CallArgument::Text(text) => Some(text.clone()),
+        CallArgument::Parameter(n) => match n.checked_sub(1).and_then(|i| parameters.get(i)) {
+            Some(Value::Text(text)) => Some(text.to_string()),
+            Some(_) | None => None,
+        },
+        CallArgument::Null | CallArgument::Integer(_) => None,
+    }
 }
 
 /// A known name with other arguments is told its signature.

@@ -45,7 +45,9 @@ impl Session {
             }
             Statement::Deallocate(None) => self.statements.clear(),
             Statement::Unlisten => {}
-            Statement::Call { name, arguments } => return self.call(name, arguments, parameters),
+            Statement::Call { name, arguments } => {
+                return self.call(name, arguments, parameters).await;
+            }
             Statement::Copy(copy) => return self.copy(copy).await,
             Statement::User(user) => self.change_user(user).await?,
             other => {

@@ -25,6 +25,7 @@ mod extended;
 mod fast;
 mod notice;
 mod portal;
+mod set_role;
 mod setting;
 mod simple;
 mod transaction;

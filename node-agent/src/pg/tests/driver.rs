@@ -174,6 +174,28 @@ fn a_standby_reads_and_names_the_active_to_writers() {
 }
 
 #[test]
+fn a_member_that_follows_nobody_lets_administrators_in_and_nobody_else() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let listener = database.listen(ClientTls::none());
+        let admin = connect(&config(&listener)).await.unwrap();
+        admin.simple_query("CREATE USER clerk PASSWORD 'quill'").await.unwrap();
+        database.idle();
+        let refused = connect(config(&listener).user("clerk").password("quill")).await.unwrap_err();
+        assert_eq!(code(&refused), "57P03", "a client with several hosts goes on to the next");
+        let wrong = connect(config(&listener).user("clerk").password("pen")).await.unwrap_err();
+        assert_eq!(code(&wrong), "28P01", "strangers are not told who may");
+        let admin = connect(&config(&listener)).await.unwrap();
+        let state = admin.simple_query("CALL ttRepStateGet()").await.unwrap();
+        let state = state.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        assert_eq!(state, Some("IDLE"));
+    });
+}
+
+#[test]
 fn a_user_changes_the_password_and_only_an_administrator_makes_users() {
     runtime().block_on(async {
         let listener = MemoryDatabase::active().listen(ClientTls::none());

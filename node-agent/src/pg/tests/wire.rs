@@ -38,6 +38,10 @@ struct Wire {
 impl Wire {
     /// A session past its start-up; the greeting has been read.
     async fn open(database: &Arc<MemoryDatabase>) -> Wire {
+        Wire::open_as(database, USER).await
+    }
+
+    async fn open_as(database: &Arc<MemoryDatabase>, user: &str) -> Wire {
         let (near, far) = UnixStream::pair().unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
         let options = ListenerOptions::tcp(address, ClientTls::none());
@@ -47,7 +51,7 @@ impl Wire {
         let started = Started {
             stream: Stream::Unix(far),
             guard,
-            user: USER.to_owned(),
+            user: user.to_owned(),
             settings: Vec::new(),
             greeting: Vec::new(),
         };
@@ -389,6 +393,26 @@ fn a_named_transaction_that_was_undone_is_not_committed() {
             let told = rows(&wire.query(&ask).await).concat();
             assert!(told.starts_with("not committed"), "after {end}: {told}");
         }
+    });
+}
+
+#[test]
+fn an_administrator_sets_a_standby_active_and_nobody_else_does() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        database.demote("orders-2");
+        let set = "call ttRepStateSet('ACTIVE')";
+        let mut other = Wire::open_as(&database, "clerk").await;
+        assert_eq!(field(&other.query(set).await, 'C').as_deref(), Some("42501"));
+        let mut wire = Wire::open(&database).await;
+        let wrong = wire.query("call ttRepStateSet('STANDBY')").await;
+        assert_eq!(field(&wrong, 'C').as_deref(), Some("22023"));
+        assert!(field(&wrong, 'H').is_some_and(|hint| hint.contains("ttRepStateGet")));
+        assert_eq!(field(&wire.query(set).await, 'C'), None);
+        assert_eq!(rows(&wire.query("call ttRepStateGet()").await), ["ACTIVE"]);
+        let again = wire.query(set).await;
+        assert_eq!(field(&again, 'C').as_deref(), Some("55000"));
+        assert!(field(&again, 'M').is_some_and(|text| text.contains("active already")));
     });
 }
 

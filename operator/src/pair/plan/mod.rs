@@ -19,6 +19,7 @@
 
 mod beginnings;
 pub mod check;
+mod dual;
 mod failover;
 mod members;
 mod person;
@@ -100,11 +101,12 @@ struct Verdict {
 type Rule = for<'a> fn(&Picture<'a>) -> Option<Verdict>;
 
 /// The ladder. Order matters: what makes every later reading doubtful comes first.
-const LADDER: [Rule; 13] = [
+const LADDER: [Rule; 14] = [
     beginnings::lease_unknown,
     beginnings::lease_unreadable,
     reinstate::lease_lost,
     beginnings::foreign_volume,
+    dual::dual_active,
     reinstate::lease_regressed,
     beginnings::create_lease,
     beginnings::name_initialiser,
@@ -128,11 +130,14 @@ pub fn plan(pair: &PairView, seen: &Observation, now: Timestamp) -> Plan {
     }
     if picture.spec().is_some_and(|spec| spec.mode == Mode::Paused) {
         actions.retain(|action| matches!(action, Action::SendScheme { .. }));
-        way_out = way_out.map(|found| Exit {
-            next: "none: spec.mode is Paused".to_owned(),
-            deadline: None,
-            human: "write spec.mode: Automatic, or act by hand".to_owned(),
-            risk: found.risk,
+        way_out = way_out.map(|found| match verdict.rule {
+            dual::RULE => found,
+            _ => Exit {
+                next: "none: spec.mode is Paused".to_owned(),
+                deadline: None,
+                human: "write spec.mode: Automatic, or act by hand".to_owned(),
+                risk: found.risk,
+            },
         });
     }
     let requeue_after = match verdict.phase {

@@ -275,7 +275,7 @@ fn fencing(picture: &Picture<'_>, plan: &Plan) -> Finding {
         Some(LeaseSight::Present { .. }) => {}
     }
     match (reason, picture.active()) {
-        ("LeaseRegressed", _) => fails(reason, message),
+        ("LeaseRegressed" | "DualActive", _) => fails(reason, message),
         (_, ActiveSight::Unreachable) => unknown(reason, message),
         (_, _) => holds("LeaseKept", "the Lease, the active and the standby decide who serves"),
     }
