@@ -178,6 +178,15 @@ pub fn check_scheme(scheme: &Scheme) -> Result<(), SchemeError> {
 }
 
 impl Config {
+    /// With the scheme that was kept, if it is newer than the one that the pod was made with.
+    #[must_use]
+    pub fn with_newer(self, kept: Option<Scheme>) -> Self {
+        match kept.filter(|kept| kept.version > self.scheme.version) {
+            Some(scheme) if check_scheme(&scheme).is_ok() => Self { scheme, ..self },
+            Some(_) | None => self,
+        }
+    }
+
     /// Reads this process's environment.
     ///
     /// # Errors

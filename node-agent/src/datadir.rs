@@ -4,6 +4,7 @@
 //! ```text
 //! <data>/lock                     held for life, with the log volume's (R1)
 //! <data>/CURRENT                  uuid of the store in use, then "replaces <uuid>" for each not yet retired
+//! <data>/scheme                   what the operator said last (JSON)
 //! <data>/disk-failed              when and how the disk failed last, for people
 //! <data>/store-<uuid>/control     control file of R1
 //! <data>/store-<uuid>/unfinished  only while a duplicate is being built
@@ -27,6 +28,7 @@ mod current;
 mod failure;
 mod replace;
 mod retire;
+mod scheme;
 #[cfg(test)]
 mod tests;
 

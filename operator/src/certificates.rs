@@ -31,8 +31,9 @@ use x509_parser::{
 const AUTHORITY_DAYS: i64 = 3650;
 /// Life of a certificate.
 const CERTIFICATE_DAYS: i64 = 90;
-/// A certificate is valid from a little before it was made: clocks differ.
-const BACKDATED: SignedDuration = SignedDuration::from_mins(10);
+/// A certificate is valid from before it was made: the clock of one node may be an hour behind, and a
+/// young pair must not lose its link by that.
+const BACKDATED: SignedDuration = SignedDuration::from_hours(2);
 /// How long a new authority is trusted before it issues: kubelets refresh mounts within two minutes.
 pub const OVERLAP: SignedDuration = SignedDuration::from_mins(5);
 

@@ -2,7 +2,7 @@
 
 use super::{
     arena::{Promise, Scene},
-    authority, certificates, disks, network, processes,
+    authority, certificates, clocks, disks, network, processes,
 };
 use crate::pair::Pair;
 use std::time::Duration;
@@ -443,6 +443,30 @@ pub(crate) const ALL: &[Fault] = &[
             network::stop_api_and_kill_standby,
         ),
     )),
+    within(
+        1_000,
+        fault(
+            "clock-forward",
+            "the wall clock of either member jumps an hour ahead, and back",
+            clocks::jump_forward,
+        ),
+    ),
+    within(
+        1_000,
+        fault(
+            "clock-back",
+            "the wall clock of either member jumps an hour back, and ahead",
+            clocks::jump_back,
+        ),
+    ),
+    lasting(
+        28,
+        fault(
+            "clock-slow",
+            "the active's clocks are 8 % slow, and it is cut from everything",
+            clocks::slow_then_cut,
+        ),
+    ),
     lasting(40, fault("lease-deleted", "a person deletes the Lease", authority::delete_lease)),
     lasting(30, fault("lease-edited", "a person writes another holder", authority::edit_lease)),
     lasting(

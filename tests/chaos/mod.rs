@@ -7,6 +7,7 @@
 mod arena;
 mod authority;
 mod certificates;
+mod clocks;
 mod disks;
 mod faults;
 mod network;

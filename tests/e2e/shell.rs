@@ -128,6 +128,11 @@ impl Shell {
         signal("KILL", &[*first])
     }
 
+    /// Every process of a container, by this machine's pids.
+    pub(crate) fn processes(&self, node: &str, id: &str) -> anyhow::Result<Vec<u32>> {
+        container_pids(node, id)
+    }
+
     /// A signal to every process of a container.
     pub(crate) fn signal_container(&self, node: &str, id: &str, name: &str) -> anyhow::Result<()> {
         signal(name, &container_pids(node, id)?)

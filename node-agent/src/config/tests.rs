@@ -119,3 +119,14 @@ fn a_scheme_that_contradicts_itself_is_refused() {
         assert!(matches!(check_scheme(&scheme), Err(SchemeError::Host { .. })), "{host}");
     }
 }
+
+#[test]
+fn the_newer_scheme_holds_if_it_is_a_sound_one() {
+    let made_with = || config_of(&usual()).unwrap();
+    let said = |version| Scheme { version, automatic: false, ..usual_scheme() };
+    assert!(made_with().with_newer(None).scheme.automatic);
+    assert!(!made_with().with_newer(Some(said(2))).scheme.automatic);
+    assert!(made_with().with_newer(Some(said(1))).scheme.automatic, "no newer one");
+    let unsound = Scheme { lease_duration_ms: 1, ..said(2) };
+    assert!(made_with().with_newer(Some(unsound)).scheme.automatic);
+}

@@ -1,6 +1,7 @@
 //! Volumes on a real file system: locks, crashes between steps, and what becomes of replaced stores.
 
 use super::*;
+use understudy_agent_api::Scheme;
 use understudy_txlog::{
     CheckpointMeta, Export, Log, LogOptions, RecordKind, Recovered, recover, write_checkpoint,
 };
@@ -424,4 +425,18 @@ fn a_failure_of_the_disk_is_known_to_those_that_come_after_it() {
     assert_eq!(volumes.lock().disk_failure(), Some(failure(2, "fsync: no\nnever")));
     std::fs::write(volumes.data().join("disk-failed"), "of another version").unwrap();
     assert_eq!(volumes.lock().disk_failure(), None, "a note that cannot be read is none");
+}
+
+#[test]
+fn the_scheme_that_was_said_last_is_known_to_the_next_process() {
+    let volumes = Volumes::new();
+    let directory = volumes.lock();
+    assert_eq!(directory.kept_scheme(), None);
+    let said = |version| Scheme { version, ..crate::config::tests::usual_scheme() };
+    directory.keep_scheme(&said(7)).unwrap();
+    directory.keep_scheme(&said(8)).unwrap();
+    drop(directory);
+    assert_eq!(volumes.lock().kept_scheme(), Some(said(8)));
+    std::fs::write(volumes.data().join("scheme"), "{").unwrap();
+    assert_eq!(volumes.lock().kept_scheme(), None, "what cannot be read is none");
 }

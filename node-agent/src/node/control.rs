@@ -34,6 +34,13 @@ impl Control for Node {
         if scheme.version < held {
             return Err(refusal(format!("scheme {} is older than {held}", scheme.version)));
         }
+        let (volumes, kept) = (Arc::clone(&self.volumes), scheme.clone());
+        let keep = move || volumes.keep_scheme(&kept);
+        // A full or failing volume must not keep a new promise from being taken; its next process may not know it.
+        match tokio::task::spawn_blocking(keep).await.map_err(|e| refusal(e.to_string()))? {
+            Ok(()) => {}
+            Err(error) => tracing::warn!(error = %chain(&error), "the scheme was not kept"),
+        }
         self.take_scheme(scheme).map_err(refusal)
     }
 

@@ -60,6 +60,7 @@ pub(crate) fn control_handle() -> &'static Handle {
 /// When it cannot begin: the environment, a volume, a certificate or a port.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let volumes = DataDir::lock(&config.data_dir, &config.log_dir, config.member.clone())?;
+    let config = config.with_newer(volumes.kept_scheme());
     let directory = match volumes.open()? {
         Contents::Present(directory) => directory,
         Contents::Empty => volumes.create(StoreId(Uuid::new_v4()))?,

@@ -38,7 +38,7 @@ pub(super) fn dual_active(picture: &Picture<'_>) -> Option<Verdict> {
             human,
             format!("commits on {by_lease} since the cut: they are trapped when it steps down"),
         )),
-        is_frozen: true,
+        is_frozen: false,
     })
 }
 
