@@ -15,6 +15,10 @@
 //!
 //! Deliberately absent: sockets, the Lease's requests, time-outs (`node/`), SQL (`pg/`).
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use crate::{
@@ -456,7 +460,11 @@ impl Engine {
         }
         let end = appender.end();
         let visible = section.member.follow_acknowledged(end, frame.acknowledged);
+        let both = section.member.policy().is_some_and(|p| p.durability == Durability::BothDisks);
         drop(section);
+        if both {
+            self.log.request_durable(end);
+        }
         self.show(visible);
         Ok(end)
     }

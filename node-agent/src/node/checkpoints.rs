@@ -161,64 +161,17 @@ impl Source for Checkpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        datadir::DataDir,
-        engine::Parts,
-        pg::{ServerIdentity, SessionRegistry},
-    };
-    use understudy_authority::{Holder, Timing};
-    use understudy_replication::{FollowerKind, Member, Start};
-    use understudy_store::{MemoryLimits, Store};
-    use understudy_txlog::{LogOptions, recover};
-    use understudy_types::{MemberName, Moment, StoreId};
-    use uuid::Uuid;
-
-    /// A member with a database and no record in it.
-    fn empty_database(volumes: &DataDir) -> Arc<Checkpoints> {
-        let store = StoreId(Uuid::from_u128(1));
-        let directory = volumes.create(store).unwrap();
-        let mut control = directory.control.get();
-        control.dbid = Some(Dbid(Uuid::from_u128(2)));
-        directory.control.persist(&control).unwrap();
-        let incarnation = directory.start(Uuid::from_u128(3)).unwrap();
-        let log = recover(directory.disks(), LogOptions::default()).unwrap().log;
-        let member = Member::new(
-            Start {
-                me: Holder { member: volumes.member().clone(), store, incarnation },
-                kind: FollowerKind::Standby,
-                timing: Timing::new(4_000).unwrap(),
-                control,
-                end: Lsn::ZERO,
-                proven_dead: Vec::new(),
-            },
-            Moment(0),
-        );
-        let limits = MemoryLimits { permanent_bytes: 1 << 20, temporary_bytes: 1 << 20 };
-        let (engine, _) = Engine::new(Parts {
-            store: Arc::new(Store::new(limits)),
-            log,
-            member,
-            control: directory.control.clone(),
-            identity: ServerIdentity {
-                member: volumes.member().clone(),
-                pair: "orders".to_owned(),
-                version: "0",
-            },
-            sessions: Arc::new(SessionRegistry::new(1)),
-        });
-        Checkpoints::new(engine, directory.disks(), None)
-    }
+    use crate::engine::testing::Lone;
+    use understudy_txlog::LogOptions;
 
     /// Found by the flow `bootstrap`: a standby that asked for a duplicate between the first record and
     /// its acknowledgement got a copy of nothing, which has nothing in common with any log.
     #[test]
     fn a_database_without_an_acknowledged_record_has_no_checkpoint() {
         let place = tempfile::tempdir().unwrap();
-        let (data, log) = (place.path().join("data"), place.path().join("log"));
-        std::fs::create_dir(&data).unwrap();
-        std::fs::create_dir(&log).unwrap();
-        let volumes = DataDir::lock(&data, &log, MemberName::new("orders-1").unwrap()).unwrap();
-        let checkpoints = empty_database(&volumes);
+        let lone = Lone::new(place.path(), LogOptions::default());
+        let disks = lone.directory.disks();
+        let checkpoints = Checkpoints::new(Arc::clone(&lone.engine), disks, None);
         assert_eq!(checkpoints.take().err().as_deref(), Some("nothing is acknowledged yet"));
         assert!(checkpoints.checkpoint(None).is_none(), "a file was left behind");
     }
