@@ -6,7 +6,6 @@
 mod machine;
 mod measure;
 mod pgbench;
-mod servers;
 mod tatp;
 mod wire;
 

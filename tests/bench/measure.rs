@@ -1,13 +1,10 @@
 //! The measures, their targets, and how a verdict is told.
 
-use crate::{
-    Arguments,
-    servers::{Durability, Placement, Servers},
-    wire,
-};
+use crate::{Arguments, pgbench, wire};
 use anyhow::ensure;
 use serde_json::json;
 use std::fmt;
+use understudy_tests::servers::{Durability, Placement, Servers};
 
 /// One measure of the table in the report.
 pub(crate) struct Measure {
@@ -175,7 +172,11 @@ impl<'a> Bench<'a> {
         if !self.servers.as_ref().is_some_and(is_same) {
             // The ones before end first: both pairs at once would share the processors.
             self.servers = None;
-            self.servers = Some(Servers::start(self.arguments, durability, placement)?);
+            let Arguments { understudy, directory, .. } = self.arguments;
+            let servers = Servers::start(understudy, directory, durability, placement)?;
+            pgbench::fill(&servers.ours)?;
+            pgbench::fill(&servers.peer)?;
+            self.servers = Some(servers);
         }
         Ok(self.servers.as_ref().expect("they were started"))
     }

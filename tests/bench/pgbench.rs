@@ -3,10 +3,10 @@
 use crate::{
     machine,
     measure::{Side, median},
-    servers::{Address, Placement, Server},
 };
 use anyhow::{Context, ensure};
 use std::process::Command;
+use understudy_tests::servers::{Address, DATABASE, Placement, Server};
 
 /// What pgbench runs.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub(crate) fn round(
             }
         }
     }
-    command.arg("bench");
+    command.arg(DATABASE);
     let before = machine::used_micros(server.pid())?;
     let output = command.output().context("pgbench does not run")?;
     let used = machine::used_micros(server.pid())? - before;
@@ -91,7 +91,7 @@ pub(crate) fn side(rounds: &[Round]) -> Side {
 pub(crate) fn fill(server: &Server) -> anyhow::Result<()> {
     let mut command = Command::new("pgbench");
     address(&mut command, server.address(false));
-    command.args(["-i", "-q", "-s", "10", "-I", "dtgvp", "bench"]);
+    command.args(["-i", "-q", "-s", "10", "-I", "dtgvp", DATABASE]);
     let output = command.output().context("pgbench does not run")?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "pgbench -i failed on {}: {told}", server.name());
@@ -102,7 +102,7 @@ pub(crate) fn fill(server: &Server) -> anyhow::Result<()> {
 pub(crate) fn psql(server: &Server, sql: &str) -> anyhow::Result<String> {
     let mut command = Command::new("psql");
     address(&mut command, server.address(false));
-    command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, "bench"]);
+    command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, DATABASE]);
     let output = command.output().context("psql does not run")?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{} refused `{sql}`: {told}", server.name());

@@ -1,7 +1,8 @@
 //! TATP, the telecom benchmark, as pgbench scripts: four tables, seven transactions by their weights
 //! (research/anchors-reliability-performance §2.7 F; the mix is from its specification).
 
-use crate::{pgbench::psql, servers::Server};
+use crate::pgbench::psql;
+use understudy_tests::servers::Server;
 
 /// What the tables hold at first.
 const TABLES: &[&str] = &[

@@ -3,10 +3,10 @@
 use crate::{
     measure::{Bench, Verdict},
     pgbench::{self, Load, Script},
-    servers::{Durability, Placement, Servers},
     tatp,
 };
 use std::{fs, path::PathBuf};
+use understudy_tests::servers::{Durability, Placement, Servers};
 
 /// One account's balance by its key.
 const UPDATE: &str = "\\set aid random(1, 100000 * :scale)

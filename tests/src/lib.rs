@@ -1,6 +1,7 @@
 //! What the project's own checks share: where the sources are, and what counts as code in them.
 
 pub mod history;
+pub mod servers;
 pub mod sieve;
 
 use std::{

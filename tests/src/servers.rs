@@ -1,6 +1,6 @@
-//! The two servers of a comparison: how they are started, where they run, how they end.
+//! The two servers of a comparison, this engine and PostgreSQL 15: how they are started, where they run,
+//! how they end.
 
-use crate::{Arguments, pgbench};
 use anyhow::{Context, ensure};
 use std::{
     fs,
@@ -25,10 +25,12 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The user on both sides, and the password for what needs one.
 const USER: &str = "bench";
 const PASSWORD: &str = "bench";
+/// The database on both sides.
+pub const DATABASE: &str = "bench";
 
 /// What a commit waits for, on both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
+pub enum Durability {
     /// Nothing: the log follows within moments.
     Async,
     /// fsync.
@@ -37,7 +39,7 @@ pub(crate) enum Durability {
 
 /// Which processors server and client have (research/wire-and-engine-measurements §0).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Placement {
+pub enum Placement {
     /// Server and client on one.
     S,
     /// Both on all.
@@ -46,7 +48,8 @@ pub(crate) enum Placement {
 
 impl Placement {
     /// A command that runs there.
-    pub(crate) fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    #[must_use]
+    pub fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         match self {
             Self::S => {
                 let mut command = Command::new("taskset");
@@ -58,7 +61,8 @@ impl Placement {
     }
 
     /// Threads of a client there.
-    pub(crate) fn jobs(self) -> u32 {
+    #[must_use]
+    pub fn jobs(self) -> u32 {
         match self {
             Self::S => 1,
             Self::N => 2,
@@ -75,16 +79,20 @@ impl Placement {
 
 /// How a client comes to a server.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Address<'a> {
-    pub(crate) host: &'a str,
-    pub(crate) port: u16,
-    pub(crate) user: &'static str,
-    pub(crate) password: Option<&'static str>,
+pub struct Address<'a> {
+    /// Name, or directory of its socket.
+    pub host: &'a str,
+    /// TCP port, and the number in the socket's name.
+    pub port: u16,
+    /// Who.
+    pub user: &'static str,
+    /// `None` where none is asked for.
+    pub password: Option<&'static str>,
 }
 
 /// One of the two.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     name: &'static str,
     child: Child,
     socket_dir: String,
@@ -93,44 +101,52 @@ pub(crate) struct Server {
     password: Option<&'static str>,
 }
 
-/// Both, with pgbench's tables.
+/// Both.
 #[derive(Debug)]
-pub(crate) struct Servers {
-    pub(crate) ours: Server,
-    pub(crate) peer: Server,
-    pub(crate) durability: Durability,
-    pub(crate) placement: Placement,
+pub struct Servers {
+    /// This engine, without a cluster.
+    pub ours: Server,
+    /// PostgreSQL 15.
+    pub peer: Server,
+    /// What their commits wait for.
+    pub durability: Durability,
+    /// Where they run.
+    pub placement: Placement,
     /// Their files; it goes last.
     directory: TempDir,
 }
 
 impl Servers {
-    pub(crate) fn start(
-        arguments: &Arguments,
+    /// Starts both, with their files in a new directory in `place`.
+    ///
+    /// # Errors
+    /// When one does not start; nothing is left of the other.
+    pub fn start(
+        program: &Path,
+        place: &Path,
         durability: Durability,
         placement: Placement,
     ) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new()
-            .prefix("understudy-bench-")
+            .prefix("understudy-beside-")
             // PostgreSQL runs as a user of its own.
             .permissions(fs::Permissions::from_mode(0o755))
-            .tempdir_in(&arguments.directory)
-            .with_context(|| format!("no directory in {}", arguments.directory.display()))?;
-        let ours = start_ours(&arguments.understudy, directory.path(), durability, placement)?;
+            .tempdir_in(place)
+            .with_context(|| format!("no directory in {}", place.display()))?;
+        let ours = start_ours(program, directory.path(), durability, placement)?;
         let peer = start_peer(directory.path(), durability, placement)?;
-        let servers = Self { ours, peer, durability, placement, directory };
-        pgbench::fill(&servers.ours)?;
-        pgbench::fill(&servers.peer)?;
-        Ok(servers)
+        Ok(Self { ours, peer, durability, placement, directory })
     }
 
     /// Where their files lie.
-    pub(crate) fn directory(&self) -> &Path {
+    #[must_use]
+    pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
     /// Placement and what the peer was set to.
-    pub(crate) fn settings(&self) -> String {
+    #[must_use]
+    pub fn settings(&self) -> String {
         format!(
             "placement {}; ours: {}; PostgreSQL 15: {}",
             self.placement.word(),
@@ -141,15 +157,19 @@ impl Servers {
 }
 
 impl Server {
-    pub(crate) fn name(&self) -> &'static str {
+    /// For people.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
         self.name
     }
-
-    pub(crate) fn pid(&self) -> u32 {
+    /// Its first process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
-
-    pub(crate) fn address(&self, over_tcp: bool) -> Address<'_> {
+    /// How clients reach it.
+    #[must_use]
+    pub fn address(&self, over_tcp: bool) -> Address<'_> {
         let host = if over_tcp { "127.0.0.1" } else { &self.socket_dir };
         let password = self.password.filter(|_| over_tcp);
         Address { host, port: self.port, user: USER, password }
@@ -270,7 +290,7 @@ fn start_peer(
     }
     let address = server.address(false);
     let port = port.to_string();
-    let made = ["-h", address.host, "-p", &port, "-U", USER, "bench"];
+    let made = ["-h", address.host, "-p", &port, "-U", USER, DATABASE];
     done(Command::new("createdb").args(made))?;
     Ok(server)
 }
