@@ -5,9 +5,8 @@ what was seen of the anomaly, or what prevented it. A case is a function of sess
 returns true if the anomaly came about. A session that is refused for the others' sake (SQLSTATE 40001 or
 40P01) prevents it.
 
-A statement that waits for another session is started on a thread of its own. Whether it has begun to wait
-when the next step comes makes no difference to whether the anomaly comes about. (It would in PMP for a
-DELETE, which is left out until one can ask this engine who waits.)
+A statement that waits for another session is started on a thread of its own; the next step comes when
+pg_stat_activity says that it waits.
 """
 
 import json
@@ -42,6 +41,11 @@ class Session:
 
         self.thread = threading.Thread(target=work)
         self.thread.start()
+        pid = self.connection.info.backend_pid
+        waits = f"SELECT wait_event_type FROM pg_stat_activity WHERE pid = {pid}"
+        with psycopg.connect(autocommit=True) as watcher:
+            while self.thread.is_alive() and watcher.execute(waits).fetchone() != ("Lock",):
+                pass
 
     def wait(self):
         """Its end."""
@@ -138,6 +142,17 @@ def pmp(t1, t2, t3):
     return bool(rows(t1, "value % 3 = 0"))
 
 
+def pmp_write(t1, t2, t3):
+    """The same for a DELETE that waits for a row which no longer matches, while another one came to."""
+    t1.run("UPDATE test SET value = value + 10")
+    t2.start("DELETE FROM test WHERE value = 20")
+    t1.commit()
+    t2.wait()
+    left = rows(t2, "value = 20")
+    t2.commit()
+    return bool(left)
+
+
 def p4(t1, t2, t3):
     """Lost update."""
     value(t1, 1), value(t2, 1)
@@ -215,6 +230,7 @@ CASES = {
     "G1c": g1c,
     "OTV": otv,
     "PMP": pmp,
+    "PMP-write": pmp_write,
     "P4": p4,
     "G-single": g_single,
     "G-single-predicate": g_single_predicate,

@@ -26,6 +26,7 @@
 //! keys, triggers, window functions, arrays and JSON as values (refused by name with 0A000). Text is
 //! ordered by its bytes. numeric holds 28 digits. Time zones are UTC and fixed offsets.
 
+mod activity;
 mod aggregate;
 mod arithmetic;
 mod array;
@@ -51,6 +52,7 @@ mod system;
 mod text;
 mod types;
 
+pub use activity::{SessionActivity, SessionState, SessionWait, Sessions};
 pub use copy::{CopyDecoder, CopyFields, CopyFormat, CopyOptions, append_copy_line};
 pub use copy_in::{CopyIn, copy_out_query};
 pub use error::{SqlError, state};

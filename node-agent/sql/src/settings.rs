@@ -4,6 +4,7 @@
 //! is undone by ROLLBACK, SET LOCAL ends with the transaction: the session calls [`Settings::commit`]
 //! and [`Settings::rollback`]. Values nobody acts on are refused when they would change an answer.
 
+use crate::activity::Sessions;
 use crate::{
     datetime,
     error::{SqlError, state},
@@ -370,6 +371,8 @@ pub struct SessionInfo {
     pub version: String,
     /// When the engine started, microseconds since 2000-01-01 UTC.
     pub started_micros: i64,
+    /// All sessions of this member.
+    pub sessions: Sessions,
     /// The settings.
     pub settings: Settings,
 }
@@ -414,6 +417,7 @@ impl Default for SessionInfo {
             isolation: IsolationLevel::ReadCommitted,
             version: format!("PostgreSQL {SERVER_VERSION} compatible, Understudy"),
             started_micros: 0,
+            sessions: Sessions::default(),
             settings: Settings::default(),
         }
     }

@@ -14,6 +14,7 @@ use std::{
     task::{Context, Poll},
     time::Instant,
 };
+use understudy_sql::{SessionActivity, SessionState, SessionWait};
 use understudy_types::{CommitToken, Lsn};
 
 /// Why sessions are ended, as their clients read it (57P01).
@@ -58,12 +59,26 @@ const LEFT_MAX: usize = 1_000;
 pub(super) struct SessionControl {
     secret: i32,
     user: OnceLock<String>,
+    doing: Mutex<Doing>,
     /// The commit that its replies wait for.
     waits_for: Mutex<Option<(Lsn, Option<CommitToken>, Instant)>>,
     cancelled: AtomicBool,
     ended: OnceLock<EndReason>,
     has_ended: AtomicBool,
     waker: AtomicWaker,
+}
+
+/// What a session does, for `pg_stat_activity`. Its lock is nobody else's but the view's.
+#[derive(Debug, Default)]
+struct Doing {
+    application: Arc<str>,
+    started_micros: i64,
+    transaction_micros: Option<i64>,
+    statement_micros: Option<i64>,
+    changed_micros: i64,
+    state: SessionState,
+    wait: Option<SessionWait>,
+    text: Arc<str>,
 }
 
 /// What interrupts a session.
@@ -106,6 +121,63 @@ impl SessionControl {
     /// The session begins to wait for a commit, or ends to.
     pub(super) fn waits_for(&self, commit: Option<(Lsn, Option<CommitToken>)>) {
         *self.waits_for.lock() = commit.map(|(lsn, token)| (lsn, token, Instant::now()));
+    }
+
+    /// The session began.
+    pub(super) fn begins(&self, application: &str, at_micros: i64) {
+        let mut doing = self.doing.lock();
+        doing.application = application.into();
+        (doing.started_micros, doing.changed_micros) = (at_micros, at_micros);
+    }
+
+    /// The application gave itself another name.
+    pub(super) fn is_named(&self, application: &str) {
+        let mut doing = self.doing.lock();
+        if *doing.application != *application {
+            doing.application = application.into();
+        }
+    }
+
+    /// A statement begins.
+    pub(super) fn works(&self, at_micros: i64) {
+        let mut doing = self.doing.lock();
+        (doing.state, doing.changed_micros) = (SessionState::Active, at_micros);
+        doing.statement_micros = Some(at_micros);
+        doing.transaction_micros.get_or_insert(at_micros);
+    }
+
+    /// What the statement says.
+    pub(super) fn runs(&self, text: &Arc<str>) {
+        self.doing.lock().text = Arc::clone(text);
+    }
+
+    /// The session waits for something within its statement, or no longer.
+    pub(super) fn awaits(&self, wait: Option<SessionWait>) {
+        self.doing.lock().wait = wait;
+    }
+
+    /// The session waits for its client, and its transaction, if one is open, began then.
+    pub(super) fn rests(&self, state: SessionState, transaction: Option<i64>, at_micros: i64) {
+        let mut doing = self.doing.lock();
+        (doing.state, doing.changed_micros) = (state, at_micros);
+        doing.transaction_micros = transaction;
+    }
+
+    fn activity(&self, pid: i32) -> SessionActivity {
+        let user = self.user.get().cloned().unwrap_or_default();
+        let doing = self.doing.lock();
+        SessionActivity {
+            pid,
+            user,
+            application: doing.application.to_string(),
+            started_micros: doing.started_micros,
+            transaction_micros: doing.transaction_micros,
+            statement_micros: doing.statement_micros,
+            changed_micros: doing.changed_micros,
+            state: doing.state,
+            wait: doing.wait,
+            text: Arc::clone(&doing.text),
+        }
     }
 
     fn in_doubt(&self, pid: i32) -> Option<InDoubt> {
@@ -210,6 +282,13 @@ impl SessionRegistry {
         all.retain(|commit| commit.lsn > acknowledged);
         all.sort_by_key(|commit| (commit.lsn, commit.pid));
         all
+    }
+
+    /// What each session does.
+    #[must_use]
+    pub fn activity(&self) -> Vec<SessionActivity> {
+        let sessions = self.sessions.lock();
+        sessions.iter().map(|(pid, control)| control.activity(*pid)).collect()
     }
 
     /// Sessions open now.

@@ -4,6 +4,7 @@
 //! are made at every reading and never stored. Columns that psql and drivers name but that we have no
 //! use for hold what PostgreSQL shows for plain tables. Object numbers: tables are even, indexes odd.
 
+mod activity;
 mod information;
 mod relations;
 mod server;
@@ -83,7 +84,7 @@ impl SystemView {
 }
 
 fn all() -> impl Iterator<Item = &'static View> {
-    relations::VIEWS.iter().chain(server::VIEWS).chain(information::VIEWS)
+    relations::VIEWS.iter().chain(server::VIEWS).chain(activity::VIEWS).chain(information::VIEWS)
 }
 
 /// Hands the rows of a view on.

@@ -13,8 +13,8 @@ use std::{
 };
 use tokio::time::Instant;
 use understudy_sql::{
-    CommandTag, ExecContext, ExecError, Prepared, ResultColumn, RowSink, SqlError, Statement,
-    StatementKind, execute_into, prepare,
+    CommandTag, ExecContext, ExecError, Prepared, ResultColumn, RowSink, SessionWait, SqlError,
+    Statement, StatementKind, execute_into, prepare,
 };
 use understudy_store::{DataType, TxnId, Value};
 use understudy_types::Lsn;
@@ -106,6 +106,15 @@ impl Session {
         self.control.forget_cancel();
         self.statement_micros = now_micros();
         self.statement_started = Instant::now();
+        self.control.works(self.statement_micros);
+    }
+
+    /// Says in `pg_stat_activity` what runs; the text of the statement before stays where it is the same.
+    pub(super) fn tell_text(&mut self, text: &Arc<str>) {
+        if !text.is_empty() && !Arc::ptr_eq(text, &self.told_text) {
+            self.told_text = Arc::clone(text);
+            self.control.runs(text);
+        }
     }
 
     /// Makes the plan of a statement on the definitions that its transaction sees.
@@ -245,6 +254,7 @@ impl Session {
         };
         let plan = self.plan(statement, &old.hints)?;
         let new = PreparedStatement::new(Some(statement.clone()), old.hints.clone(), Some(plan));
+        let new = PreparedStatement { text: Arc::clone(&old.text), ..new };
         if new.description != old.description {
             let message = "cached plan must not change result type";
             return Err(Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
@@ -266,7 +276,10 @@ impl Session {
             (Some(statement), Some(lock)) => (Some(statement.min(lock)), lock < statement),
             (statement, lock) => (statement.or(lock), lock.is_some()),
         };
-        match waiting::until(&self.control, deadline, wait).await {
+        self.control.awaits(Some(SessionWait::Lock));
+        let waited = waiting::until(&self.control, deadline, wait).await;
+        self.control.awaits(None);
+        match waited {
             Ok(Some(())) => Ok(()),
             Ok(None) if is_lock => {
                 let message = "canceling statement due to lock timeout";

@@ -34,7 +34,8 @@ impl Session {
             return Err(Report::error("42601", message).into());
         }
         let hints = view.types().map(declared_type).collect::<Result<Vec<_>, _>>()?;
-        let prepared = self.prepare_statement(statement, hints)?;
+        let text = view.text.into();
+        let prepared = PreparedStatement { text, ..self.prepare_statement(statement, hints)? };
         self.statements.insert(view.name.to_owned(), Arc::new(prepared));
         reply::parse_complete(&mut self.output.bytes);
         Ok(())
@@ -148,6 +149,7 @@ impl Session {
             return Ok(());
         };
         self.check_not_failed(statement)?;
+        self.tell_text(&prepared.text);
         if let Progress::Ready = portal.progress {
             if prepared.plan.is_none() {
                 portal.progress = Progress::Done;

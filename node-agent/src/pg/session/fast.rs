@@ -79,6 +79,9 @@ impl Session {
             return None;
         }
         self.control.forget_cancel();
+        self.statement_micros = now_micros();
+        self.tell_text(&prepared.text);
+        self.control.works(self.statement_micros);
         let start = self.output.bytes.len();
         let answered = if is_open {
             self.answer_in_block(&batch, &prepared, plan)
@@ -120,7 +123,6 @@ impl Session {
         plan: &Prepared,
     ) -> Option<()> {
         let start = self.output.bytes.len();
-        self.statement_micros = now_micros();
         self.transaction.started_micros = self.statement_micros;
         let isolation = match self.isolation() {
             understudy_sql::IsolationLevel::ReadCommitted => Isolation::ReadCommitted,
@@ -153,7 +155,6 @@ impl Session {
         let start = self.output.bytes.len();
         // The first statement of a block begins its transaction the long way.
         let mut txn = self.transaction.txn.take()?;
-        self.statement_micros = now_micros();
         let mark: Mark = self.store.statement(&mut txn);
         let result = self
             .run_fast(batch, prepared, plan, &mut txn)

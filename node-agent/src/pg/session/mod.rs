@@ -37,7 +37,7 @@ use super::{
     frame::{self, Frame, first_frame},
     listener::{Front, end_report},
     registry::{Interrupt, SessionControl, SessionGuard},
-    reply::{self, Report, Severity},
+    reply::{self, Report, Severity, TransactionStatus},
     sqlstate,
     startup::Started,
     stream::Stream,
@@ -51,7 +51,7 @@ use tokio::{
     time::Instant,
 };
 use transaction::Transaction;
-use understudy_sql::SessionInfo;
+use understudy_sql::{SessionInfo, SessionState, SessionWait};
 use understudy_store::{Store, Value};
 use understudy_types::{CommitToken, Lsn, Role};
 
@@ -159,6 +159,8 @@ pub(super) struct Session {
     /// When the statement in hand began: microseconds since 2000, and for time limits.
     statement_micros: i64,
     statement_started: Instant,
+    /// The statement's text that `pg_stat_activity` was told last.
+    told_text: Arc<str>,
     /// State of the seeds of random functions.
     seed: u64,
     message_bytes_max: usize,
@@ -212,6 +214,7 @@ impl Session {
             pending_notices: Vec::new(),
             statement_micros: execute::now_micros(),
             statement_started: Instant::now(),
+            told_text: Arc::default(),
             seed: rand::random(),
             message_bytes_max: front.options.message_bytes_max,
             database,
@@ -228,6 +231,8 @@ impl Session {
             }
         }
         self.refresh_info();
+        let application = self.info.settings.get("application_name").unwrap_or_default();
+        self.control.begins(application, self.statement_micros);
         self.report_all_settings();
         reply::backend_key(&mut self.output.bytes, self.guard.pid(), self.guard.secret());
         self.ready();
@@ -361,6 +366,16 @@ impl Session {
 
     /// ReadyForQuery, and a new `in_hot_standby` when the member's role has changed.
     fn ready(&mut self) {
+        let (state, began) = match self.transaction.status() {
+            TransactionStatus::Idle => (SessionState::Idle, None),
+            TransactionStatus::Open => {
+                (SessionState::IdleInTransaction, Some(self.transaction.started_micros))
+            }
+            TransactionStatus::Failed => {
+                (SessionState::IdleInFailedTransaction, Some(self.transaction.started_micros))
+            }
+        };
+        self.control.rests(state, began, execute::now_micros());
         let role = self.database.role();
         if role != self.told_role {
             self.told_role = role;
@@ -394,11 +409,13 @@ impl Session {
         if self.output.hold > self.database.acknowledged_lsn() {
             let wait = self.database.acknowledged(self.output.hold);
             self.control.waits_for(Some((self.output.hold, self.last_token)));
+            self.control.awaits(Some(SessionWait::Commit));
             let waited = waiting::interruptible(&self.control, wait).await;
             if !matches!(waited, Ok(Ok(()))) {
                 self.guard.leave_in_doubt();
             }
             self.control.waits_for(None);
+            self.control.awaits(None);
             match waited {
                 Ok(Ok(())) => {}
                 Ok(Err(unknown)) => return Err(self.end_unknown(&unknown)),

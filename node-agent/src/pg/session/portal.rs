@@ -19,6 +19,8 @@ pub(super) struct PreparedStatement {
     pub(super) kind: Option<StatementKind>,
     /// RowDescription with all columns in text, or NoData.
     pub(super) description: Vec<u8>,
+    /// What the client wrote; empty where that is told elsewhere.
+    pub(super) text: Arc<str>,
 }
 
 impl PreparedStatement {
@@ -31,7 +33,8 @@ impl PreparedStatement {
         let columns = plan.as_ref().map_or(&[][..], |plan| &plan.columns);
         append_description(&mut description, columns, Formats::default());
         let kind = statement.as_ref().map(Statement::kind);
-        PreparedStatement { statement, hints, plan: plan.map(Arc::new), kind, description }
+        let (plan, text) = (plan.map(Arc::new), Arc::default());
+        PreparedStatement { statement, hints, plan, kind, description, text }
     }
 
     /// The types of the parameters.

@@ -11,7 +11,7 @@ use crate::pg::{
     reply::{Report, Severity},
     sqlstate,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use understudy_sql::{
     IsolationLevel, SessionInfo, SetScope, Settings, TransactionModes, reported_settings,
 };
@@ -53,6 +53,7 @@ pub(super) fn session_info(
     database: &dyn Database,
 ) -> SessionInfo {
     let identity = database.identity();
+    let sessions = Arc::clone(database.sessions());
     let admin = database.store().catalog().user(user).is_some_and(|user| user.admin);
     SessionInfo {
         user: user.to_owned(),
@@ -64,6 +65,7 @@ pub(super) fn session_info(
             identity.version, identity.member
         ),
         database: identity.pair,
+        sessions: understudy_sql::Sessions::told_by(move || sessions.activity()),
         ..SessionInfo::default()
     }
 }
@@ -73,7 +75,7 @@ impl Session {
     pub(super) fn start_with(&mut self, name: &str, value: &str) -> Result<(), Report> {
         self.info.settings.set(SetScope::Session, name, Some(value))?;
         self.info.settings.commit();
-        self.limits = Limits::of(&self.info.settings);
+        self.settings_changed();
         self.refresh_info();
         Ok(())
     }
@@ -184,8 +186,7 @@ impl Session {
         } else {
             self.transaction.has_settings = true;
         }
-        self.limits = Limits::of(&self.info.settings);
-        self.refresh_info();
+        self.apply_settings();
     }
 
     /// The block has ended: SET LOCAL ends with it, and SET if it was undone.
@@ -195,9 +196,15 @@ impl Session {
                 HasCommitted::Yes => self.info.settings.commit(),
                 HasCommitted::No => self.info.settings.rollback(),
             }
-            self.limits = Limits::of(&self.info.settings);
-            self.refresh_info();
+            self.apply_settings();
         }
+    }
+
+    fn apply_settings(&mut self) {
+        self.limits = Limits::of(&self.info.settings);
+        let application = self.info.settings.get("application_name").unwrap_or_default();
+        self.control.is_named(application);
+        self.refresh_info();
     }
 
     /// `default_transaction_read_only`

@@ -43,7 +43,9 @@ impl Session {
     fn parse_simple(&mut self, body: &[u8]) -> Result<VecDeque<Statement>, Failure> {
         self.statements.remove("");
         self.portals.remove("");
-        let statements = parse(only_text(body)?)?;
+        let text = only_text(body)?;
+        self.tell_text(&text.into());
+        let statements = parse(text)?;
         if statements.is_empty() {
             reply::empty_query(&mut self.output.bytes);
         }

@@ -233,3 +233,46 @@ fn a_driver_cancels_a_statement_that_waits() {
         assert_eq!(code(&result.unwrap_err()), "57014");
     });
 }
+
+/// What `pg_stat_activity` says of one application: state, wait event, statement.
+async fn doing(client: &Client, application: &str) -> (String, Option<String>, String) {
+    let query = "SELECT state, wait_event, query FROM pg_stat_activity WHERE application_name = $1";
+    let row = client.query_one(query, &[&application]).await.unwrap();
+    (row.get(0), row.get(1), row.get(2))
+}
+
+#[test]
+fn sessions_say_what_they_do_and_what_they_wait_for() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let listener = database.listen(ClientTls::none());
+        let open = async |name: &str| {
+            let mut config = config(&listener);
+            connect(config.application_name(name)).await.unwrap()
+        };
+        let (watcher, holder, waiter) = (open("watch").await, open("hold").await, open("").await);
+        waiter.batch_execute("SET application_name = wait").await.unwrap();
+        holder.batch_execute("CREATE TABLE t (a int PRIMARY KEY)").await.unwrap();
+        holder.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+        holder.batch_execute("BEGIN").await.unwrap();
+        holder.execute("UPDATE t SET a = a", &[]).await.unwrap();
+        let held = ("idle in transaction".to_owned(), None, "UPDATE t SET a = a".to_owned());
+        assert_eq!(doing(&watcher, "hold").await, held);
+        let blocked = tokio::spawn(async move { waiter.batch_execute("DELETE FROM t").await });
+        let waits = ("active".to_owned(), Some("transactionid".to_owned()), "DELETE FROM t".into());
+        while doing(&watcher, "wait").await != waits {
+            assert!(!blocked.is_finished(), "it waited for nobody");
+            tokio::task::yield_now().await;
+        }
+        let failed = holder.batch_execute("SELECT 1/0").await.unwrap_err();
+        assert_eq!(code(&failed), "22012");
+        assert_eq!(doing(&watcher, "hold").await.0, "idle in transaction (aborted)");
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        blocked.await.unwrap().unwrap();
+        assert_eq!(doing(&watcher, "hold").await.0, "idle");
+        assert_eq!(doing(&watcher, "watch").await.0, "active");
+        watcher.batch_execute("CREATE USER clerk PASSWORD 'quill'").await.unwrap();
+        let clerk = connect(config(&listener).user("clerk").password("quill")).await.unwrap();
+        assert_eq!(doing(&clerk, "hold").await.2, "<insufficient privilege>");
+    });
+}
