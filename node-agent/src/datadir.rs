@@ -412,6 +412,23 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Dat
     move |source| DataDirError::Io { operation, path, source }
 }
 
+/// Writes a whole file, durably but for its name.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(failed("write", path))
+}
+
+/// Puts a file, written beside it, in the place of another in `directory`: one atomic step, then durable.
+fn put_in_place(directory: &Path, next: &str, name: &str) -> Result<(), DataDirError> {
+    let path = directory.join(name);
+    std::fs::rename(directory.join(next), &path).map_err(failed("replace", &path))?;
+    sync_directory(directory)
+}
+
 /// Makes creates, renames and removes in a directory durable.
 fn sync_directory(path: &Path) -> Result<(), DataDirError> {
     File::open(path).and_then(|d| d.sync_all()).map_err(failed("sync", path))

@@ -33,7 +33,7 @@ use crate::{
         tokens::{self, Known, OpenToken, OpenTokens, Outcome},
     },
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     sync::{
         Arc, Weak,
@@ -187,7 +187,11 @@ impl Engine {
     /// One event; effects are done or queued when it returns.
     pub fn step(&self, input: Input) {
         let now = clock::now();
-        let mut section = self.section.lock();
+        self.step_within(self.section.lock(), input, now);
+    }
+
+    /// The same, for who has looked at the section before.
+    fn step_within(&self, mut section: MutexGuard<'_, Section>, input: Input, now: Moment) {
         let out = section.member.step(input, now);
         let out = self.begin_epoch(&mut section, out, now);
         self.publish(&section);
@@ -217,18 +221,6 @@ impl Engine {
     /// The log is on disk up to `lsn` (R8); frames were stopped before, so nothing lies above it.
     pub fn synced(&self, lsn: Lsn) {
         self.step(Input::Synced(LogEnd { lsn, ..self.log_end() }));
-    }
-
-    /// A person sets this member active, without the Lease (`ttRepStateSet` under `mode: Paused`).
-    fn set_active_by_hand(&self) -> Result<(), NotSettable> {
-        let now = clock::now();
-        let at_ms = clock::wall().as_millisecond().unsigned_abs();
-        let mut section = self.section.lock();
-        section.member.may_be_set_active(now)?;
-        let out = section.member.step(Input::SetActive { at_ms }, now);
-        drop(section);
-        self.perform(out);
-        Ok(())
     }
 
     fn log_end(&self) -> LogEnd {
@@ -555,7 +547,10 @@ impl Database for Engine {
     }
 
     fn set_active(&self) -> Result<RoleWait, NotSettable> {
-        self.set_active_by_hand()?;
+        let (now, at_ms) = (clock::now(), clock::wall().as_millisecond().unsigned_abs());
+        let section = self.section.lock();
+        section.member.may_be_set_active(now)?;
+        self.step_within(section, Input::SetActive { at_ms }, now);
         let mut role = self.role.subscribe();
         Ok(Box::pin(async move {
             // The engine outlives its sessions.

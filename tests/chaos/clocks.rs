@@ -27,7 +27,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// The x86-64 instruction that leads to the other code, with its distance.
+/// jmp rel32, which leads to the other code.
+const JUMP: u8 = 0xe9;
+/// The same with its distance.
 const JUMP_BYTES: usize = 5;
 /// Bytes at the vDSO's end for the other code.
 const TAIL_BYTES: u64 = 256;
@@ -36,7 +38,7 @@ const TRIES: u32 = 500;
 /// Time between two of those.
 const STEP: Duration = Duration::from_millis(1);
 const HOUR: i32 = 3_600;
-/// A thousand real milliseconds last so long on the slow clock: within the 10 % that authority allows for.
+/// So many milliseconds pass on the slow clock in a real second: within the 10 % that authority allows for.
 const SLOW: i32 = 920;
 /// Longest time until a slow clock is seen to be behind: a question takes under a second.
 const BEHIND: Duration = Duration::from_secs(15);
@@ -128,6 +130,7 @@ fn turn(scene: &Scene<'_>, member: &str, reading: Reading) -> anyhow::Result<Vec
 }
 
 fn replace(pid: u32, reading: Reading) -> anyhow::Result<Turned> {
+    ensure!(cfg!(target_arch = "x86_64"), "the code that is written is x86-64's");
     let (start, end) = vdso_of(pid)?;
     let pid = Pid::from_raw(i32::try_from(pid)?).context("no pid")?;
     let (entry, tail) = (start + clock_gettime_in(pid, (start, end))?, end - TAIL_BYTES);
@@ -139,7 +142,8 @@ fn replace(pid: u32, reading: Reading) -> anyhow::Result<Turned> {
         memory.read_exact_at(&mut before, entry)?;
         ensure!(before[0] != JUMP, "its clock is turned already");
         memory.write_all_at(&code, tail)?;
-        let distance = i32::try_from(tail.cast_signed() - (entry + 5).cast_signed())?;
+        let distance =
+            i32::try_from(tail.cast_signed() - (entry + JUMP_BYTES as u64).cast_signed())?;
         let mut jump = [JUMP; JUMP_BYTES];
         jump[1..].copy_from_slice(&distance.to_le_bytes());
         Ok(memory.write_all_at(&jump, entry)?)
@@ -214,9 +218,6 @@ fn place_of(task: &Path) -> anyhow::Result<Option<u64>> {
     let place = told.split_whitespace().last().and_then(|word| word.strip_prefix("0x"));
     Ok(place.map(|hex| u64::from_str_radix(hex, 16)).transpose()?)
 }
-
-/// jmp rel32
-const JUMP: u8 = 0xe9;
 
 /// x86-64 for `clock_gettime(edi, rsi)`: the system call, and its answer changed.
 fn code(reading: Reading) -> Vec<u8> {

@@ -40,11 +40,7 @@ pub(crate) fn loss_accepted(shell: &Shell, namespace: &Namespace<'_>) -> anyhow:
         let rows = pair.psql(service, "SELECT id FROM notes ORDER BY id")?;
         ensure!(rows.split_whitespace().eq(["1", "3"]), "{service} has {rows}");
     }
-    let trapped = wait_for("the lost tail is listed", SEEN, || {
-        Ok(pair.status()?["trapped"].as_array().and_then(|all| all.first().cloned()))
-    })?;
-    ensure!(trapped["member"] == active.as_str(), "trapped: {trapped}");
-    put_back(shell, &pair, &format!("{active}-e{}", trapped["epoch"]))?;
+    put_back(shell, &pair, &pair.trapped_tail(&active)?)?;
     Ok(Outcome {
         note: "1 row lost as told, kept aside, and put back".into(),
         ..Outcome::default()

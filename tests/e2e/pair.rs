@@ -10,6 +10,9 @@ pub(crate) const READY: Duration = Duration::from_secs(180);
 /// Longest time until a broken pair is whole again.
 const WHOLE: Duration = Duration::from_secs(120);
 
+/// Longest time until the operator has seen a trapped tail.
+const TRAPPED: Duration = Duration::from_secs(40);
+
 /// Longest time until a Service follows its pods.
 const ROUTED: Duration = Duration::from_secs(10);
 
@@ -229,6 +232,15 @@ impl<'a> Pair<'a> {
         })
     }
 
+    /// The first tail that is listed as trapped, by the name that the command line takes; it is this member's.
+    pub(crate) fn trapped_tail(&self, member: &str) -> anyhow::Result<String> {
+        let trapped = wait_for("a trapped tail is listed", TRAPPED, || {
+            Ok(self.status()?["trapped"].as_array().and_then(|all| all.first().cloned()))
+        })?;
+        ensure!(trapped["member"] == member, "trapped: {trapped}");
+        Ok(format!("{member}-e{}", trapped["epoch"]))
+    }
+
     /// What the Lease says.
     pub(crate) fn lease_record(&self) -> anyhow::Result<Value> {
         let name = format!("{}-authority", self.name);
@@ -356,13 +368,7 @@ impl<'a> Pair<'a> {
 
     /// One text as the administrator.
     pub(crate) fn psql_as_admin(&self, service: &str, sql: &str) -> anyhow::Result<String> {
-        let admin = format!("{}-admin", self.name);
-        let mut environment = self.environment(service)?;
-        for (name, key) in [("PGUSER", "username"), ("PGPASSWORD", "password")] {
-            let value = self.value_of(&admin, key)?;
-            environment.retain(|(known, _)| *known != name);
-            environment.push((name, value));
-        }
+        let environment = self.environment_of(service, &format!("{}-admin", self.name))?;
         self.shell.inside(&pairs(&environment), &psql_command(sql))
     }
 
@@ -380,10 +386,19 @@ impl<'a> Pair<'a> {
 
     /// What libpq needs to reach a Service as the application's user.
     fn environment(&self, service: &str) -> anyhow::Result<Vec<(&'static str, String)>> {
+        self.environment_of(service, &format!("{}-app", self.name))
+    }
+
+    /// The same as the user of this Secret.
+    fn environment_of(
+        &self,
+        service: &str,
+        secret: &str,
+    ) -> anyhow::Result<Vec<(&'static str, String)>> {
         Ok(vec![
             ("PGHOST", format!("{service}.{}.svc", self.namespace.name)),
-            ("PGUSER", self.secret("username")?),
-            ("PGPASSWORD", self.secret("password")?),
+            ("PGUSER", self.value_of(secret, "username")?),
+            ("PGPASSWORD", self.value_of(secret, "password")?),
             ("PGDATABASE", self.secret("dbname")?),
             ("PGSSLMODE", "verify-full".into()),
             ("PGSSLROOTCERT", self.ca_file()?),

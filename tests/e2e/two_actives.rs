@@ -39,11 +39,7 @@ pub(crate) fn two_actives(shell: &Shell, namespace: &Namespace<'_>) -> anyhow::R
         "the first active's session heard: {said}"
     );
     ensure!(pair.active()? == standby, "{} is active", pair.active()?);
-    let trapped = wait_for("the tail of the first active is listed", SEEN, || {
-        Ok(pair.status()?["trapped"].as_array().and_then(|all| all.first().cloned()))
-    })?;
-    ensure!(trapped["member"] == active.as_str(), "trapped: {trapped}");
-    let tail = format!("{active}-e{}", trapped["epoch"]);
+    let tail = pair.trapped_tail(&active)?;
     let shown = shell.understudy(&["trapped", "show", &tail, "-n", &pair.namespace.name])?;
     ensure!(shown.contains("(2, 'set first')"), "shown: {shown}");
     pair.set_mode("Automatic")?;

@@ -11,9 +11,12 @@ pg_stat_activity says that it waits.
 
 import json
 import threading
+import time
 
 import psycopg
 
+# Longest time until a statement ends or waits, in seconds.
+WAITS = 30
 LEVELS = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 
@@ -44,8 +47,9 @@ class Session:
         pid = self.connection.info.backend_pid
         waits = f"SELECT wait_event_type FROM pg_stat_activity WHERE pid = {pid}"
         with psycopg.connect(autocommit=True) as watcher:
+            deadline = time.monotonic() + WAITS
             while self.thread.is_alive() and watcher.execute(waits).fetchone() != ("Lock",):
-                pass
+                assert time.monotonic() < deadline, f"neither ends nor waits: {sql}"
 
     def wait(self):
         """Its end."""

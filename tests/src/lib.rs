@@ -1,4 +1,5 @@
-//! What the project's own checks share: where the sources are, and what counts as code in them.
+//! What the project's own checks share: where the sources are, what counts as code in them, and the servers
+//! of a comparison.
 
 pub mod history;
 pub mod servers;

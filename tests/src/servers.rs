@@ -162,11 +162,13 @@ impl Server {
     pub fn name(&self) -> &'static str {
         self.name
     }
+
     /// Its first process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
+
     /// How clients reach it.
     #[must_use]
     pub fn address(&self, over_tcp: bool) -> Address<'_> {

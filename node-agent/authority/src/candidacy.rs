@@ -344,12 +344,11 @@ fn accepts_loss(candidate: &Candidate<'_>, record: &LeaseRecord) -> bool {
     candidate.word.is_some_and(|word| word.accepts_loss && word.epoch == record.epoch)
 }
 
-/// R13 (a) to (d).
-fn is_eligible(
-    candidate: &Candidate<'_>,
-    record: &LeaseRecord,
-    now: Moment,
-) -> Result<(Needs, Loss), Veto> {
+/// Whether the store is one of this database, has a vote, and holds what it should (R13's *never*).
+///
+/// # Errors
+/// The first veto that stands, whoever asks for the promotion.
+pub fn is_sound(candidate: &Candidate<'_>, record: &LeaseRecord) -> Result<(), Veto> {
     let me = candidate.me;
     if record.dbid != candidate.control.dbid || record.dbid.is_none() {
         return Err(Veto::WrongDatabase);
@@ -360,9 +359,17 @@ fn is_eligible(
     if candidate.control.poisoned {
         return Err(Veto::Unfit("a write of its log failed".into()));
     }
-    if let Some(why) = candidate.unfit {
-        return Err(Veto::Unfit(why.into()));
-    }
+    candidate.unfit.map_or(Ok(()), |why| Err(Veto::Unfit(why.into())))
+}
+
+/// R13 (a) to (d).
+fn is_eligible(
+    candidate: &Candidate<'_>,
+    record: &LeaseRecord,
+    now: Moment,
+) -> Result<(Needs, Loss), Veto> {
+    is_sound(candidate, record)?;
+    let me = candidate.me;
     let recorded = record.sync.as_ref().map(|s| &s.standby);
     if let Some(sync) = record.sync.as_ref().filter(|sync| sync.standby == *me) {
         return Ok((Needs::Nothing, loss_of(record, sync.class)));

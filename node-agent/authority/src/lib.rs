@@ -18,7 +18,8 @@ mod lease_record;
 mod view;
 
 pub use candidacy::{
-    Candidate, Claim, GrantsBefore, Ground, Loss, Needs, Veto, Word, blackout_until, may_candidate,
+    Candidate, Claim, GrantsBefore, Ground, Loss, Needs, Veto, Word, blackout_until, is_sound,
+    may_candidate,
 };
 pub use clock::{Timing, TimingError};
 pub use control::{ControlError, ControlState, LeaseSeen};

@@ -126,13 +126,13 @@ impl Active {
 
     /// Without Kubernetes authority is a person, who started this process.
     pub(crate) fn standalone(epoch: EpochId) -> Self {
-        Self { standalone: true, ..Self::new(epoch, Moment::NEVER) }
+        Self { standalone: true, ..Self::new(epoch, Moment::ZERO) }
     }
 
     /// By a person's word: it takes the Lease when that is free.
     pub(crate) fn by_hand(epoch: EpochId, by_hand: ByHand) -> Self {
         let bump = Some(epoch.number);
-        Self { by_hand: Some(by_hand), bump, ..Self::new(epoch, Moment::NEVER) }
+        Self { by_hand: Some(by_hand), bump, ..Self::new(epoch, Moment::ZERO) }
     }
 
     /// R6a: reads no cached verdict; `now` was read at the decision.
@@ -141,7 +141,13 @@ impl Active {
     }
 
     pub(crate) fn authority_end(&self) -> Moment {
-        if self.opened && !self.let_go { self.lease_end.max(self.grant_end) } else { Moment::ZERO }
+        if !self.opened || self.let_go {
+            Moment::ZERO
+        } else if self.standalone || self.by_hand.is_some() {
+            Moment::NEVER
+        } else {
+            self.lease_end.max(self.grant_end)
+        }
     }
 
     /// Whether new commits may enter the log.
@@ -502,15 +508,17 @@ impl Active {
     }
 
     fn write_next(&mut self, c: &mut Common, now: Moment, out: &mut Output) {
-        if !c.is_free_to_write() || !c.data_path_ok || self.let_go {
+        if !c.is_free_to_write() || !c.data_path_ok || self.let_go || !self.opened {
             return;
+        }
+        if self.by_hand.is_some() {
+            return self.write_bump(c, now, out);
         }
         let held = c.view.record().is_some_and(|r| r.is_held_by(c.me.incarnation));
-        if !(held || self.by_hand.is_some()) || !self.opened {
+        if !held {
             return;
         }
-        if self.bump == Some(self.epoch.number) && self.has_authority(now) && self.by_hand.is_none()
-        {
+        if self.bump == Some(self.epoch.number) && self.has_authority(now) {
             self.bump = None; // Authority came back by a grant: the epoch goes on.
         }
         // With only a grant the Lease is renewed first: R12 needs the Lease confirmed.
@@ -713,10 +721,7 @@ impl Active {
     }
 
     fn confirmed(&mut self, c: &mut Common, write: &InFlight, out: &mut Output) -> After {
-        let by_lease = write.timing.authority_end(write.sent);
-        // From its first confirmed write on, no person's word is authority.
-        self.lease_end =
-            if self.by_hand.is_some() { by_lease } else { self.lease_end.max(by_lease) };
+        self.lease_end = self.lease_end.max(write.timing.authority_end(write.sent));
         match &write.kind {
             WriteKind::Renew | WriteKind::Admit => {}
             WriteKind::SetSolo => {

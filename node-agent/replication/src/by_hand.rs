@@ -13,7 +13,7 @@ use crate::common::Common;
 use crate::following::Following;
 use crate::output::{Event, Output};
 use crate::{FollowerKind, LogEnd, PledgeRequest};
-use understudy_authority::Word;
+use understudy_authority::{Veto, Word, is_sound};
 use understudy_types::{EpochId, MemberName, Moment, Span};
 
 /// Time between two questions to the other voter.
@@ -57,25 +57,23 @@ pub enum NotSettable {
 impl Following {
     /// Whether a person may set this member active now.
     pub(crate) fn may_be_set(&self, c: &Common, now: Moment) -> Result<(), NotSettable> {
+        if c.policy.is_none_or(|policy| policy.automatic) {
+            return Err(NotSettable::Managed);
+        }
+        let record = c.view.record().filter(|_| self.kind == FollowerKind::Standby);
+        let Some(record) = record else { return Err(NotSettable::NoVote) };
+        is_sound(&c.candidate(), record).map_err(|veto| match veto {
+            Veto::NotVoter => NotSettable::NoVote,
+            Veto::Unfit(why) => NotSettable::Unfit(why),
+            other => NotSettable::Unfit(other.to_string()),
+        })?;
         let hears = c.heard_serving.is_some_and(|at| now < at + c.timing.lease());
-        let record = c.view.record();
-        let active = record.and_then(|r| r.holder.as_ref()).map(|h| h.member.clone());
-        match active {
-            _ if c.policy.is_none_or(|policy| policy.automatic) => Err(NotSettable::Managed),
-            _ if self.kind == FollowerKind::Subscriber => Err(NotSettable::NoVote),
-            _ if record.is_none_or(|r| !r.is_voter(&c.me.member, c.me.store)) => {
-                Err(NotSettable::NoVote)
-            }
-            _ if c.control.dbid.is_none() => Err(NotSettable::Unfit("it is empty".to_owned())),
-            _ if c.control.poisoned => {
-                Err(NotSettable::Unfit("a write of its log failed".to_owned()))
-            }
-            _ if !c.data_path_ok => Err(NotSettable::Unfit("its log does not answer".to_owned())),
+        match &record.holder {
             Some(active) if hears && self.feeder().is_some() => {
-                Err(NotSettable::HearsActive(active))
+                Err(NotSettable::HearsActive(active.member.clone()))
             }
             _ if c.in_flight.is_some() || self.set_at_ms.is_some() => Err(NotSettable::Runs),
-            Some(_) | None => c.unfit.clone().map_or(Ok(()), |why| Err(NotSettable::Unfit(why))),
+            Some(_) | None => Ok(()),
         }
     }
 

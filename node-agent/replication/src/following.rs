@@ -3,7 +3,7 @@
 
 use crate::common::{AGAIN, Common, InFlight, WriteKind};
 use crate::input::WriteOutcome;
-use crate::output::{EndReason, Event, Opening, Output};
+use crate::output::{Event, Opening, Output};
 use crate::{FollowerKind, LogEnd, Message, Pledge, PledgeRefused, PledgeRequest};
 use understudy_authority::{
     Claim, Ground, LeaseRecord, LeaseState, Loss, Needs, Sight, Veto, Voter, blackout_until,
@@ -526,10 +526,5 @@ impl Following {
         if self.candidacy.take().is_some() {
             out.events.push(Event::CandidacyEnded(why));
         }
-    }
-
-    /// Sessions of a standby were opened read-only; they reconnect to find the right Service.
-    pub(crate) fn leave(self, out: &mut Output) {
-        out.end_sessions = Some(EndReason::Promoted);
     }
 }

@@ -268,6 +268,8 @@ impl Member {
                 {
                     let active = Active::new(opening.epoch, lease_end);
                     self.activate(active, opening.is_lossy, out);
+                    // They were opened read-only, and reconnect to find the right Service.
+                    out.end_sessions = Some(EndReason::Promoted);
                 }
             }
             Input::Synced(end) => self.follower_synced(end, now, out),
@@ -311,24 +313,17 @@ impl Member {
         let c = &mut self.common;
         c.durable = c.durable.max(end.lsn);
         match following.synced_by_hand(c, end, out) {
-            Some(active) => self.set_active(active, out),
+            Some(active) => {
+                let is_lossy = !c.is_recorded();
+                self.activate(active, is_lossy, out);
+            }
             None => following.synced(c, end, now, out),
         }
     }
 
-    /// By a person's word, whose session goes on.
-    fn set_active(&mut self, active: Active, out: &mut Output) {
-        let is_lossy = !self.common.is_recorded();
-        self.activate(active, is_lossy, out);
-        out.end_sessions = None;
-    }
-
     fn activate(&mut self, active: Active, is_lossy: bool, out: &mut Output) {
         let opening = Opening { epoch: active.epoch, is_lossy };
-        let before = std::mem::replace(&mut self.role, RoleState::Active(Box::new(active)));
-        if let RoleState::Following(following) = before {
-            following.leave(out);
-        }
+        self.role = RoleState::Active(Box::new(active));
         // At promotion everything received becomes part of the history (A2.8).
         out.begin_epoch = Some(opening);
     }
@@ -371,8 +366,7 @@ impl Member {
                 standing.serving = active.has_authority(now);
                 standing.lapsed = active.is_opened() && !standing.serving;
                 standing.transferring = active.is_transferring();
-                let by_lease = active.by_hand.is_none();
-                standing.lease_left = by_lease.then(|| active.lease_left(now));
+                standing.lease_left = Some(active.lease_left(now));
                 standing.grant_left = Some(active.grant_left(now));
                 standing.solo = active.solo;
             }

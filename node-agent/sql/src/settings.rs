@@ -4,8 +4,8 @@
 //! is undone by ROLLBACK, SET LOCAL ends with the transaction: the session calls [`Settings::commit`]
 //! and [`Settings::rollback`]. Values nobody acts on are refused when they would change an answer.
 
-use crate::activity::Sessions;
 use crate::{
+    activity::Sessions,
     datetime,
     error::{SqlError, state},
     parse::{IsolationLevel, SetScope},
@@ -351,7 +351,7 @@ fn display_name(name: &'static str) -> &'static str {
 }
 
 /// What an execution may know of its session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SessionInfo {
     /// Login name.
     pub user: String,

@@ -1,10 +1,9 @@
 //! `CURRENT`: which store is in use, in words that a person can read and write.
 
-use super::{DataDirError, failed, sync_directory};
+use super::{DataDirError, failed, put_in_place, write_whole};
 use std::{
     fmt::Write as _,
-    fs::File,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 use understudy_types::StoreId;
@@ -67,20 +66,12 @@ impl Current {
 
     /// Writes the new contents beside the file, durably.
     pub(super) fn write_next(&self, data: &Path) -> Result<(), DataDirError> {
-        let path = data.join(NEXT);
-        let write = || {
-            let mut file = File::create(&path)?;
-            file.write_all(self.text().as_bytes())?;
-            file.sync_all()
-        };
-        write().map_err(failed("write", &path))
+        write_whole(&data.join(NEXT), self.text().as_bytes())
     }
 
     /// Puts the new contents in force: the one atomic step.
     pub(super) fn publish_next(data: &Path) -> Result<(), DataDirError> {
-        let path = Self::path(data);
-        std::fs::rename(data.join(NEXT), &path).map_err(failed("replace", &path))?;
-        sync_directory(data)
+        put_in_place(data, NEXT, NAME)
     }
 }
 

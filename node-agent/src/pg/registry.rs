@@ -59,26 +59,14 @@ const LEFT_MAX: usize = 1_000;
 pub(super) struct SessionControl {
     secret: i32,
     user: OnceLock<String>,
-    doing: Mutex<Doing>,
+    /// What `pg_stat_activity` shows, but for who it is; nobody else but the view takes its lock.
+    doing: Mutex<SessionActivity>,
     /// The commit that its replies wait for.
     waits_for: Mutex<Option<(Lsn, Option<CommitToken>, Instant)>>,
     cancelled: AtomicBool,
     ended: OnceLock<EndReason>,
     has_ended: AtomicBool,
     waker: AtomicWaker,
-}
-
-/// What a session does, for `pg_stat_activity`. Its lock is nobody else's but the view's.
-#[derive(Debug, Default)]
-struct Doing {
-    application: Arc<str>,
-    started_micros: i64,
-    transaction_micros: Option<i64>,
-    statement_micros: Option<i64>,
-    changed_micros: i64,
-    state: SessionState,
-    wait: Option<SessionWait>,
-    text: Arc<str>,
 }
 
 /// What interrupts a session.
@@ -133,7 +121,7 @@ impl SessionControl {
     /// The application gave itself another name.
     pub(super) fn is_named(&self, application: &str) {
         let mut doing = self.doing.lock();
-        if *doing.application != *application {
+        if doing.application != application {
             doing.application = application.into();
         }
     }
@@ -165,19 +153,7 @@ impl SessionControl {
 
     fn activity(&self, pid: i32) -> SessionActivity {
         let user = self.user.get().cloned().unwrap_or_default();
-        let doing = self.doing.lock();
-        SessionActivity {
-            pid,
-            user,
-            application: doing.application.to_string(),
-            started_micros: doing.started_micros,
-            transaction_micros: doing.transaction_micros,
-            statement_micros: doing.statement_micros,
-            changed_micros: doing.changed_micros,
-            state: doing.state,
-            wait: doing.wait,
-            text: Arc::clone(&doing.text),
-        }
+        SessionActivity { pid, user, ..self.doing.lock().clone() }
     }
 
     fn in_doubt(&self, pid: i32) -> Option<InDoubt> {

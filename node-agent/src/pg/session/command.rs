@@ -117,17 +117,23 @@ impl Session {
         Ok(Ran::Tag(tag.to_string()))
     }
 
+    /// 42501 unless the user is an administrator.
+    pub(super) fn check_admin(&self, what: &str, hint: &str) -> Result<(), Failure> {
+        if self.info.admin {
+            return Ok(());
+        }
+        let message = format!("permission denied for {what}");
+        Err(Report::error(sqlstate::PRIVILEGE, message).hint(hint).into())
+    }
+
     /// CREATE, ALTER and DROP USER. Passwords become verifiers here and go no further in clear.
     async fn change_user(&mut self, wanted: &UserStatement) -> Result<(), Failure> {
         self.check_may_write(wanted.tag)?;
         let is_own_password = wanted.action == UserAction::Alter
             && wanted.name == self.info.user
             && wanted.admin.is_none();
-        if !self.info.admin && !is_own_password {
-            let message = format!("permission denied for {}", wanted.tag);
-            return Err(Report::error(sqlstate::PRIVILEGE, message)
-                .hint("Only an administrator may change users.")
-                .into());
+        if !is_own_password {
+            self.check_admin(wanted.tag, "Only an administrator may change users.")?;
         }
         self.see_own_commits().await?;
         let has_snapshot = self.begin_txn();

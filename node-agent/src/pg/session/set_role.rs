@@ -20,19 +20,11 @@ impl Session {
                 .hint("To see the state, write CALL ttRepStateGet().")
                 .into());
         }
-        if !self.info.admin {
-            let message = "permission denied for ttRepStateSet";
-            return Err(Report::error(sqlstate::PRIVILEGE, message)
-                .hint("Only an administrator may set roles.")
-                .into());
-        }
+        self.check_admin("ttRepStateSet", "Only an administrator may set roles.")?;
         let wait = self.database.set_active().map_err(|why| {
             Report::error(sqlstate::NOT_IN_STATE, why.to_string()).hint(self.instead(&why))
         })?;
-        match interruptible(&self.control, wait).await {
-            Ok(()) => Ok(()),
-            Err(interrupt) => Err(self.interrupted(interrupt)),
-        }
+        interruptible(&self.control, wait).await.map_err(|interrupt| self.interrupted(interrupt))
     }
 
     /// What to do instead.

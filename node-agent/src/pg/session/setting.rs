@@ -75,8 +75,7 @@ impl Session {
     pub(super) fn start_with(&mut self, name: &str, value: &str) -> Result<(), Report> {
         self.info.settings.set(SetScope::Session, name, Some(value))?;
         self.info.settings.commit();
-        self.settings_changed();
-        self.refresh_info();
+        self.apply_settings();
         Ok(())
     }
 
