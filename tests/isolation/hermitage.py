@@ -4,73 +4,15 @@ Runs on the server that PGHOST and PGPORT name, and prints one JSON object: for 
 what was seen of the anomaly, or what prevented it. A case is a function of sessions that have begun; it
 returns true if the anomaly came about. A session that is refused for the others' sake (SQLSTATE 40001 or
 40P01) prevents it.
-
-A statement that waits for another session is started on a thread of its own; the next step comes when
-pg_stat_activity says that it waits.
 """
 
 import json
-import threading
-import time
 
 import psycopg
 
-# Longest time until a statement ends or waits, in seconds.
-WAITS = 30
+from session import Session
+
 LEVELS = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
-
-
-class Session:
-    """One connection; its transaction begins at the level that is tried."""
-
-    def __init__(self, level):
-        self.connection = psycopg.connect(autocommit=True)
-        self.thread = None
-        self.run(f"BEGIN ISOLATION LEVEL {level}")
-
-    def run(self, sql):
-        """Rows of a query, or how many rows a statement changed."""
-        cursor = self.connection.execute(sql)
-        return cursor.fetchall() if cursor.description else cursor.rowcount
-
-    def start(self, sql):
-        """Begins a statement that has to wait for another session."""
-
-        def work():
-            try:
-                self.outcome = self.run(sql)
-            except psycopg.Error as error:
-                self.outcome = error
-
-        self.thread = threading.Thread(target=work)
-        self.thread.start()
-        pid = self.connection.info.backend_pid
-        waits = f"SELECT wait_event_type FROM pg_stat_activity WHERE pid = {pid}"
-        with psycopg.connect(autocommit=True) as watcher:
-            deadline = time.monotonic() + WAITS
-            while self.thread.is_alive() and watcher.execute(waits).fetchone() != ("Lock",):
-                assert time.monotonic() < deadline, f"neither ends nor waits: {sql}"
-
-    def wait(self):
-        """Its end."""
-        self.thread.join()
-        self.thread = None
-        if isinstance(self.outcome, psycopg.Error):
-            raise self.outcome
-        return self.outcome
-
-    def commit(self):
-        self.run("COMMIT")
-
-    def rollback(self):
-        self.run("ROLLBACK")
-
-    def end(self):
-        """Whatever state it is in."""
-        self.connection.cancel()
-        if self.thread:
-            self.thread.join()
-        self.connection.close()
 
 
 def rows(session, condition="true"):

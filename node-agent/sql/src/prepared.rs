@@ -11,7 +11,7 @@ use crate::{
     types::Type,
 };
 use sqlparser::ast;
-use understudy_store::{Catalog, DataType, Value};
+use understudy_store::{Catalog, DataType, Targets, Value};
 
 /// A statement ready to run, as long as the catalog is the one it was planned for.
 #[derive(Debug, Clone)]
@@ -33,6 +33,25 @@ impl Prepared {
     #[must_use]
     pub fn is_current(&self, catalog: &Catalog) -> bool {
         self.catalog_version == catalog.version
+    }
+
+    /// Which rows it changes or locks when it is executed again after a wait: those that it found before,
+    /// as they are now; only INSERT looks again for what it conflicts with.
+    #[must_use]
+    pub fn targets(&self) -> Targets {
+        match &self.plan {
+            Plan::Change(_) | Plan::Locking(_) => Targets::Kept,
+            Plan::Explain { run: Some(plan), .. } if matches!(**plan, Plan::Change(_)) => {
+                Targets::Kept
+            }
+            Plan::Query(_)
+            | Plan::Insert(_)
+            | Plan::Definition(_)
+            | Plan::Explain { .. }
+            | Plan::Show(_)
+            | Plan::Nothing
+            | Plan::Session => Targets::Renewed,
+        }
     }
 
     /// The command's name ("SELECT", "CREATE TABLE").

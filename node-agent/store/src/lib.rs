@@ -23,10 +23,12 @@
 //!   that way carries its LSN in `Txn::depends_lsn`, and the session holds its answer back until then.
 //! * **Locks** (`lock_wait`): an uncommitted version, or SELECT … FOR UPDATE, makes its transaction the
 //!   row's locker. A second writer gets `Blocked { on }`: it undoes its statement, waits with
-//!   `Store::wait` (which refuses to close a circle) and runs the statement again.
+//!   `Store::wait` (which refuses to close a circle) and runs the statement again on the same snapshot
+//!   (`Store::again`).
 //! * **A row that changed meanwhile**: under READ COMMITTED a write is refused as `Blocked` by
-//!   `TxnId::ENDED` when the row's newest version came after the statement began, and the statement
-//!   runs again at once; so no update is computed from a version that is no longer the newest. Under
+//!   `TxnId::ENDED` when the row's newest version came after the statement began. The statement takes
+//!   that version (`Store::lock_newest`) and judges it anew, as PostgreSQL does; so no update is computed
+//!   from a version that is no longer the newest, and no row is changed that has come to match since. Under
 //!   the stricter levels the answer is `Serialization`. SERIALIZABLE remembers what it read and checks
 //!   at commit that nobody has changed it: then all transactions of that level fit in commit order.
 //! * **Reclamation** (`reclaim`): every running transaction announces its snapshot. Below the oldest
@@ -88,6 +90,6 @@ pub use store::Store;
 pub use story::{Story, StoryError, Told};
 pub use table::{ColumnDef, IndexDef, IndexId, TableDef, TableId};
 pub use tokens::TokenFate;
-pub use txn::{Isolation, Mark, Txn};
+pub use txn::{Isolation, Mark, Targets, Txn};
 pub use value::{DataType, Value, ValueRef};
 pub use visibility::View;

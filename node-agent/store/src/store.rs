@@ -19,7 +19,7 @@ use crate::{
     redo,
     row::Row,
     tokens::{TokenFate, Tokens},
-    txn::{Entered, Isolation, Kind, Mark, Operation, ReadSet, Txn},
+    txn::{Entered, Isolation, Kind, Mark, Operation, ReadSet, Targets, Txn},
     visibility::Visibility,
 };
 use arc_swap::ArcSwap;
@@ -120,9 +120,18 @@ impl Store {
     /// definitions. The mark undoes the statement with `rollback_to`.
     pub fn statement(&self, txn: &mut Txn) -> Mark {
         let inner = &self.inner;
-        txn.releases = inner.registry.releases();
         if txn.isolation == Isolation::ReadCommitted {
             txn.snapshot = inner.visibility.snapshot(txn.slot());
+        }
+        self.again(txn, Targets::Renewed)
+    }
+
+    /// Begins the same statement again, which was undone and has waited: on its snapshot, with the newest
+    /// definitions.
+    pub fn again(&self, txn: &mut Txn, targets: Targets) -> Mark {
+        let inner = &self.inner;
+        txn.releases = inner.registry.releases();
+        if txn.isolation == Isolation::ReadCommitted && targets == Targets::Renewed {
             txn.current = inner.visibility.committed();
         }
         if !txn.state_is_own {

@@ -156,6 +156,15 @@ impl ReadSet {
     }
 }
 
+/// What a statement that is executed again after a wait reads where it changes or locks rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Targets {
+    /// The rows that it found before; those that changed are judged anew one by one.
+    Kept,
+    /// Whatever is committed by now.
+    Renewed,
+}
+
 /// A place in a transaction to which it can be rolled back: a SQL savepoint, or the beginning of a
 /// statement. Using one that lies behind a place rolled back to already does nothing.
 #[derive(Debug, Clone)]
@@ -239,12 +248,11 @@ impl Txn {
         Reader { snapshot, own: self.id }
     }
 
-    /// How this transaction's writes check unique keys.
-    pub(crate) fn uniqueness(&self) -> Uniqueness {
-        let current = match self.isolation {
-            Isolation::ReadCommitted => self.current,
-            Isolation::RepeatableRead | Isolation::Serializable => Lsn::MAX,
-        };
+    /// How this transaction's writes check unique keys. An update is judged by the newest owner of the
+    /// key, as its row is.
+    pub(crate) fn uniqueness(&self, is_update: bool) -> Uniqueness {
+        let by_statement = self.isolation == Isolation::ReadCommitted && !is_update;
+        let current = if by_statement { self.current } else { Lsn::MAX };
         Uniqueness::Check { me: self.id, visible: self.snapshot, current }
     }
 

@@ -102,6 +102,11 @@ impl Chain {
         (self.locker != TxnId::ENDED && self.locker != me).then_some(self.locker)
     }
 
+    /// Gives the row to a transaction; whether it did not have it before.
+    pub(crate) fn take(&mut self, by: TxnId) -> bool {
+        std::mem::replace(&mut self.locker, by) != by
+    }
+
     /// Puts a new version in front.
     pub(crate) fn push(&mut self, stamp: Lsn, row: Option<Row>) {
         let older = self.newest.take().map(Box::new);

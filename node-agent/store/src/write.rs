@@ -4,7 +4,8 @@
 //! remember the operation, keep the indexes up. A failure after the push undoes exactly this write.
 //! Invariants: a writer has entered the table (its slot says so) before it touches a row, and from
 //! then on the table's definition stands still until the transaction ends; a write is refused when
-//! somebody committed the row after what the statement has read.
+//! somebody committed the row after what the statement has read, unless the transaction has locked the
+//! newest version since (`lock_newest`).
 
 use crate::{
     error::WriteError,
@@ -102,19 +103,39 @@ impl Store {
         let (current, first) = {
             let mut chain = cell.chain.lock();
             let current = may_write(txn, table, row, &chain)?.clone();
-            let first = chain.locker != txn.id;
-            chain.locker = txn.id;
-            (current, first)
+            (current, chain.take(txn.id))
         };
-        if first {
-            let kind = Kind::Lock;
-            let cell_again = Arc::clone(&cell);
-            let operation = Operation::Row { cell: cell_again, table: at, kind, first };
-            inner.remember(txn, operation).inspect_err(|_| {
-                cell.chain.lock().locker = TxnId::ENDED;
-            })?;
-        }
-        Ok(current)
+        inner.remember_lock(txn, at, cell, first).map(|()| current)
+    }
+
+    /// Takes a row's lock as its newest committed version is, whatever the statement has read: for a
+    /// READ COMMITTED statement that judges anew a row which changed under it. None when the row was
+    /// deleted. Writes of the row are not refused as stale from here on.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; the transaction is as before.
+    pub fn lock_newest(
+        &self,
+        txn: &mut Txn,
+        table: TableId,
+        row: RowId,
+    ) -> Result<Option<Row>, WriteError> {
+        let inner = &self.inner;
+        let at = inner.enter(txn, table)?;
+        let Some(cell) = table_of(txn, table)?.heap.cell(row) else { return Ok(None) };
+        let (newest, first) = {
+            let mut chain = cell.chain.lock();
+            if let Some(on) = chain.held_by_other(txn.id) {
+                return Err(WriteError::Blocked { on });
+            }
+            let Some(newest) = chain.newest.as_ref() else { return Ok(None) };
+            if newest.stamp != UNCOMMITTED && newest.stamp > txn.snapshot {
+                txn.depend_on(newest.stamp);
+            }
+            let Some(row) = newest.row.clone() else { return Ok(None) };
+            (row, chain.take(txn.id))
+        };
+        inner.remember_lock(txn, at, cell, first).map(|()| Some(newest))
     }
 }
 
@@ -144,6 +165,24 @@ impl Inner {
         }
         txn.tables.push(Entered { heap, hash_delta: None });
         Ok(txn.tables.len() as u32 - 1)
+    }
+
+    /// Remembers a lock that was just taken, unless the transaction had the row before.
+    fn remember_lock(
+        &self,
+        txn: &mut Txn,
+        at: u32,
+        cell: Arc<RowCell>,
+        first: bool,
+    ) -> Result<(), WriteError> {
+        if !first {
+            return Ok(());
+        }
+        let kind = Kind::Lock;
+        let operation = Operation::Row { cell: Arc::clone(&cell), table: at, kind, first };
+        self.remember(txn, operation).inspect_err(|_| {
+            cell.chain.lock().locker = TxnId::ENDED;
+        })
     }
 
     /// Gives the transaction an id when it has none.
@@ -181,14 +220,13 @@ impl Inner {
             match may_write(txn, target.def.id, cell.id, &chain) {
                 Ok(old) => {
                     let old = old.clone();
-                    let first = chain.locker != txn.id;
                     let same = |i: &Arc<crate::index::IndexData>| {
                         new.is_none_or(|new| i.same_columns(&old, new))
                     };
                     if !target.indexes.iter().all(same) {
                         chain.moved = true;
                     }
-                    chain.locker = txn.id;
+                    let first = chain.take(txn.id);
                     chain.push(UNCOMMITTED, new.cloned());
                     Ok((old, first))
                 }
@@ -222,7 +260,7 @@ impl Inner {
         cell: &Arc<RowCell>,
         (old, new): (Option<&Row>, &Row),
     ) -> Result<(), WriteError> {
-        let uniqueness = txn.uniqueness();
+        let uniqueness = txn.uniqueness(old.is_some());
         for index in &target.indexes {
             if old.is_none_or(|old| !index.same_columns(old, new)) {
                 index.add(&self.accountant, cell, new, uniqueness)?;
@@ -286,7 +324,8 @@ fn may_write<'a>(
                 (txn.snapshot, WriteError::Serialization)
             }
         };
-        if newest.stamp > read {
+        // Who holds the row has judged this version.
+        if newest.stamp > read && chain.locker != txn.id {
             if error == WriteError::Serialization {
                 txn.depend_on(newest.stamp);
             }

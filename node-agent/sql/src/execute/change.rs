@@ -1,6 +1,8 @@
 //! UPDATE, DELETE and SELECT … FOR UPDATE.
 
-use super::{CommandTag, ExecError, Executor, query, query::Flow, refused, rows};
+use super::{
+    CommandTag, ExecError, Executor, query, query::Flow, refused, rejudge::TargetRow, rows,
+};
 use crate::{
     error::SqlError,
     eval::{Env, RowTuple, Tuple, Values, eval},
@@ -8,25 +10,26 @@ use crate::{
     plan::{ChangePlan, LockWaitPolicy, LockingPlan, Node},
 };
 use std::collections::BTreeSet;
-use understudy_store::{Row, RowId, Value, View};
+use understudy_store::{Row, RowId, TxnId, Value, View, WriteError};
 
 /// A row to change: its identity, what it is now, its new values, and the rest of the tuple.
-struct Target {
-    id: RowId,
-    old: Row,
-    changes: Vec<(usize, Value)>,
+pub(super) struct Target {
+    pub(super) id: RowId,
+    pub(super) old: Row,
+    pub(super) changes: Vec<(usize, Value)>,
     /// The columns after the target's own and its row id, when RETURNING may need them.
-    rest: Vec<Value>,
+    pub(super) rest: Vec<Value>,
 }
 
 impl Executor<'_, '_> {
     /// Runs an UPDATE or DELETE: first everything is read, then everything is written, so that no
     /// row is met twice.
     pub(super) fn change(&mut self, plan: &ChangePlan) -> Result<CommandTag, ExecError> {
-        let targets = self.targets(plan)?;
-        let count = targets.len() as u64;
-        for target in targets {
-            self.change_row(plan, target)?;
+        let mut count = 0;
+        for target in self.targets(plan)? {
+            if self.change_wanted(plan, &target)? {
+                count += 1;
+            }
         }
         let command = if plan.assignments.is_some() { "UPDATE" } else { "DELETE" };
         Ok(CommandTag::counted(command, count))
@@ -71,11 +74,22 @@ impl Executor<'_, '_> {
         Ok(targets)
     }
 
-    fn change_row(&mut self, plan: &ChangePlan, target: Target) -> Result<(), ExecError> {
+    /// Changes a row as it was read; one that changed since, as it is now, if it is still wanted.
+    fn change_wanted(&mut self, plan: &ChangePlan, target: &Target) -> Result<bool, ExecError> {
+        match self.change_row(plan, target) {
+            Err(ExecError::Blocked { on: TxnId::ENDED }) => {
+                let newest = self.newest_target(plan, target)?;
+                newest.map_or(Ok(false), |target| self.change_row(plan, &target).map(|()| true))
+            }
+            done => done.map(|()| true),
+        }
+    }
+
+    fn change_row(&mut self, plan: &ChangePlan, target: &Target) -> Result<(), ExecError> {
         let Target { id, old, changes, rest } = target;
-        let store = self.run.context.store;
+        let (id, store) = (*id, self.run.context.store);
         let row = if plan.assignments.is_some() {
-            let new = old.replace(&plan.table, &changes);
+            let new = old.replace(&plan.table, changes);
             let not_null = changes
                 .iter()
                 .any(|(column, value)| value.is_null() && plan.table.columns[*column].not_null);
@@ -86,43 +100,48 @@ impl Executor<'_, '_> {
             new
         } else {
             store.delete(self.txn, plan.table.id, id).map_err(refused)?;
-            old
+            old.clone()
         };
         if plan.returning.is_empty() {
             return Ok(());
         }
         let mut values = row.values(&plan.table);
         values.push(Value::Int(id.0 as i64));
-        values.extend(rest);
+        values.extend_from_slice(rest);
         self.return_row(&plan.returning, &values)
     }
 
     /// Runs a locking read.
     pub(super) fn lock(&mut self, plan: &LockingPlan) -> Result<CommandTag, ExecError> {
-        let (rows, limit, mut skip) = {
+        let (mut rows, most, limit, mut skip) = {
             let env = Env::new(self.run, self.txn);
             let (limit, offset) = query::counts((plan.limit.as_ref(), plan.offset.as_ref()), &env)?;
-            // Without SKIP LOCKED no row is passed over: what is cut off is not even read.
+            // Without SKIP LOCKED a row is passed over only when it changes meanwhile: what is cut off is
+            // not even read, until then.
             let most = match plan.policy {
                 LockWaitPolicy::SkipLocked => u64::MAX,
                 LockWaitPolicy::Wait | LockWaitPolicy::NoWait => {
                     limit.map_or(u64::MAX, |limit| limit.saturating_add(offset))
                 }
             };
-            (query::collect_some(&plan.input, &env, most)?, limit.unwrap_or(u64::MAX), offset)
+            let rows = query::collect_some(&plan.input, &env, most)?;
+            (rows, most, limit.unwrap_or(u64::MAX), offset)
         };
-        let mut count = 0;
-        for row in rows {
-            if count == limit {
-                break;
-            }
+        let (mut count, mut at) = (0, 0);
+        let mut is_cut = rows.len() as u64 == most;
+        while count < limit {
+            let Some(row) = rows.get(at) else { break };
+            at += 1;
             if skip > 0 && plan.policy != LockWaitPolicy::SkipLocked {
                 skip -= 1;
                 continue;
             }
-            if !self.lock_tables(plan, &row)? {
+            let Some(row) = self.lock_tables(plan, row)? else {
+                if std::mem::take(&mut is_cut) {
+                    rows = query::collect(&plan.input, &Env::new(self.run, self.txn))?;
+                }
                 continue;
-            }
+            };
             if skip > 0 {
                 skip -= 1;
                 continue;
@@ -136,13 +155,27 @@ impl Executor<'_, '_> {
         Ok(CommandTag::counted("SELECT", count))
     }
 
-    /// Locks a tuple's rows; whether the tuple is wanted.
-    fn lock_tables(&mut self, plan: &LockingPlan, row: &[Value]) -> Result<bool, ExecError> {
+    /// Locks a tuple's rows. Returns the tuple, made of the newest rows where some have changed; None when
+    /// it is not wanted.
+    fn lock_tables(
+        &mut self,
+        plan: &LockingPlan,
+        tuple: &[Value],
+    ) -> Result<Option<Vec<Value>>, ExecError> {
+        let mut locked = Vec::with_capacity(plan.locks.len());
+        let mut has_changed = false;
         for (table, column) in &plan.locks {
-            let Value::Int(id) = row[*column] else { continue };
-            let locked = self.run.context.store.lock_row(self.txn, table.id, RowId(id as u64));
-            match (locked.map_err(refused), plan.policy) {
-                (Ok(_), _) => {}
+            let Value::Int(id) = tuple[*column] else { continue };
+            let (table_id, id) = (table.id, RowId(id as u64));
+            let store = self.run.context.store;
+            let mut newest = store.lock_row(self.txn, table_id, id).map(Some);
+            if newest == Err(WriteError::Blocked { on: TxnId::ENDED }) {
+                newest = store.lock_newest(self.txn, table_id, id);
+                has_changed = true;
+            }
+            match (newest.map_err(refused), plan.policy) {
+                (Ok(Some(row)), _) => locked.push(TargetRow { table: table_id, id, row }),
+                (Ok(None), _) => return Ok(None),
                 (Err(ExecError::Blocked { on }), LockWaitPolicy::NoWait) if on.0 != 0 => {
                     return Err(SqlError::new(
                         "55P03",
@@ -151,16 +184,16 @@ impl Executor<'_, '_> {
                     .into());
                 }
                 (Err(ExecError::Blocked { on }), LockWaitPolicy::SkipLocked) if on.0 != 0 => {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 (Err(error), _) => return Err(error),
             }
         }
-        Ok(true)
+        Ok(if has_changed { self.newest_tuple(plan, tuple, locked)? } else { Some(tuple.to_vec()) })
     }
 }
 
-fn changes(
+pub(super) fn changes(
     assignments: &[(usize, Expr)],
     tuple: &dyn Tuple,
     env: &Env<'_>,

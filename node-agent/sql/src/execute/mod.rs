@@ -1,14 +1,15 @@
 //! Execution of prepared statements against the store.
 //!
 //! Everything is synchronous. A row or table held by another transaction ends the execution with
-//! [`ExecError::Blocked`]; the session undoes the statement, waits and executes it again, so an execution has no
-//! effects outside the transaction.
+//! [`ExecError::Blocked`]; the session undoes the statement, waits and executes it again on the same snapshot
+//! (`Prepared::targets`), so an execution has no effects outside the transaction.
 
 mod change;
 mod define;
 mod insert;
 mod join;
 pub(crate) mod query;
+mod rejudge;
 mod rows;
 
 use crate::{
@@ -146,11 +147,18 @@ pub(crate) struct Run<'a> {
     pub(crate) random: Cell<u64>,
     /// Results of uncorrelated subqueries, by slot.
     pub(crate) kept: RefCell<BTreeMap<usize, Rc<Vec<Vec<Value>>>>>,
+    /// While rows are judged anew: the only rows of the tables that are changed or locked.
+    pub(crate) only: RefCell<Option<Vec<rejudge::TargetRow>>>,
 }
 
 impl<'a> Run<'a> {
     pub(crate) fn new(context: &'a ExecContext<'a>) -> Run<'a> {
-        Run { context, random: Cell::new(context.seed), kept: RefCell::default() }
+        Run {
+            context,
+            random: Cell::new(context.seed),
+            kept: RefCell::default(),
+            only: RefCell::default(),
+        }
     }
 }
 

@@ -1,15 +1,17 @@
 //! Reading a table by its access path.
 
-use super::query::Flow;
+use super::{query::Flow, rejudge::TargetRow};
 use crate::{
     aggregate::Sortable,
     error::SqlError,
-    eval::{Env, NoColumns, RowTuple, eval, is_true},
+    eval::{Env, NoColumns, RowTuple, Tuple as _, eval, is_true, ordering},
     expr::Expr,
     plan::{Access, Reading, TableNode},
 };
-use std::{collections::BTreeSet, ops::Bound};
-use understudy_store::{Direction, IndexId, KeyBounds, Row, RowId, Store, Txn, Value, View};
+use std::{cmp::Ordering, collections::BTreeSet, ops::Bound};
+use understudy_store::{
+    Direction, IndexId, KeyBounds, Row, RowId, Store, TableDef, Txn, Value, View,
+};
 
 /// Takes rows.
 type RowConsumer<'a> = dyn FnMut(&RowTuple<'_>) -> Result<Flow, SqlError> + 'a;
@@ -27,6 +29,11 @@ pub(crate) fn table(
         Reading::Target => View::ForUpdate,
     };
     let mut reader = Reader { node, env, consume };
+    if node.reading == Reading::Target
+        && let Some(only) = &*env.run.only.borrow()
+    {
+        return reader.only(only);
+    }
     match &node.access {
         Access::Scan => reader.all(store.scan(txn, view, node.table.id)),
         Access::Key { index, key } => {
@@ -82,6 +89,19 @@ impl Reader<'_, '_> {
         self.all(store.range(txn, view, index, &bounds, Direction::Ascending))
     }
 
+    /// The rows at hand that the access would find.
+    fn only(&mut self, rows: &[TargetRow]) -> Result<Flow, SqlError> {
+        for target in rows.iter().filter(|target| target.table == self.node.table.id) {
+            let tuple = RowTuple { table: &self.node.table, id: target.id, row: &target.row };
+            if finds(&self.node.access, &self.node.table, &tuple, self.env)?
+                && self.row(target.id, &target.row)? == Flow::Enough
+            {
+                return Ok(Flow::Enough);
+            }
+        }
+        Ok(Flow::More)
+    }
+
     fn all(&mut self, rows: impl Iterator<Item = (RowId, Row)>) -> Result<Flow, SqlError> {
         for (id, row) in rows {
             if self.row(id, &row)? == Flow::Enough {
@@ -100,6 +120,52 @@ impl Reader<'_, '_> {
         }
         (self.consume)(&tuple)
     }
+}
+
+/// Whether an access finds a row.
+fn finds(
+    access: &Access,
+    table: &TableDef,
+    tuple: &RowTuple<'_>,
+    env: &Env<'_>,
+) -> Result<bool, SqlError> {
+    let columns = |index: &IndexId| -> &[u16] {
+        table.indexes.iter().find(|def| def.id == *index).map_or(&[], |def| &def.columns)
+    };
+    let column = |position: u16| tuple.column(usize::from(position));
+    let agree = |columns: &[u16], key: &[Value]| {
+        columns
+            .iter()
+            .zip(key)
+            .all(|(at, value)| ordering(column(*at), value.as_ref()) == Some(Ordering::Equal))
+    };
+    Ok(match access {
+        Access::Scan => true,
+        Access::Key { index, key } => agree(columns(index), &keys(key, env)?),
+        Access::KeyList { index, keys: list } => {
+            keys(list, env)?.into_iter().any(|key| agree(columns(index), &[key]))
+        }
+        Access::Range { index, equal, lower, upper, direction: _ } => {
+            let columns = columns(index);
+            let Some(next) = columns.get(equal.len()) else {
+                return Ok(agree(columns, &keys(equal, env)?));
+            };
+            let within = |bound: &Bound<Expr>, beyond: Ordering| -> Result<bool, SqlError> {
+                let (Bound::Included(expr) | Bound::Excluded(expr)) = bound else {
+                    return Ok(true);
+                };
+                let limit = eval(expr, &NoColumns, env)?;
+                Ok(match ordering(column(*next), limit.as_ref()) {
+                    None => false,
+                    Some(Ordering::Equal) => matches!(bound, Bound::Included(_)),
+                    Some(ordering) => ordering != beyond,
+                })
+            };
+            agree(columns, &keys(equal, env)?)
+                && within(lower, Ordering::Less)?
+                && within(upper, Ordering::Greater)?
+        }
+    })
 }
 
 fn keys(exprs: &[Expr], env: &Env<'_>) -> Result<Vec<Value>, SqlError> {

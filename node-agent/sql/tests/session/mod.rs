@@ -26,7 +26,10 @@ struct Session {
     failed: bool,
     savepoints: Vec<(String, Mark)>,
     statements: BTreeMap<String, (Statement, Vec<Option<understudy_store::DataType>>)>,
+    /// The statement that somebody blocked.
     blocked: Option<String>,
+    /// Whether the present statement was blocked before.
+    again: bool,
 }
 
 /// How one statement ended.
@@ -60,7 +63,10 @@ impl Database {
 
     fn line(&mut self, session: &mut Session, line: &str, out: &mut String) {
         let line = match (line, session.blocked.take()) {
-            ("retry", Some(blocked)) => blocked,
+            ("retry", Some(blocked)) => {
+                session.again = true;
+                blocked
+            }
             _ => line.to_owned(),
         };
         let (sql, data) = line.split_once(" <<< ").unwrap_or((&line, ""));
@@ -126,7 +132,12 @@ impl Database {
         }
         let implicit = session.txn.is_none();
         let mut txn = session.txn.take().unwrap_or_else(|| self.begin(&session.info));
-        let mark = self.store.statement(&mut txn);
+        let mark = if std::mem::take(&mut session.again) && !implicit {
+            let targets = prepare(txn.catalog(), statement, &[])?.targets();
+            self.store.again(&mut txn, targets)
+        } else {
+            self.store.statement(&mut txn)
+        };
         let ended = self.work(session, statement, (data, out), &mut txn);
         match (&ended, implicit) {
             (Ok(_), true) => {

@@ -1,7 +1,7 @@
 //! Running one planned statement: snapshot, execution, waiting for locks, and what its result depends on.
 //!
-//! An execution that meets a lock is undone, waits without blocking the loop, and is done again; rows
-//! that it had put into the reply are taken back.
+//! An execution that meets a lock is undone, waits without blocking the loop, and is done again on its
+//! snapshot; rows that it had put into the reply are taken back.
 
 use super::{
     Failure, Report, Session, binary, portal::PreparedStatement, reply, sqlstate, waiting,
@@ -142,10 +142,14 @@ impl Session {
         let mut has_snapshot = self.begin_txn();
         let mut statement = Arc::clone(statement);
         let start = self.output.bytes.len();
+        let mut has_waited = false;
         loop {
             let txn = self.transaction.txn.as_mut().expect("begun above, kept by this loop");
-            let mark =
-                if has_snapshot { self.store.savepoint(txn) } else { self.store.statement(txn) };
+            let mark = match &statement.plan {
+                _ if has_snapshot => self.store.savepoint(txn),
+                Some(plan) if has_waited => self.store.again(txn, plan.targets()),
+                Some(_) | None => self.store.statement(txn),
+            };
             has_snapshot = false;
             let attempt = self.attempt(&statement, parameters, &mut rows);
             if let Attempt::Done(tag) = attempt {
@@ -161,7 +165,10 @@ impl Session {
             match attempt {
                 Attempt::Done(_) => {}
                 Attempt::Stale => statement = self.replan(&statement)?,
-                Attempt::Blocked(on) => self.wait_for(on).await?,
+                Attempt::Blocked(on) => {
+                    self.wait_for(on).await?;
+                    has_waited = true;
+                }
                 Attempt::Failed(error) => {
                     self.hold(error.depends_lsn.unwrap_or(Lsn::ZERO), start);
                     return Err(error.into());
@@ -264,6 +271,10 @@ impl Session {
 
     /// Waits until the transaction that holds what is needed has ended.
     pub(super) async fn wait_for(&mut self, on: TxnId) -> Result<(), Failure> {
+        if on == TxnId::ENDED {
+            // What was in the way is over, or will be in a moment on another loop.
+            tokio::task::yield_now().await;
+        }
         let txn = self.transaction.txn.as_ref().expect("blocked inside a transaction");
         let wait = self.store.wait(txn, on).map_err(|deadlock| {
             Report::error(sqlstate::DEADLOCK, "deadlock detected")

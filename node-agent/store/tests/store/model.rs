@@ -26,6 +26,7 @@ enum Step {
     Update(usize, usize, i64, i64),
     Delete(usize, usize),
     Lock(usize, usize),
+    LockNewest(usize, usize),
     Read(usize),
     Savepoint(usize),
     RollbackTo(usize),
@@ -46,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (s(), 0..20usize, k, v).prop_map(|(s, r, k, v)| Step::Update(s, r, k, v)),
         3 => (s(), 0..20usize).prop_map(|(s, r)| Step::Delete(s, r)),
         1 => (s(), 0..20usize).prop_map(|(s, r)| Step::Lock(s, r)),
+        2 => (s(), 0..20usize).prop_map(|(s, r)| Step::LockNewest(s, r)),
         4 => s().prop_map(Step::Read),
         1 => s().prop_map(Step::Savepoint),
         1 => s().prop_map(Step::RollbackTo),
@@ -129,6 +131,7 @@ impl World {
             Step::Update(s, r, k, v) => self.write_known(s, r, Some((k, v))),
             Step::Delete(s, r) => self.write_known(s, r, None),
             Step::Lock(s, r) => self.lock(s, r),
+            Step::LockNewest(s, r) => self.lock_newest(s, r),
             Step::Read(s) => self.read(s),
             Step::Statement(s) => self.statement(s),
             Step::Savepoint(s) => {
@@ -286,7 +289,7 @@ impl World {
                 None => {
                     let stamp = self.stamps.get(&id).copied().unwrap_or_default();
                     if session.isolation == Isolation::ReadCommitted {
-                        if stamp > session.current {
+                        if stamp > session.current && !session.locks.contains(&id) {
                             return vec![WriteError::Blocked { on: TxnId::ENDED }];
                         }
                     } else if stamp > session.snapshot {
@@ -317,7 +320,10 @@ impl World {
             }
             let stamp = self.stamps.get(other).copied().unwrap_or_default();
             let own = session.writes.contains_key(other);
-            let late = session.isolation == Isolation::ReadCommitted && stamp > session.current;
+            // An insertion is judged by the statement that comes to see the key's owner.
+            let late = session.isolation == Isolation::ReadCommitted
+                && id.is_none()
+                && stamp > session.current;
             if late && !own {
                 let read = self.history[session.current.0 as usize].get(other);
                 if read.into_iter().chain(newest.get(other)).any(|p| p.0 == k) {
@@ -388,6 +394,35 @@ impl World {
                 session.locks.insert(id);
             }
             Err(error) => assert!(refusals.contains(&error), "{error:?} not in {refusals:?}"),
+        }
+    }
+
+    /// As a READ COMMITTED statement does with a row that changed under it.
+    fn lock_newest(&mut self, s: usize, r: usize) {
+        let Some(session) = &self.sessions[s] else { return };
+        if self.rows.is_empty() || session.isolation != Isolation::ReadCommitted {
+            return;
+        }
+        let id = self.rows[r % self.rows.len()];
+        let others = self.sessions.iter().enumerate().filter(|(i, _)| *i != s);
+        let holder = others.filter_map(|(_, o)| o.as_ref()).find(|o| o.locks.contains(&id));
+        let expected = match holder {
+            Some(holder) => Err(WriteError::Blocked { on: holder.txn.id() }),
+            None => Ok(self.newest_of(session, id)),
+        };
+        let own = session.writes.contains_key(&id);
+        let pending = self.stamps.get(&id).copied().filter(|at| !own && *at > session.snapshot);
+        let session = self.sessions[s].as_mut().unwrap();
+        let got = self.db.store.lock_newest(&mut session.txn, self.db.table, id);
+        assert_eq!(got.map(|row| row.as_ref().map(pair)), expected);
+        match expected {
+            Ok(Some(_)) => {
+                session.locks.insert(id);
+            }
+            Ok(None) | Err(_) => {}
+        }
+        if expected.is_ok() {
+            assert!(session.txn.depends_lsn() >= pending.unwrap_or_default());
         }
     }
 

@@ -1,0 +1,93 @@
+//! READ COMMITTED: a row that changed after the statement's snapshot is judged anew, alone.
+//!
+//! The statement found the row by an older version. It takes the newest one and asks whether that is still
+//! wanted, by running its source once more with this row in the place of its table and with the partners
+//! that the older version had (PostgreSQL's EvalPlanQual). What has come to match meanwhile is not looked
+//! for, and what was judged before is not judged again.
+
+use super::{
+    ExecError, Executor,
+    change::{Target, changes},
+    query::{self, Flow},
+    refused,
+};
+use crate::{
+    error::SqlError,
+    eval::Env,
+    plan::{ChangePlan, LockingPlan},
+};
+use understudy_store::{Row, RowId, TableId, Value};
+
+/// A row that stands for its table.
+#[derive(Debug, Clone)]
+pub(crate) struct TargetRow {
+    pub(crate) table: TableId,
+    pub(crate) id: RowId,
+    pub(crate) row: Row,
+}
+
+impl Executor<'_, '_> {
+    /// Takes the newest version of a row to change; None when that is gone, or not wanted.
+    pub(super) fn newest_target(
+        &mut self,
+        plan: &ChangePlan,
+        target: &Target,
+    ) -> Result<Option<Target>, ExecError> {
+        let (store, table) = (self.run.context.store, plan.table.id);
+        let newest = store.lock_newest(self.txn, table, target.id).map_err(refused)?;
+        let Some(newest) = newest else { return Ok(None) };
+        let before = self.targets_from(plan, target.id, &target.old)?;
+        let now = self.targets_from(plan, target.id, &newest)?;
+        Ok(now.into_iter().find(|new| before.iter().any(|old| old.rest == new.rest)))
+    }
+
+    /// What the source makes of one row.
+    fn targets_from(
+        &self,
+        plan: &ChangePlan,
+        id: RowId,
+        row: &Row,
+    ) -> Result<Vec<Target>, SqlError> {
+        let assignments = plan.assignments.as_deref().unwrap_or_default();
+        let (first, width) = (plan.table.columns.len() + 1, query::width(&plan.source));
+        let mut targets = Vec::new();
+        self.with_only(vec![TargetRow { table: plan.table.id, id, row: row.clone() }], || {
+            let env = Env::new(self.run, self.txn);
+            query::run(&plan.source, &env, &mut |tuple| {
+                let changes = changes(assignments, tuple, &env)?;
+                let rest = (first..width).map(|c| tuple.column(c).to_value()).collect();
+                targets.push(Target { id, old: row.clone(), changes, rest });
+                Ok(Flow::More)
+            })
+        })?;
+        Ok(targets)
+    }
+
+    /// The tuple that a locking read makes of its newest, locked rows, with the partners that `before` had
+    /// from other tables; None when it is not wanted any more.
+    pub(super) fn newest_tuple(
+        &self,
+        plan: &LockingPlan,
+        before: &[Value],
+        locked: Vec<TargetRow>,
+    ) -> Result<Option<Vec<Value>>, SqlError> {
+        // A table's columns stand before its row id.
+        let is_locked = |column: usize| {
+            plan.locks.iter().any(|(table, id)| (*id - table.columns.len()..*id).contains(&column))
+        };
+        let is_same = |tuple: &[Value]| {
+            let pairs = tuple.iter().zip(before).enumerate();
+            pairs.filter(|(column, _)| !is_locked(*column)).all(|(_, (new, old))| new == old)
+        };
+        let tuples =
+            self.with_only(locked, || query::collect(&plan.input, &Env::new(self.run, self.txn)))?;
+        Ok(tuples.into_iter().find(|tuple| is_same(tuple)))
+    }
+
+    fn with_only<T>(&self, rows: Vec<TargetRow>, work: impl FnOnce() -> T) -> T {
+        self.run.only.replace(Some(rows));
+        let done = work();
+        self.run.only.replace(None);
+        done
+    }
+}
