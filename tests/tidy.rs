@@ -28,6 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cli", &["types", "agent-api", "crds", "lease", "node-agent"]),
     ("tests", &["cli"]),
     ("model", &[]),
+    ("shuttle", &["types"]),
 ];
 
 /// Crates without any I/O, clock or randomness, and the pure half of the operator.

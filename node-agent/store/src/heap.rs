@@ -12,16 +12,13 @@ use crate::{
     lock_wait::TxnId,
     memory::Share,
     row::RowId,
+    sync::{AtomicU64, Mutex, RwLock},
     table::{IndexId, TableDef, TableId},
     version::RowCell,
 };
-use parking_lot::{Mutex, RwLock};
 use std::sync::{
     Arc,
-    atomic::{
-        AtomicU64,
-        Ordering::{Relaxed, SeqCst},
-    },
+    atomic::Ordering::{Relaxed, SeqCst},
 };
 use understudy_types::Lsn;
 

@@ -25,19 +25,16 @@ use crate::{
     lock_wait::TxnId,
     memory::{Accountant, ENTRY_BYTES, Pool, Share},
     row::{Row, RowId},
+    sync::{AtomicU64, Mutex},
     table::{IndexDef, TableDef},
     version::{Reader, RowCell, UNCOMMITTED, Version},
 };
 use artmap::{ArtMap, AsBytes};
-use parking_lot::Mutex;
 use std::{
     collections::BTreeSet,
     fmt,
     ops::Bound,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 use understudy_types::Lsn;
 

@@ -70,6 +70,7 @@ mod redo;
 mod row;
 mod store;
 mod story;
+mod sync;
 mod table;
 mod tokens;
 mod txn;

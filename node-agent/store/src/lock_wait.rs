@@ -11,8 +11,11 @@
 //! is never lost, because ending and registering both happen under the slot's `waiters`.
 //! Deliberately absent: queues per row (who wakes first wins) and time-outs (the session's).
 
-use crate::{error::Deadlock, table::TableId};
-use parking_lot::{Mutex, RwLock};
+use crate::{
+    error::Deadlock,
+    sync::{AtomicU64, Mutex, RwLock},
+    table::TableId,
+};
 use std::{
     cell::Cell,
     fmt,
@@ -21,7 +24,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU64,
+            AtomicUsize,
             Ordering::{Acquire, Relaxed, SeqCst},
         },
     },
@@ -213,12 +216,13 @@ impl Registry {
         let ticket = self.next_ticket.fetch_add(1, Relaxed);
         let over = || LockWait { on: None, waiter: None, ticket, since };
         let Some(slot) = self.slot_of(on) else { return Ok(over()) };
+        let own = self.slot_of(waiter);
+        let _entering = own.is_some().then(|| self.waiting.lock());
+        // Looked at inside: who gives back and then waits must not be taken for a part of a circle.
         if slot.released_at.load(SeqCst) > since {
             return Ok(over());
         }
-        let own = self.slot_of(waiter);
         if let Some(own) = &own {
-            let _entering = self.waiting.lock();
             let mut at = Arc::clone(&slot);
             while let Some(next) = self.waited_for_by(&at) {
                 if Arc::ptr_eq(&next, own) {
@@ -291,13 +295,13 @@ impl Drop for LockWait {
 }
 
 fn pool_of_thread() -> usize {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static POOL: Cell<usize> = const { Cell::new(usize::MAX) };
     }
     POOL.with(|pool| {
         if pool.get() == usize::MAX {
-            pool.set(NEXT.fetch_add(1, Relaxed) as usize % POOLS);
+            pool.set(NEXT.fetch_add(1, Relaxed) % POOLS);
         }
         pool.get()
     })

@@ -7,14 +7,12 @@
 
 use crate::{
     error::WriteError,
+    sync::AtomicU64,
     table::{IndexId, TableId},
 };
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 /// A row beside its versions: the cell and its entry in the map of rows.

@@ -17,18 +17,15 @@ use crate::{
     lock_wait::Slot,
     row::Row,
     store::{Inner, Store},
+    sync::{AtomicU64, Mutex, MutexGuard},
     table::TableId,
     version::RowCell,
 };
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{
-            AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
+        atomic::Ordering::{Relaxed, SeqCst},
     },
 };
 use understudy_types::Lsn;

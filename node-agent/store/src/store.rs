@@ -18,18 +18,15 @@ use crate::{
     reclaim::{Garbage, Reclamation},
     redo,
     row::Row,
+    sync::{AtomicU64, Mutex},
     tokens::{TokenFate, Tokens},
     txn::{Entered, Isolation, Kind, Mark, Operation, ReadSet, Targets, Txn},
     visibility::Visibility,
 };
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use std::sync::{
     Arc,
-    atomic::{
-        AtomicU64,
-        Ordering::{Relaxed, SeqCst},
-    },
+    atomic::Ordering::{Relaxed, SeqCst},
 };
 use understudy_types::{CommitToken, Epoch, Lsn};
 

@@ -3,7 +3,7 @@
 //!
 //! Invariant: a token that is neither known nor at most `forgotten` names no commit of this history.
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use understudy_types::{CommitToken, Epoch, Lsn};

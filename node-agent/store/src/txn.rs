@@ -13,15 +13,12 @@ use crate::{
     lock_wait::{Slot, TxnId},
     redo::Ddl,
     store::Inner,
+    sync::{AtomicU64, Mutex},
     table::TableId,
     version::{Reader, RowCell},
     visibility::View,
 };
-use parking_lot::Mutex;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 use understudy_types::{CommitToken, Lsn};
 
 /// How far a transaction is kept apart from others.

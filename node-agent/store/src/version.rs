@@ -14,8 +14,11 @@
 //!    index; while it is not set, every index entry of the cell fits every version.
 //! 4. A chain is dropped in a loop, never by recursion: hot rows have long chains.
 
-use crate::{lock_wait::TxnId, row::Row, row::RowId};
-use parking_lot::Mutex;
+use crate::{
+    lock_wait::TxnId,
+    row::{Row, RowId},
+    sync::Mutex,
+};
 use understudy_types::Lsn;
 
 /// Stamp of a version whose transaction has not committed.

@@ -15,8 +15,11 @@
 //!    moved. Reclamation reads `visible` first and the announcements second, so either it sees the
 //!    announcement or the reader sees a newer `visible` and announces again.
 
-use crate::lock_wait::{Registry, Slot};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use crate::{
+    lock_wait::{Registry, Slot},
+    sync::AtomicU64,
+};
+use std::sync::atomic::Ordering::SeqCst;
 use understudy_types::Lsn;
 
 /// What a read is for.

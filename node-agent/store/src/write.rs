@@ -14,14 +14,12 @@ use crate::{
     memory::{Pool, ROW_BYTES},
     row::{Row, RowId},
     store::{Inner, Store},
+    sync::fence,
     table::TableId,
     txn::{Entered, Isolation, Kind, Operation, Txn},
     version::{Chain, RowCell, UNCOMMITTED},
 };
-use std::sync::{
-    Arc,
-    atomic::{Ordering::SeqCst, fence},
-};
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 impl Store {
     /// Adds a row.
@@ -160,7 +158,9 @@ impl Inner {
             None
         };
         if let Some(on) = blocked {
+            // A changer that has seen the announcement must not wait for it to the end.
             txn.slot().leave_table(table);
+            self.registry.note_release(txn.slot());
             return Err(WriteError::Blocked { on });
         }
         txn.tables.push(Entered { heap, hash_delta: None });
