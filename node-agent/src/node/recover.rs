@@ -60,12 +60,17 @@ fn try_run(sizes: Sizes, directory: &StoreDir) -> anyhow::Result<Ready> {
     let begun = Instant::now();
     let disks = directory.disks();
     let Recovered { log, checkpoint, end, report, .. } = recover(disks.clone(), options(sizes))?;
+    let loading = Instant::now();
     let (store, from) = load(sizes, checkpoint.as_ref())?;
+    let replaying = Instant::now();
     let replayed = replay(&store, &log, from, end.lsn)?;
     tracing::info!(
         end = %end.lsn,
         checkpoint = ?report.checkpoint_lsn,
+        checkpoint_bytes = checkpoint.as_ref().map_or(0, CheckpointFile::raw_len),
+        load_ms = (replaying - loading).as_millis() as u64,
         replayed,
+        replay_ms = replaying.elapsed().as_millis() as u64,
         tail_cut_bytes = report.tail_cut_bytes,
         ms = begun.elapsed().as_millis() as u64,
         "recovered"
