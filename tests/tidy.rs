@@ -26,7 +26,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("crds", &[]),
     ("operator", &["types", "agent-api", "authority", "lease", "crds"]),
     ("cli", &["types", "agent-api", "crds", "lease", "node-agent"]),
-    ("tests", &["cli"]),
+    ("tests", &["cli", "sql", "store", "txlog", "types"]),
     ("model", &[]),
     ("shuttle", &["types"]),
 ];

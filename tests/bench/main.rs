@@ -1,11 +1,15 @@
 //! The engine beside its peer, interleaved in one run on the same cores: `tests/bench/run`.
 //!
-//! Rounds go ours, peer, ours, peer; what counts is the median. A ratio above 1 always means better than
+//! The peer is PostgreSQL 15 where a server is measured, and SQLite where the engine is called in the
+//! caller's own process. Rounds go ours, peer, ours, peer; what counts is the median. A ratio above 1 always means better than
 //! the peer. A target that is missed is printed and fails nothing: it is a finding.
 
+mod inprocess;
 mod machine;
 mod measure;
 mod pgbench;
+mod restart;
+mod size;
 mod tatp;
 mod wire;
 
@@ -43,11 +47,15 @@ pub(crate) struct Arguments {
     understudy: PathBuf,
 }
 
+/// The allocator of the program that is measured, for what is measured in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.list {
         for measure in measure::ALL {
-            println!("{:20} {:22} {}", measure.name, measure.target.to_string(), measure.what);
+            println!("{:20} {:22} {}", measure.name, measure.aim(), measure.what);
         }
         return ExitCode::SUCCESS;
     }

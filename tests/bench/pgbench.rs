@@ -1,9 +1,6 @@
 //! pgbench, as both sides' client: PostgreSQL 15's own.
 
-use crate::{
-    machine,
-    measure::{Side, median},
-};
+use crate::{machine, measure::Side};
 use anyhow::{Context, ensure};
 use std::process::Command;
 use understudy_tests::servers::{Address, DATABASE, Placement, Server};
@@ -32,11 +29,19 @@ pub(crate) struct Round {
     cpu_us: f64,
 }
 
+/// How long a run is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Length {
+    Seconds(u32),
+    /// Transactions of each client.
+    Transactions(u32),
+}
+
 /// Runs pgbench against a server, and counts what the server used meanwhile.
 pub(crate) fn round(
     server: &Server,
     load: &Load,
-    seconds: u32,
+    length: Length,
     placement: Placement,
 ) -> anyhow::Result<Round> {
     let mut command = placement.command("pgbench");
@@ -44,7 +49,10 @@ pub(crate) fn round(
     let jobs = placement.jobs().min(load.clients);
     command.args(["-n", "-M", "prepared", "-D", "scale=10", "-s", "10"]);
     command.args(["-c", &load.clients.to_string(), "-j", &jobs.to_string()]);
-    command.args(["-T", &seconds.to_string()]);
+    match length {
+        Length::Seconds(seconds) => command.args(["-T", &seconds.to_string()]),
+        Length::Transactions(count) => command.args(["-t", &count.to_string()]),
+    };
     match &load.script {
         Script::Builtin(name) => drop(command.args(["-b", name])),
         Script::Files(files) => {
@@ -77,14 +85,8 @@ pub(crate) fn round(
 
 /// The medians of a side.
 pub(crate) fn side(rounds: &[Round]) -> Side {
-    let rates: Vec<f64> = rounds.iter().map(|round| round.rate).collect();
-    let least = rates.iter().copied().fold(f64::INFINITY, f64::min);
-    let greatest = rates.iter().copied().fold(0.0, f64::max);
-    Side {
-        rate: median(rates),
-        spread: (least, greatest),
-        cpu_us: median(rounds.iter().map(|round| round.cpu_us).collect()),
-    }
+    let rates = rounds.iter().map(|round| round.rate).collect();
+    Side::of(rates, rounds.iter().map(|round| round.cpu_us).collect())
 }
 
 /// Makes pgbench's tables.

@@ -2,14 +2,14 @@
 
 use crate::{
     measure::{Bench, Verdict},
-    pgbench::{self, Load, Script},
+    pgbench::{self, Length, Load, Script},
     tatp,
 };
 use std::{fs, path::PathBuf};
 use understudy_tests::servers::{Durability, Placement, Servers};
 
 /// One account's balance by its key.
-const UPDATE: &str = "\\set aid random(1, 100000 * :scale)
+pub(crate) const UPDATE: &str = "\\set aid random(1, 100000 * :scale)
 UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;
 ";
 
@@ -88,11 +88,11 @@ fn compare(
     (durability, placement): (Durability, Placement),
     load: impl FnOnce(&Servers) -> anyhow::Result<Load>,
 ) -> anyhow::Result<Verdict> {
-    let (rounds, seconds) = (bench.arguments.rounds, bench.arguments.seconds);
+    let (rounds, seconds) = (bench.arguments.rounds, Length::Seconds(bench.arguments.seconds));
     let servers = bench.servers(durability, placement)?;
     let load = load(servers)?;
     for server in [&servers.ours, &servers.peer] {
-        pgbench::round(server, &load, 1, placement)?;
+        pgbench::round(server, &load, Length::Seconds(1), placement)?;
     }
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -100,5 +100,6 @@ fn compare(
         peer.push(pgbench::round(&servers.peer, &load, seconds, placement)?);
     }
     let settings = format!("{} clients; {}", load.clients, servers.settings());
-    Ok(Verdict { ours: pgbench::side(&ours), peer: pgbench::side(&peer), settings })
+    let (ours, peer) = (pgbench::side(&ours), pgbench::side(&peer));
+    Ok(Verdict { ours, peer, notes: Vec::new(), settings })
 }

@@ -20,6 +20,8 @@ const POSTGRES: &str = "/usr/lib/postgresql/15/bin";
 const STARTS: Duration = Duration::from_secs(60);
 /// Longest end of one before it is killed.
 const ENDS: Duration = Duration::from_secs(30);
+/// What a server tells of itself, beside its files.
+const LOG: &str = "log";
 /// Time between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(20);
 /// The user on both sides, and the password for what needs one.
@@ -90,15 +92,26 @@ pub struct Address<'a> {
     pub password: Option<&'static str>,
 }
 
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// This engine, by the path of its program.
+    Ours,
+    /// PostgreSQL 15.
+    Peer,
+}
+
 /// One of the two.
 #[derive(Debug)]
 pub struct Server {
-    name: &'static str,
+    kind: Kind,
     child: Child,
     socket_dir: String,
     port: u16,
     /// Only over TCP.
     password: Option<&'static str>,
+    /// From exec until it answered.
+    started_in: Duration,
 }
 
 /// Both.
@@ -133,8 +146,10 @@ impl Servers {
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir_in(place)
             .with_context(|| format!("no directory in {}", place.display()))?;
-        let ours = start_ours(program, directory.path(), durability, placement)?;
-        let peer = start_peer(directory.path(), durability, placement)?;
+        let start = |kind: Kind, name| {
+            Server::start(kind, program, &directory.path().join(name), durability, placement)
+        };
+        let (ours, peer) = (start(Kind::Ours, "ours")?, start(Kind::Peer, "peer")?);
         Ok(Self { ours, peer, durability, placement, directory })
     }
 
@@ -147,20 +162,70 @@ impl Servers {
     /// Placement and what the peer was set to.
     #[must_use]
     pub fn settings(&self) -> String {
-        format!(
-            "placement {}; ours: {}; PostgreSQL 15: {}",
-            self.placement.word(),
-            our_options(self.durability, self.placement).join(" "),
-            peer_settings(self.durability).join(" "),
-        )
+        settings(self.durability, self.placement)
     }
 }
 
+/// Placement, and what both are set to.
+#[must_use]
+pub fn settings(durability: Durability, placement: Placement) -> String {
+    format!(
+        "placement {}; ours: {}; PostgreSQL 15: {}",
+        placement.word(),
+        our_options(durability, placement).join(" "),
+        peer_settings(durability).join(" "),
+    )
+}
+
 impl Server {
+    /// Starts one with its files in `place`, which is made when it is not there; what lies there is taken
+    /// up again.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(
+        kind: Kind,
+        program: &Path,
+        place: &Path,
+        durability: Durability,
+        placement: Placement,
+    ) -> anyhow::Result<Self> {
+        fs::create_dir_all(place)?;
+        match kind {
+            Kind::Ours => start_ours(program, place, durability, placement),
+            Kind::Peer => start_peer(place, durability, placement),
+        }
+    }
+
     /// For people.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.name
+        match self.kind {
+            Kind::Ours => "understudy",
+            Kind::Peer => "PostgreSQL",
+        }
+    }
+
+    /// From exec until it answered.
+    #[must_use]
+    pub fn started_in(&self) -> Duration {
+        self.started_in
+    }
+
+    /// Ends it as a crash does: SIGKILL, or PostgreSQL's immediate stop, which writes as little.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        match self.kind {
+            Kind::Ours => self.child.kill()?,
+            Kind::Peer => {
+                let pid = rustix::process::Pid::from_child(&self.child);
+                rustix::process::kill_process(pid, rustix::process::Signal::QUIT)?;
+            }
+        }
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Its first process.
@@ -227,78 +292,93 @@ fn peer_settings(durability: Durability) -> [&'static str; 8] {
     ]
 }
 
+/// What a server that was started in `place` told of itself.
+///
+/// # Errors
+/// When there is no such file.
+pub fn log_of(place: &Path) -> anyhow::Result<String> {
+    let file = place.join(LOG);
+    fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
+}
+
 fn start_ours(
     program: &Path,
-    directory: &Path,
+    place: &Path,
     durability: Durability,
     placement: Placement,
 ) -> anyhow::Result<Server> {
-    let place = directory.join("ours");
-    fs::create_dir_all(&place)?;
     let password = place.join("password");
     fs::write(&password, PASSWORD)?;
     let port = free_port()?;
     let mut command = placement.command(program);
     command.arg("standalone").arg("--data-dir").arg(place.join("data"));
-    command.arg("--socket-dir").arg(&place).args(["--port", &port.to_string(), "--admin", USER]);
+    command.arg("--socket-dir").arg(place).args(["--port", &port.to_string(), "--admin", USER]);
     command.arg("--password-file").arg(&password);
     command.args(our_options(durability, placement));
-    command.env("UNDERSTUDY_LOG", "warn").stdout(Stdio::piped());
+    command.env("UNDERSTUDY_LOG", "info").stdout(Stdio::piped());
+    command.stderr(fs::File::create(place.join(LOG))?);
+    let begun = Instant::now();
     let mut child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
     let told = child.stdout.take().context("no standard output")?;
-    let socket_dir = place.display().to_string();
-    let server = Server { name: "understudy", child, socket_dir, port, password: Some(PASSWORD) };
+    let mut server = server(Kind::Ours, child, place, port);
     let mut line = String::new();
     BufReader::new(told).read_line(&mut line)?;
-    ensure!(line.starts_with("ready"), "{} did not become ready: {line}", program.display());
+    server.started_in = begun.elapsed();
+    let is_ready = line.starts_with("ready");
+    ensure!(is_ready, "{} did not become ready: {line}{}", program.display(), log_of(place)?);
     Ok(server)
 }
 
+fn server(kind: Kind, child: Child, place: &Path, port: u16) -> Server {
+    let socket_dir = place.display().to_string();
+    let password = (kind == Kind::Ours).then_some(PASSWORD);
+    Server { kind, child, socket_dir, port, password, started_in: Duration::ZERO }
+}
+
 fn start_peer(
-    directory: &Path,
+    place: &Path,
     durability: Durability,
     placement: Placement,
 ) -> anyhow::Result<Server> {
-    let place = directory.join("peer");
-    fs::create_dir_all(&place)?;
-    // It refuses to run as root.
-    done(Command::new("chown").arg("postgres").arg(&place))?;
-    let data = place.join("data").display().to_string();
-    let made = ["-D", &data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale", "C"];
-    done(as_postgres(Command::new("setpriv"), "initdb").args(made))?;
+    let data = place.join("data");
+    let is_new = !data.exists();
+    let data = data.display().to_string();
+    if is_new {
+        // It refuses to run as root.
+        done(Command::new("chown").arg("postgres").arg(place))?;
+        let made = ["-D", &data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale", "C"];
+        done(as_postgres(Command::new("setpriv"), "initdb").args(made))?;
+    }
     let port = free_port()?;
     let mut command = as_postgres(placement.command("setpriv"), "postgres");
-    command.args(["-D", &data, "-k"]).arg(&place);
+    command.args(["-D", &data, "-k"]).arg(place);
     command.args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
     for setting in peer_settings(durability) {
         command.args(["-c", setting]);
     }
-    let log = fs::File::create(directory.join("peer.log"))?;
+    let log = fs::File::create(place.join(LOG))?;
+    let begun = Instant::now();
     let child = command.stdout(log.try_clone()?).stderr(log).spawn().context("no PostgreSQL 15")?;
-    let socket_dir = place.display().to_string();
-    let mut server = Server { name: "PostgreSQL", child, socket_dir, port, password: None };
-    let deadline = Instant::now() + STARTS;
+    let mut server = server(Kind::Peer, child, place, port);
+    let address = server.address(false);
+    let (host, port) = (address.host.to_owned(), port.to_string());
     loop {
-        let address = server.address(false);
         let mut ask = Command::new("pg_isready");
-        ask.args(["-q", "-h", address.host, "-p", &address.port.to_string()]);
+        ask.args(["-q", "-h", &host, "-p", &port]);
         if ask.status().is_ok_and(|status| status.success()) {
             break;
         }
         let ended = server.child.try_wait()?;
-        ensure!(ended.is_none(), "PostgreSQL ended: {}", log_of(directory));
-        ensure!(Instant::now() < deadline, "PostgreSQL does not answer: {}", log_of(directory));
+        ensure!(ended.is_none(), "PostgreSQL ended: {}", log_of(place)?);
+        ensure!(begun.elapsed() < STARTS, "PostgreSQL does not answer: {}", log_of(place)?);
         thread::sleep(LOOK);
     }
-    let address = server.address(false);
-    let port = port.to_string();
-    let made = ["-h", address.host, "-p", &port, "-U", USER, DATABASE];
-    done(Command::new("createdb").args(made))?;
+    server.started_in = begun.elapsed();
+    if is_new {
+        let made = ["-h", &host, "-p", &port, "-U", USER, DATABASE];
+        done(Command::new("createdb").args(made))?;
+    }
     Ok(server)
-}
-
-fn log_of(directory: &Path) -> String {
-    fs::read_to_string(directory.join("peer.log")).unwrap_or_default()
 }
 
 /// PostgreSQL's program, under its own user: `setpriv` is completed.
