@@ -28,15 +28,15 @@ use crate::{
     gate::Gate,
     metrics::Metrics,
     pg::{
-        AckWait, CommitRefused, Database, OutcomeUnknown, ReadRefused, RoleWait, ServerIdentity,
-        SessionRegistry, Standing,
+        AckWait, CheckpointWait, CommitRefused, Database, LogHold, OutcomeUnknown, ReadRefused,
+        RoleWait, ServerIdentity, SessionRegistry, Standing,
         tokens::{self, Known, OpenToken, OpenTokens, Outcome},
     },
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::{
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -114,7 +114,23 @@ pub struct Engine {
     identity: ServerIdentity,
     sessions: Arc<SessionRegistry>,
     tokens: Arc<OpenTokens>,
+    keeper: OnceLock<Weak<dyn LogKeeper>>,
     own: Weak<Self>,
+}
+
+/// Who takes this store's checkpoints, and knows what the log is kept for.
+pub trait LogKeeper: Send + Sync {
+    /// See [`Database::checkpoint`]. Blocks on files.
+    ///
+    /// # Errors
+    /// Why no checkpoint was taken.
+    fn checkpoint(&self) -> Result<Lsn, String>;
+
+    /// See [`Database::log_holds`].
+    ///
+    /// # Errors
+    /// Why that is not known.
+    fn holds(&self) -> Result<Vec<LogHold>, String>;
 }
 
 /// What an engine is made from, after recovery.
@@ -155,6 +171,7 @@ impl Engine {
             identity: parts.identity,
             sessions: parts.sessions,
             tokens: Arc::default(),
+            keeper: OnceLock::new(),
             own: Weak::clone(own),
         });
         let weak = Arc::downgrade(&engine);
@@ -176,6 +193,16 @@ impl Engine {
     /// Runs `look` under the section's lock. No I/O in it.
     pub fn with_section<T>(&self, look: impl FnOnce(&mut Section) -> T) -> T {
         look(&mut self.section.lock())
+    }
+
+    /// Names who takes the checkpoints; a second one is not heard.
+    pub fn kept_by(&self, keeper: Weak<dyn LogKeeper>) {
+        let _ = self.keeper.set(keeper);
+    }
+
+    fn keeper(&self) -> Result<Arc<dyn LogKeeper>, String> {
+        let keeper = self.keeper.get().and_then(Weak::upgrade);
+        keeper.ok_or_else(|| "this member has no store of its own on disk yet".to_owned())
     }
 
     /// The control file; a duplicate makes it go over to the new store's.
@@ -556,6 +583,19 @@ impl Database for Engine {
             // The engine outlives its sessions.
             let _ = role.wait_for(|(role, _)| *role == Role::Active).await;
         }))
+    }
+
+    fn checkpoint(&self) -> CheckpointWait {
+        let keeper = self.keeper();
+        Box::pin(async move {
+            let keeper = keeper?;
+            let taken = tokio::task::spawn_blocking(move || keeper.checkpoint());
+            taken.await.map_err(|ended| ended.to_string())?
+        })
+    }
+
+    fn log_holds(&self) -> Result<Vec<LogHold>, String> {
+        self.keeper()?.holds()
     }
 
     fn sessions(&self) -> &Arc<SessionRegistry> {

@@ -181,6 +181,12 @@ impl Feeds {
         feeds.iter().min_by_key(|f| f.received).map(|f| (f.follower.clone(), f.received))
     }
 
+    /// The attached followers, and the last record that each received.
+    #[must_use]
+    pub fn received(&self) -> Vec<(Follower, Lsn)> {
+        self.feeds.lock().iter().map(|f| (f.follower.clone(), f.received)).collect()
+    }
+
     /// Notes who keeps log from being reclaimed.
     pub(crate) fn note_holder(&self, holder: Option<Notice>) {
         *self.holder.lock() = holder;

@@ -31,7 +31,7 @@ use tokio::{
 use understudy_authority::{Holder, Timing};
 use understudy_replication::{FollowerKind, Input, Member, Policy, Start};
 use understudy_types::{
-    Dbid, Durability, EpochId, FailoverPolicy, Lsn, MemberName, ReturnService, Role, StoreId,
+    Dbid, Durability, EpochId, FailoverPolicy, MemberName, ReturnService, Role, StoreId,
     WhenStandbyLost,
 };
 use uuid::Uuid;
@@ -109,7 +109,7 @@ async fn serve(
     users::bring_up_to_date(&engine, admin, password, true).await?;
     // The runtime ends these two with the process.
     tokio::spawn(reclaim_rows(Arc::clone(&engine.store)));
-    tokio::spawn(checkpoints.run(|| Lsn::MAX));
+    tokio::spawn(checkpoints.run(Vec::new));
     let listener = listen(&engine, &settings)?;
     ready(&settings);
     let ended = tokio::select! {

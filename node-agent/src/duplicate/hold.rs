@@ -43,11 +43,11 @@ impl Holds {
         self.held.lock().remove(member);
     }
 
-    /// The lowest hold; `Lsn::MAX` when there is none.
-    pub(super) fn lowest(&self, now: Instant) -> Lsn {
+    /// Every member with the LSN above which records are kept for it.
+    pub(super) fn all(&self, now: Instant) -> Vec<(MemberName, Lsn)> {
         let mut held = self.held.lock();
         held.retain(|_, hold| hold.until.is_none_or(|until| now < until));
-        held.values().map(|hold| hold.lsn).min().unwrap_or(Lsn::MAX)
+        held.iter().map(|(member, hold)| (member.clone(), hold.lsn)).collect()
     }
 }
 
@@ -57,15 +57,16 @@ mod tests {
     use crate::peer::testing::name;
 
     #[test]
-    fn the_lowest_hold_counts_until_it_is_released_or_runs_out() {
+    fn a_hold_counts_until_it_is_released_or_runs_out() {
         let (holds, now) = (Holds::default(), Instant::now());
-        assert_eq!(holds.lowest(now), Lsn::MAX);
+        assert_eq!(holds.all(now), []);
         holds.hold(&name("orders-2"), Lsn(50));
         holds.hold(&name("orders-s1"), Lsn(30));
         holds.linger(&name("orders-s1"), now);
-        assert_eq!(holds.lowest(now), Lsn(30));
-        assert_eq!(holds.lowest(now + LINGER), Lsn(50));
+        let second = (name("orders-2"), Lsn(50));
+        assert_eq!(holds.all(now), [second.clone(), (name("orders-s1"), Lsn(30))]);
+        assert_eq!(holds.all(now + LINGER), [second]);
         holds.release(&name("orders-2"));
-        assert_eq!(holds.lowest(now), Lsn::MAX);
+        assert_eq!(holds.all(now), []);
     }
 }

@@ -130,10 +130,10 @@ impl Duplicates {
         Self { source, holds: Arc::default(), streams, bytes_per_second }
     }
 
-    /// Records above this LSN must stay in the log; `Lsn::MAX` when nobody needs any.
+    /// Members that build a duplicate, and the LSN above which each needs the log.
     #[must_use]
-    pub fn hold_lsn(&self) -> Lsn {
-        self.holds.lowest(Instant::now())
+    pub fn holds(&self) -> Vec<(MemberName, Lsn)> {
+        self.holds.all(Instant::now())
     }
 
     /// A member attached: its link holds the log from now on.

@@ -4,18 +4,19 @@
 
 use crate::{
     duplicate::{Source, SourceIdentity},
-    engine::Engine,
+    engine::{Engine, LogKeeper},
     node::lease_link::chain,
+    pg::{HoldKind, LogHold},
 };
 use parking_lot::Mutex;
 use std::{
     io::{self, Write},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 use understudy_agent_api::Notice;
 use understudy_txlog::{CheckpointFile, CheckpointMeta, Disks, write_checkpoint};
-use understudy_types::{Dbid, Lsn};
+use understudy_types::{Dbid, Lsn, MemberName};
 
 /// How often to look whether a checkpoint is due.
 const LOOK: Duration = Duration::from_secs(2);
@@ -30,6 +31,9 @@ const TOLD_TENTHS: u64 = 5;
 /// Share from which such a follower is let go, and built anew (seed 003, FAILTHRESHOLD).
 const LET_GO_TENTHS: u64 = 7;
 
+/// Members that build a duplicate, and the LSN above which each needs the log.
+type Duplicated = Box<dyn Fn() -> Vec<(MemberName, Lsn)> + Send + Sync>;
+
 /// The checkpoints of this process's store.
 pub(crate) struct Checkpoints {
     engine: Arc<Engine>,
@@ -37,17 +41,32 @@ pub(crate) struct Checkpoints {
     newest: Mutex<Option<Lsn>>,
     /// One is written at a time in a directory.
     writing: Mutex<()>,
+    duplicated: OnceLock<Duplicated>,
 }
 
 impl Checkpoints {
     /// Of the store in `disks`, whose newest one lies at `newest`.
     #[must_use]
     pub(crate) fn new(engine: Arc<Engine>, disks: Disks, newest: Option<Lsn>) -> Arc<Self> {
-        Arc::new(Self { engine, disks, newest: Mutex::new(newest), writing: Mutex::new(()) })
+        Arc::new(Self {
+            engine,
+            disks,
+            newest: Mutex::new(newest),
+            writing: Mutex::new(()),
+            duplicated: OnceLock::new(),
+        })
     }
 
-    /// Takes checkpoints for ever, and gives back log below them that `hold_lsn` does not need.
-    pub(crate) async fn run(self: Arc<Self>, hold_lsn: impl Fn() -> Lsn) {
+    /// Takes checkpoints for ever, and gives back log below them that nobody holds: who builds a
+    /// duplicate is told by `duplicated`.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        duplicated: impl Fn() -> Vec<(MemberName, Lsn)> + Send + Sync + 'static,
+    ) {
+        // It runs once for a store.
+        let _ = self.duplicated.set(Box::new(duplicated));
+        let keeper = Arc::downgrade(&self);
+        self.engine.kept_by(keeper);
         let mut taken = Instant::now();
         let mut base = self.engine.log.usage().segment_bytes;
         loop {
@@ -65,7 +84,7 @@ impl Checkpoints {
                     Err(error) => tracing::error!(error = %error, "the checkpoint task ended"),
                 }
                 taken = Instant::now();
-                self.reclaim(hold_lsn());
+                self.reclaim();
                 base = self.engine.log.usage().segment_bytes;
             }
         }
@@ -101,9 +120,10 @@ impl Checkpoints {
 
     /// Gives log back that no checkpoint, follower or duplicate needs. A follower that is too far behind
     /// for the volume is let go first: its next attempt to attach is answered with a duplicate.
-    fn reclaim(&self, hold_lsn: Lsn) {
+    fn reclaim(&self) {
         let Some(checkpoint) = *self.newest.lock() else { return };
-        let needed = checkpoint.min(hold_lsn);
+        let duplicated = self.duplicated().into_iter().map(|(_, lsn)| lsn).min();
+        let needed = checkpoint.min(duplicated.unwrap_or(Lsn::MAX));
         let feeds = &self.engine.feeds;
         let mut slowest = feeds.slowest().filter(|(_, received)| *received < needed);
         let tenths = self.used_tenths();
@@ -127,10 +147,53 @@ impl Checkpoints {
         }));
     }
 
+    fn duplicated(&self) -> Vec<(MemberName, Lsn)> {
+        self.duplicated.get().map_or_else(Vec::new, |members| members())
+    }
+
     /// Share of the log volume in use, in tenths.
     fn used_tenths(&self) -> u64 {
         let usage = self.engine.log.usage();
         usage.segment_bytes * 10 / usage.size_max_bytes.max(1)
+    }
+}
+
+impl LogKeeper for Checkpoints {
+    fn checkpoint(&self) -> Result<Lsn, String> {
+        let newest = *self.newest.lock();
+        if let Some(lsn) = newest.filter(|lsn| *lsn == self.engine.gate.acknowledged()) {
+            return Ok(lsn);
+        }
+        let lsn = self.take()?.meta().lsn;
+        self.reclaim();
+        Ok(lsn)
+    }
+
+    fn holds(&self) -> Result<Vec<LogHold>, String> {
+        let checkpoints = self.engine.log.checkpoint_holds().map_err(|e| chain(&e))?;
+        let mut holds = Vec::new();
+        if checkpoints.is_empty() {
+            let description = "no checkpoint yet: recovery needs the whole log".to_owned();
+            holds.push(LogHold { first_lsn: Lsn(1), kind: HoldKind::Checkpoint, description });
+        }
+        holds.extend(checkpoints.into_iter().map(|hold| LogHold {
+            first_lsn: hold.first_lsn,
+            kind: HoldKind::Checkpoint,
+            description: hold.file,
+        }));
+        let of_member = |kind| {
+            move |(member, lsn): (MemberName, Lsn)| LogHold {
+                first_lsn: lsn.next(),
+                kind,
+                description: member.to_string(),
+            }
+        };
+        let followers = self.engine.feeds.received().into_iter();
+        let followers = followers.map(|(follower, lsn)| (follower.member, lsn));
+        holds.extend(followers.map(of_member(HoldKind::Replication)));
+        holds.extend(self.duplicated().into_iter().map(of_member(HoldKind::Duplicate)));
+        holds.sort_by_key(|hold| hold.first_lsn);
+        Ok(holds)
     }
 }
 
@@ -173,6 +236,21 @@ mod tests {
         let disks = lone.directory.disks();
         let checkpoints = Checkpoints::new(Arc::clone(&lone.engine), disks, None);
         assert_eq!(checkpoints.take().err().as_deref(), Some("nothing is acknowledged yet"));
-        assert!(checkpoints.checkpoint(None).is_none(), "a file was left behind");
+        assert!(Source::checkpoint(&*checkpoints, None).is_none(), "a file was left behind");
+    }
+
+    #[test]
+    fn what_holds_the_log_is_named_the_least_lsn_first() {
+        let place = tempfile::tempdir().unwrap();
+        let lone = Lone::new(place.path(), LogOptions::default());
+        let disks = lone.directory.disks();
+        let checkpoints = Checkpoints::new(Arc::clone(&lone.engine), disks, None);
+        let standby = MemberName::new("orders-2").unwrap();
+        let duplicated = move || vec![(standby.clone(), Lsn(40))];
+        assert!(checkpoints.duplicated.set(Box::new(duplicated)).is_ok());
+        let holds = checkpoints.holds().unwrap();
+        let told: Vec<_> = holds.iter().map(|h| (h.first_lsn, h.kind.as_str())).collect();
+        assert_eq!(told, [(Lsn(1), "Checkpoint"), (Lsn(41), "Duplicate")]);
+        assert_eq!(holds[1].description, "orders-2");
     }
 }

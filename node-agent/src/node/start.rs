@@ -327,7 +327,7 @@ async fn control_tasks(
     tokio::spawn(reclaim_rows(Arc::clone(&node.engine.store)));
     tokio::spawn(users::keep(Arc::clone(&node)));
     let held = Arc::clone(&node);
-    tokio::spawn(parts.checkpoints.run(move || held.duplicates.hold_lsn()));
+    tokio::spawn(parts.checkpoints.run(move || held.duplicates.holds()));
     let ticks = tokio::spawn(Arc::clone(&node).ticks());
     let effects = tokio::spawn(node.effects(effects));
     // Neither ends while the process lives.

@@ -19,6 +19,9 @@ use understudy_types::{CommitToken, Epoch, Lsn, MemberName, Role};
 /// Resolves when an LSN is acknowledged, or when this member can no longer say whether it will be.
 pub type AckWait = Pin<Box<dyn Future<Output = Result<(), OutcomeUnknown>> + Send>>;
 
+/// Resolves when a checkpoint is on disk, with its LSN; or why there is none.
+pub type CheckpointWait = Pin<Box<dyn Future<Output = Result<Lsn, String>> + Send>>;
+
 /// Resolves when the member has the role that was asked for.
 pub type RoleWait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -81,8 +84,53 @@ pub trait Database: Send + Sync + 'static {
     /// Why it cannot be set.
     fn set_active(&self) -> Result<RoleWait, NotSettable>;
 
+    /// Takes a checkpoint while commits go on, and gives back the log below it that nobody holds. It is
+    /// taken to its end also when nobody waits for it any more.
+    fn checkpoint(&self) -> CheckpointWait;
+
+    /// Who needs which part of the log; the least LSN is why the log is not given back. May read a
+    /// directory: not for the fast path.
+    ///
+    /// # Errors
+    /// Why that is not known at this moment.
+    fn log_holds(&self) -> Result<Vec<LogHold>, String>;
+
     /// The sessions of this member.
     fn sessions(&self) -> &Arc<SessionRegistry>;
+}
+
+/// Somebody needs the log from a record on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogHold {
+    /// The first record that is needed.
+    pub first_lsn: Lsn,
+    /// For what.
+    pub kind: HoldKind,
+    /// The checkpoint's file, or the member.
+    pub description: String,
+}
+
+/// What log is kept for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldKind {
+    /// Recovery from a checkpoint.
+    Checkpoint,
+    /// A follower that is attached and has not received more.
+    Replication,
+    /// A member that builds its store from a checkpoint, and needs the log after it.
+    Duplicate,
+}
+
+impl HoldKind {
+    /// The word that the procedure answers with.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Checkpoint => "Checkpoint",
+            Self::Replication => "Replication",
+            Self::Duplicate => "Duplicate",
+        }
+    }
 }
 
 /// Constant facts about the server.

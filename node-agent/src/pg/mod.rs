@@ -37,8 +37,8 @@ mod tests;
 pub mod tokens;
 
 pub use database::{
-    AckWait, CommitRefused, Database, OutcomeUnknown, ReadRefused, RoleWait, ServerIdentity,
-    Standing,
+    AckWait, CheckpointWait, CommitRefused, Database, HoldKind, LogHold, OutcomeUnknown,
+    ReadRefused, RoleWait, ServerIdentity, Standing,
 };
 pub use listener::{
     ClientTls, Listener, ListenerError, ListenerOptions, PlainConnections, TlsSource,

@@ -2,8 +2,9 @@
 //! test decides. Its commit section gives LSNs as the engine's does.
 
 use super::{
-    AckWait, ClientTls, CommitRefused, Database, EndReason, Listener, ListenerOptions,
-    OutcomeUnknown, ReadRefused, RoleWait, ServerIdentity, SessionRegistry, Standing, auth,
+    AckWait, CheckpointWait, ClientTls, CommitRefused, Database, EndReason, HoldKind, Listener,
+    ListenerOptions, LogHold, OutcomeUnknown, ReadRefused, RoleWait, ServerIdentity,
+    SessionRegistry, Standing, auth,
     tokens::{self, Known, OpenToken, OpenTokens, Outcome},
 };
 use parking_lot::Mutex;
@@ -202,6 +203,18 @@ impl Database for MemoryDatabase {
         }
         standing.role = Role::Active;
         Ok(Box::pin(std::future::ready(())))
+    }
+
+    fn checkpoint(&self) -> CheckpointWait {
+        let lsn = self.acknowledged_lsn();
+        let taken = if self.has_authority.load(SeqCst) { Ok(lsn) } else { Err("full".to_owned()) };
+        Box::pin(std::future::ready(taken))
+    }
+
+    fn log_holds(&self) -> Result<Vec<LogHold>, String> {
+        let description = "orders-2".to_owned();
+        let first_lsn = self.acknowledged_lsn().next();
+        Ok(vec![LogHold { first_lsn, kind: HoldKind::Replication, description }])
     }
 
     fn sessions(&self) -> &Arc<SessionRegistry> {

@@ -34,7 +34,7 @@ pub use log::{
     Usage,
 };
 pub use options::{Disks, LogOptions};
-pub use reclaim::{ReclaimError, ReclaimReport};
+pub use reclaim::{CheckpointHold, ReclaimError, ReclaimReport};
 pub use record::{RecordError, RecordKind, RecordView};
 pub use recovery::{Recovered, RecoveryError, RecoveryReport, recover};
 pub use segment::HeaderError;

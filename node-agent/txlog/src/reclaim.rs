@@ -34,6 +34,23 @@ fn failed(operation: &'static str, file: &str) -> impl FnOnce(io::Error) -> Recl
     move |source| ReclaimError { operation, file, source }
 }
 
+/// A kept checkpoint needs the log above it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointHold {
+    /// The checkpoint's file in the data directory.
+    pub file: String,
+    /// First record that recovery from it reads.
+    pub first_lsn: Lsn,
+}
+
+/// What the kept checkpoints need, newest first. Without a checkpoint recovery needs every record.
+pub(crate) fn checkpoint_holds(disks: &Disks) -> Result<Vec<CheckpointHold>, ReclaimError> {
+    let found = checkpoint::list(&*disks.data).map_err(failed("list", "the data directory"))?;
+    let kept = found.into_iter().take(checkpoint::KEPT);
+    let hold = |lsn| CheckpointHold { file: checkpoint::file_name(lsn), first_lsn: lsn.next() };
+    Ok(kept.map(hold).collect())
+}
+
 /// Removes the segments whose records all lie below `hold_lsn` and below what the older of the kept
 /// checkpoints needs. The newest segment stays.
 pub(crate) fn reclaim(
@@ -41,10 +58,8 @@ pub(crate) fn reclaim(
     catalogue: &RwLock<Catalogue>,
     hold_lsn: Lsn,
 ) -> Result<ReclaimReport, ReclaimError> {
-    let checkpoints =
-        checkpoint::list(&*disks.data).map_err(failed("list", "the data directory"))?;
-    // Without a checkpoint every record is needed for recovery.
-    let needed = checkpoints.iter().take(checkpoint::KEPT).min().map_or(Lsn::ZERO, |l| l.next());
+    let holds = checkpoint_holds(disks)?;
+    let needed = holds.iter().map(|hold| hold.first_lsn).min().unwrap_or(Lsn::ZERO);
     let hold_lsn = hold_lsn.min(needed);
     let mut report = ReclaimReport::default();
     loop {

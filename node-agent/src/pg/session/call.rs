@@ -1,19 +1,23 @@
 //! CALL of a built-in procedure, by the names that users of the original know.
 
-use super::{Failure, Report, Session, simple::Ran, transaction::Block};
+use super::{Failure, Report, Session, simple::Ran, transaction::Block, waiting::interruptible};
 use crate::pg::{reply, sqlstate};
 use understudy_sql::CallArgument;
 use understudy_store::Value;
 use understudy_types::{CommitToken, Role};
 
 /// Every procedure with its signature; names are compared in lower case.
-const SIGNATURES: [&str; 5] = [
+const SIGNATURES: [&str; 7] = [
+    "ttCkpt()",
+    "ttLogHolds()",
     "ttRepStateGet()",
     "ttRepStateSet('ACTIVE')",
     "ttRepXactTokenGet()",
     "ttRepXactStatus('TOKEN')",
     "ttRepXactInDoubt()",
 ];
+/// What `ttLogHolds` tells of somebody who needs the log.
+const HOLDS: [&str; 3] = ["lsn", "type", "description"];
 /// What `ttRepXactInDoubt` tells of a commit.
 const IN_DOUBT: [&str; 6] = ["lsn", "token", "session", "user", "state", "age_ms"];
 
@@ -25,6 +29,8 @@ impl Session {
         parameters: &[Value],
     ) -> Result<Ran, Failure> {
         match (name, arguments) {
+            ("ttckpt", []) => self.take_checkpoint().await?,
+            ("ttlogholds", []) => self.list_holds()?,
             ("ttrepstateget", []) => {
                 let state = state_word(self.database.role());
                 reply::text_row(&mut self.output.bytes, &[("state", state)]);
@@ -44,6 +50,36 @@ impl Session {
             (_, _) => return Err(no_such_call(name, arguments.len()).into()),
         }
         Ok(Ran::Tag("CALL".to_owned()))
+    }
+
+    /// A checkpoint, at once; the answer comes when it is on disk.
+    async fn take_checkpoint(&mut self) -> Result<(), Failure> {
+        self.check_admin("ttCkpt", "Only an administrator may take checkpoints.")?;
+        let taken = interruptible(&self.control, self.database.checkpoint()).await;
+        match taken.map_err(|interrupt| self.interrupted(interrupt))? {
+            Ok(_) => Ok(()),
+            Err(why) => {
+                let message = format!("no checkpoint was taken: {why}");
+                Err(Report::error(sqlstate::NOT_IN_STATE, message)
+                    .hint("Nothing was lost: the checkpoints before it are kept, and the log too.")
+                    .into())
+            }
+        }
+    }
+
+    /// Who keeps log from being given back: the least LSN first.
+    fn list_holds(&mut self) -> Result<(), Failure> {
+        let holds = self.database.log_holds().map_err(|why| {
+            let message = format!("what holds the log is not known: {why}");
+            Report::error(sqlstate::NOT_IN_STATE, message)
+        })?;
+        reply::text_columns(&mut self.output.bytes, HOLDS.into_iter());
+        for hold in holds {
+            let values =
+                [&*hold.first_lsn.to_string(), hold.kind.as_str(), hold.description.as_str()];
+            reply::text_values(&mut self.output.bytes, values.into_iter());
+        }
+        Ok(())
     }
 
     /// Commits of this member that are in its log and not acknowledged, whoever waits for them (design §2).

@@ -379,6 +379,24 @@ fn a_commit_is_listed_in_doubt_until_it_is_settled() {
 }
 
 #[test]
+fn an_administrator_takes_a_checkpoint_and_everybody_sees_what_holds_the_log() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = Wire::open(&database).await;
+        assert_eq!(field(&wire.query("call ttCkpt()").await, 'C'), None);
+        database.lose_authority();
+        let refused = wire.query("call ttckpt").await;
+        assert_eq!(field(&refused, 'C').as_deref(), Some("55000"));
+        assert!(field(&refused, 'M').is_some_and(|text| text.ends_with("was taken: full")));
+        database.regain_authority();
+        let mut other = Wire::open_as(&database, "clerk").await;
+        assert_eq!(field(&other.query("call ttCkpt()").await, 'C').as_deref(), Some("42501"));
+        let holds = cells(&other.query("call ttLogHolds()").await).concat();
+        assert_eq!(holds[1..], ["Replication", "orders-2"]);
+    });
+}
+
+#[test]
 fn a_named_transaction_that_was_undone_is_not_committed() {
     runtime().block_on(async {
         let database = MemoryDatabase::active();

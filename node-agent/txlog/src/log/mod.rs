@@ -34,7 +34,7 @@ pub(crate) use writer::{ActiveSegment, Start, first_segment, is_full};
 
 use crate::{
     options::{Disks, LogOptions},
-    reclaim::{ReclaimError, ReclaimReport},
+    reclaim::{CheckpointHold, ReclaimError, ReclaimReport},
 };
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::{
@@ -364,6 +364,14 @@ impl Log {
             shared.nudge(&mut shared.tail.lock());
         }
         Ok(report)
+    }
+
+    /// What the kept checkpoints need of the log, newest first; none: recovery needs every record.
+    ///
+    /// # Errors
+    /// When the data directory cannot be read.
+    pub fn checkpoint_holds(&self) -> Result<Vec<CheckpointHold>, ReclaimError> {
+        crate::reclaim::checkpoint_holds(&self.shared.disks)
     }
 
     /// Cuts every record above `lsn` off, after writing them to the file `export` of the data
