@@ -28,8 +28,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
+use understudy_agent_api::Notice;
 use understudy_authority::{Holder, Timing};
 use understudy_replication::{FollowerKind, Input, Member, Policy, Start};
+use understudy_txlog::forget_failure;
 use understudy_types::{
     Dbid, Durability, EpochId, FailoverPolicy, MemberName, ReturnService, Role, StoreId,
     WhenStandbyLost,
@@ -68,6 +70,8 @@ pub struct Settings {
     pub loops: usize,
     /// Most client sessions.
     pub sessions_max: usize,
+    /// A person says that the disk is sound again whose failure ended an earlier process.
+    pub after_disk_failure: bool,
 }
 
 impl Settings {
@@ -87,6 +91,11 @@ pub fn run(settings: Settings, ready: impl FnOnce(&Settings)) -> anyhow::Result<
         Contents::Present(directory) => directory,
         Contents::Empty => volumes.create(StoreId(Uuid::new_v4()))?,
     };
+    if settings.after_disk_failure
+        && forget_failure(&directory.disks()).context("the disk does not answer yet")?
+    {
+        tracing::warn!("beginning on a disk that failed an earlier process, as asked");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -138,8 +147,15 @@ fn recover_and_open(settings: &Settings, directory: &StoreDir) -> anyhow::Result
     let incarnation = directory.start(Uuid::new_v4())?;
     let ready = recover::run(settings.sizes, directory)?;
     if let Some(unfit) = ready.unusable {
+        let sound_again = match unfit.notice {
+            Some(Notice::DiskFailed) => {
+                "Once the disk is sound, start it once with --after-disk-failure: what was \
+                 acknowledged was on disk before, and everything is checked. Else restore"
+            }
+            Some(_) | None => "Restore",
+        };
         bail!(
-            "{}; nothing was changed. Restore {} from a copy, or begin anew in an empty directory",
+            "{}; nothing was changed. {sound_again} {} from a copy, or begin anew in an empty directory",
             unfit.why,
             settings.data_dir.display()
         );

@@ -64,6 +64,9 @@ pub(crate) struct StandaloneArguments {
     /// Most client sessions
     #[arg(long, default_value = "1000")]
     sessions: NonZero<usize>,
+    /// Begin although the disk failed an earlier process: you have made sure that it is sound again
+    #[arg(long)]
+    after_disk_failure: bool,
 }
 
 /// The user as the shell knows it: psql asks for it when no other is named.
@@ -118,6 +121,7 @@ fn settings(arguments: StandaloneArguments) -> anyhow::Result<Settings> {
         },
         loops: arguments.loops.map_or_else(processors, NonZero::get),
         sessions_max: arguments.sessions.get(),
+        after_disk_failure: arguments.after_disk_failure,
     })
 }
 

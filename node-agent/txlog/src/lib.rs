@@ -36,6 +36,6 @@ pub use log::{
 pub use options::{Disks, LogOptions};
 pub use reclaim::{CheckpointHold, ReclaimError, ReclaimReport};
 pub use record::{RecordError, RecordKind, RecordView};
-pub use recovery::{Recovered, RecoveryError, RecoveryReport, recover};
+pub use recovery::{Recovered, RecoveryError, RecoveryReport, forget_failure, recover};
 pub use segment::HeaderError;
 pub use slot_file::{SlotError, SlotFile};

@@ -71,12 +71,17 @@ pub enum RecoveryError {
         end: Lsn,
     },
     /// Recovery would have to begin with records that are gone.
-    #[error("the log begins at {first_lsn}, but recovery needs it from {needed} on")]
+    #[error(
+        "the log begins at {first_lsn}, but recovery needs it from {needed} on{}",
+        told(damaged)
+    )]
     Gap {
         /// First record of the log.
         first_lsn: Lsn,
         /// Record after the newest good checkpoint.
         needed: Lsn,
+        /// Checkpoints that were passed over because they are damaged, with the damage in words.
+        damaged: Vec<String>,
     },
     /// The log ends before records that were durable.
     #[error("the log ends at {end}, but records up to {proven} were durable: segments are missing")]
@@ -94,6 +99,12 @@ pub enum RecoveryError {
         /// What differs.
         reason: &'static str,
     },
+}
+
+/// Damaged checkpoints, behind the sentence that they made true.
+fn told(damaged: &[String]) -> String {
+    let one = |damage: &String| format!("; {damage}");
+    damaged.iter().map(one).collect()
 }
 
 impl RecoveryError {

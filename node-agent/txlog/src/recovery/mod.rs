@@ -13,7 +13,8 @@
 //!
 //! What a killed process wrote may be only in the page cache, and after a failed fsync it may never leave
 //! it. So the newest segment is written again, to a new file, and fsynced, before anything in it counts as
-//! durable (A2.15). A log that was marked after a failed fsync is not recovered at all.
+//! durable (A2.15). A log that was marked after a failed fsync is not recovered before a
+//! person says that the disk is sound again ([`forget_failure`]).
 //!
 //! **Caveats.** Damage that hits only the newest records, before the next batch or probe (half a second)
 //! proved them, looks like a torn tail: no reader of one disk can tell them apart. The standby's log does.
@@ -113,6 +114,26 @@ fn refuse_poisoned(disks: &Disks) -> Result<(), RecoveryError> {
         }
     }
     Ok(())
+}
+
+/// Takes away what a writer left whose write or fsync failed, so that the next [`recover`] reads the
+/// directory; whether there was anything. A person's word that the disk is sound again comes before it:
+/// everything that was ever called durable was so before the failure, what is there is checked when it is
+/// read, and the newest segment is written and fsynced anew before anything relies on it.
+///
+/// # Errors
+/// When the disk does not take it.
+pub fn forget_failure(disks: &Disks) -> io::Result<bool> {
+    let mut found = false;
+    for disk in [&disks.log, &disks.data] {
+        match disk.remove(POISONED_NAME) {
+            Ok(()) => found = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        }
+        disk.sync_directory()?;
+    }
+    Ok(found)
 }
 
 /// Removes what a crash left half made. None of these files ever counted.

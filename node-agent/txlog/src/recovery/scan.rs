@@ -88,7 +88,8 @@ impl<'a> Scan<'a> {
         let needed = self.at.end.next();
         let first_lsn = oldest.header.first_lsn;
         if first_lsn > needed {
-            return Err(RecoveryError::Gap { first_lsn, needed });
+            let damaged = report.damaged_checkpoints.clone();
+            return Err(RecoveryError::Gap { first_lsn, needed, damaged });
         }
         let from = found.partition_point(|f| f.header.first_lsn <= needed) - 1;
         let newest = found.len() - 1;

@@ -9,7 +9,7 @@ use std::{
 use understudy_txlog::{
     LogError, LogOptions, ReadError, Recovered, RecoveryError,
     disk::{Disk, Fault, FaultyDisk, MemDisk, Operation},
-    recover,
+    forget_failure, recover,
 };
 use understudy_types::Lsn;
 
@@ -53,6 +53,25 @@ fn the_first_failed_fsync_is_the_end_and_is_marked() {
     let error = recover(disks(&disk), small()).unwrap_err();
     let RecoveryError::Poisoned { reason } = error else { panic!("{error}") };
     assert!(reason.contains("log-0000000000000001.seg"), "{reason}");
+}
+
+#[test]
+fn after_a_failed_fsync_a_person_lets_it_begin_with_all_that_was_durable() {
+    let disk = FaultyDisk::new();
+    let recovered = filled(&disk, 10);
+    let failure = listen(&recovered);
+    disk.arm(Operation::Sync, "log-", 0, Fault::IoError);
+    let mut appender = recovered.log.appender();
+    append(&mut appender, 5);
+    recovered.log.request_durable(Lsn(15));
+    failure.recv().unwrap();
+    // Also when the machine lost power meanwhile.
+    for after in [disk.mem().after_kill(), disk.mem().crash(&mut || true)] {
+        let refused = matches!(open(&after), Err(RecoveryError::Poisoned { .. }));
+        assert_eq!(forget_failure(&disks(&after)).unwrap(), refused);
+        assert!(open(&after).unwrap().end.lsn >= Lsn(10));
+        assert!(!forget_failure(&disks(&after)).unwrap(), "the marker is still there");
+    }
 }
 
 #[test]
