@@ -26,7 +26,7 @@ pub(super) fn last_nonzero(file: &dyn DiskFile, from: u64) -> io::Result<u64> {
 }
 
 /// Replaces a segment by a new, durable file with its first `keep` bytes and zeros up to `capacity`;
-/// also says what the capacity has become. On a full volume it gets by with less.
+/// also says what the capacity has become. On a full volume it takes the room that the old file had.
 pub(super) fn rewrite_tail(
     disk: &dyn Disk,
     name: &str,
@@ -40,23 +40,42 @@ pub(super) fn rewrite_tail(
         Err(e) if is_full(&e) => Ok(false),
         Err(e) => Err(e),
     };
-    let capacity = if reserve(capacity)? {
-        capacity
-    } else if reserve(keep)? {
-        keep
-    } else {
+    let has_room = reserve(capacity)?;
+    if !has_room && !reserve(keep)? {
         disk.remove(REWRITTEN_NAME)?;
         // The same bytes once more over themselves: torn or not, it changes nothing.
         copy(&*old, &*old, keep)?;
         old.truncate(keep)?;
         old.sync_data()?;
-        return Ok((old, keep));
-    };
+        return extended(old, keep, capacity);
+    }
     copy(&*old, &*new, keep)?;
     new.sync_data()?;
     disk.rename(REWRITTEN_NAME, name)?;
     disk.sync_directory()?;
-    Ok((disk.open(name)?, capacity))
+    drop(old);
+    let new = disk.open(name)?;
+    if has_room { Ok((new, capacity)) } else { extended(new, keep, capacity) }
+}
+
+/// Gives a file back the room behind its first `keep` bytes, so that the records of the next start find
+/// some on a full volume too; what it has become when there is none.
+fn extended(
+    file: Box<dyn DiskFile>,
+    keep: u64,
+    capacity: u64,
+) -> io::Result<(Box<dyn DiskFile>, u64)> {
+    match file.allocate(capacity) {
+        Ok(()) => {
+            file.sync_data()?;
+            Ok((file, capacity))
+        }
+        Err(e) if is_full(&e) => {
+            file.truncate(keep)?;
+            Ok((file, keep))
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// Copies the first `keep` bytes.

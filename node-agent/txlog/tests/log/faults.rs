@@ -230,6 +230,26 @@ fn a_full_volume_does_not_stop_a_restart() {
     assert_eq!(open(&disk.crash(&mut || false)).unwrap().end.lsn, Lsn(100));
 }
 
+/// Found by a database on a full disk that was killed: recovery gave back the room that was reserved behind
+/// its last record, and the record that opens the next epoch found none.
+#[test]
+fn a_restart_on_a_full_volume_keeps_the_room_that_its_last_segment_had() {
+    let disk = MemDisk::new();
+    drop(filled(&disk, 3));
+    if disk.remove("spare.tmp").is_ok() {
+        disk.create("ballast").unwrap().allocate(4096).unwrap();
+    }
+    disk.set_total_bytes(disk.list().unwrap().iter().map(|f| f.bytes).sum());
+    let again = open(&disk).unwrap();
+    let (durable, told) = mpsc::channel();
+    again.log.on_durable(Box::new(move |lsn| durable.send(lsn).unwrap_or(())));
+    append(&mut again.log.appender(), 1);
+    again.log.request_durable(Lsn(4));
+    // Far more than a disk in memory takes.
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(Lsn(4)));
+    assert!(again.log.is_full());
+}
+
 #[test]
 fn a_hanging_fsync_shows_in_the_age_of_the_probe() {
     let disk = FaultyDisk::new();
