@@ -24,6 +24,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const LOG_BYTES: u64 = 128 << 20;
 /// Share of the log volume that makes one due, whatever the volume's size: a quarter.
 const LOG_SHARE: u64 = 4;
+/// Pause after one that could not be taken, on a full volume for instance.
+const AGAIN: Duration = Duration::from_secs(10);
 /// Age that makes one due when anything changed.
 const AGE: Duration = Duration::from_secs(300);
 /// Share of the log volume, in tenths, from which a follower that it is kept for is told of.
@@ -68,6 +70,7 @@ impl Checkpoints {
         let keeper = Arc::downgrade(&self);
         self.engine.kept_by(keeper);
         let mut taken = Instant::now();
+        let mut failed: Option<Instant> = None;
         let mut base = self.engine.log.usage().segment_bytes;
         loop {
             tokio::time::sleep(LOOK).await;
@@ -76,11 +79,16 @@ impl Checkpoints {
             let most = LOG_BYTES.min(usage.size_max_bytes / LOG_SHARE);
             let grown = usage.segment_bytes > base + most;
             let changed = self.engine.gate.acknowledged() > last;
-            if changed && (grown || taken.elapsed() > AGE) {
+            let rests = failed.is_some_and(|at| at.elapsed() < AGAIN);
+            let due = grown || taken.elapsed() > AGE || self.makes_room();
+            if changed && due && !rests {
                 let own = Arc::clone(&self);
                 match tokio::task::spawn_blocking(move || own.take()).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => tracing::error!(error, "no checkpoint was taken"),
+                    Ok(Ok(_)) => failed = None,
+                    Ok(Err(error)) => {
+                        tracing::error!(error, "no checkpoint was taken");
+                        failed = Some(Instant::now());
+                    }
                     Err(error) => tracing::error!(error = %error, "the checkpoint task ended"),
                 }
                 taken = Instant::now();
@@ -103,8 +111,11 @@ impl Checkpoints {
             // A copy of it would have no record in common with any log, and be replaced for ever.
             return Err("nothing is acknowledged yet".to_owned());
         }
-        // With durability Memory the log may lag behind; a checkpoint without its log has no place.
-        engine.log.sync_all().map_err(|e| chain(&e))?;
+        // With durability Memory the log may lag behind. Where it has no room for what is missing, only this
+        // checkpoint makes some: then it goes ahead of the log, which recovery begins anew behind it.
+        if !engine.log.sync_to(lsn).map_err(|e| chain(&e))? {
+            tracing::warn!(lsn = %lsn, "the log has no room: the checkpoint goes ahead of it");
+        }
         let hash = engine.log.hash_at(lsn).ok_or("the log no longer reaches back to the LSN")?;
         let mut history = engine.log.history();
         history.cut_above(lsn);
@@ -116,6 +127,15 @@ impl Checkpoints {
         *self.newest.lock() = Some(lsn);
         tracing::info!(lsn = %lsn, bytes = file.raw_len(), "a checkpoint was taken");
         Ok(file)
+    }
+
+    /// Whether the log is near its limit or its volume is full, and a newer checkpoint is what it takes to
+    /// give some back: after a burst the growth that makes one due may not fit any more.
+    fn makes_room(&self) -> bool {
+        (self.used_tenths() >= TOLD_TENTHS || self.engine.log.is_full())
+            && self.holds().is_ok_and(|holds| {
+                holds.first().is_some_and(|least| least.kind == HoldKind::Checkpoint)
+            })
     }
 
     /// Gives log back that no checkpoint, follower or duplicate needs. A follower that is too far behind

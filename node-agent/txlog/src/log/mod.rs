@@ -50,6 +50,9 @@ use std::{
 use tail::{Nap, Tail};
 use understudy_types::{EpochHistory, Lsn, Position, RunningHash};
 
+/// How often to look whether a volume has become full, while something is waited for.
+const FULL_LOOK: Duration = Duration::from_millis(50);
+
 /// The first failed write or fsync of the log. The process must end: what the disk holds is unknown.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
@@ -301,6 +304,30 @@ impl Log {
                 return Err(error);
             }
             self.shared.settled.wait(&mut tail);
+        }
+    }
+
+    /// Waits until the record at `lsn` is durable, or until the volume has no room for it: `false`. Not to
+    /// be called from a listener.
+    ///
+    /// # Errors
+    /// When the writer has failed or ended.
+    pub fn sync_to(&self, lsn: Lsn) -> Result<bool, LogError> {
+        let mut tail = self.shared.tail.lock();
+        tail.requested = tail.requested.max(lsn.min(tail.end));
+        self.shared.nudge(&mut tail);
+        loop {
+            if tail.durable >= lsn.min(tail.end) {
+                return Ok(true);
+            }
+            if let Some(error) = self.shared.failed() {
+                return Err(error);
+            }
+            if self.shared.no_room.load(Ordering::Relaxed) && tail.written < lsn {
+                return Ok(false);
+            }
+            // Nobody tells of a volume that has become full.
+            self.shared.settled.wait_for(&mut tail, FULL_LOOK);
         }
     }
 
