@@ -24,7 +24,8 @@ pub(crate) const ENTRY_BYTES: u64 = 48;
 /// One operation that a transaction remembers until it ends.
 pub(crate) const OPERATION_BYTES: u64 = 32;
 
-/// History may take an eighth more than statements may; the container has a quarter more.
+/// History, and deletes, may take an eighth more than other statements may; the container has a quarter
+/// more.
 const HISTORY_SHARE: u64 = 8;
 
 /// The two sizes of a database.
@@ -145,7 +146,8 @@ impl Accountant {
         limit.saturating_add(limit / HISTORY_SHARE)
     }
 
-    /// Takes bytes of history, or takes none and says why.
+    /// Takes bytes of history or of a delete, which must go on where memory is full for it makes room; or
+    /// takes none and says why.
     pub(crate) fn charge_history(&self, pool: Pool, requested: u64) -> Result<(), WriteError> {
         let limit = self.limit_of_history(pool);
         let used = self.used[pool as usize].fetch_add(requested, Relaxed);

@@ -214,7 +214,10 @@ impl Inner {
         new: Option<&Row>,
     ) -> Result<Row, WriteError> {
         let bytes = Inner::version_bytes(new);
-        self.accountant.charge(Pool::Permanent, bytes)?;
+        match new {
+            Some(_) => self.accountant.charge(Pool::Permanent, bytes)?,
+            None => self.accountant.charge_history(Pool::Permanent, bytes)?,
+        }
         let pushed = {
             let mut chain = cell.chain.lock();
             match may_write(txn, target.def.id, cell.id, &chain) {
