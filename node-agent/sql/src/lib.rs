@@ -24,7 +24,8 @@
 //! # Caveats
 //! Not here: sockets, clocks, randomness and passwords (arguments of the session); sequences, views, foreign
 //! keys, triggers, window functions, arrays and JSON as values (refused by name with 0A000). Text is
-//! ordered by its bytes. numeric holds 28 digits. Time zones are UTC and fixed offsets.
+//! ordered by its bytes. numeric holds 28 digits. Time zones are UTC and fixed offsets. Rows that wait for their
+//! client, and what one array or text grows to, are not counted as temporary memory.
 
 mod activity;
 mod aggregate;

@@ -1,6 +1,9 @@
 //! Joins: by the right side's index, by hash, or row by row.
 
-use super::query::{Consumer, Flow, collect, run as run_node};
+use super::{
+    query::{Consumer, Flow, collect, run as run_node},
+    room::Room,
+};
 use crate::{
     aggregate::Sortable,
     error::SqlError,
@@ -20,6 +23,8 @@ pub(crate) fn run(
         JoinMethod::Lateral => lateral(node, env, consume),
         JoinMethod::Hash(keys) => {
             let right = collect(&node.right, env)?;
+            let mut room = Room::new(env);
+            room.keep_all(&right)?;
             let mut table: BTreeMap<Sortable, Vec<usize>> = BTreeMap::new();
             for (position, row) in right.iter().enumerate() {
                 let key: Result<Vec<Value>, SqlError> =
@@ -37,6 +42,8 @@ pub(crate) fn run(
         }
         JoinMethod::Loop => {
             let right = collect(&node.right, env)?;
+            let mut room = Room::new(env);
+            room.keep_all(&right)?;
             let every: Vec<usize> = (0..right.len()).collect();
             kept(node, &right, env, consume, &mut |_| Ok(every.clone()))
         }

@@ -10,6 +10,7 @@ mod insert;
 mod join;
 pub(crate) mod query;
 mod rejudge;
+mod room;
 mod rows;
 
 use crate::{

@@ -1,7 +1,7 @@
 //! Queries: each step pushes its tuples to the next, so that nothing is kept but what sorting, grouping
 //! and hashing need.
 
-use super::{compare_keys, constants, join, rows};
+use super::{compare_keys, constants, join, room::Room, rows};
 use crate::{
     aggregate::{Gathered, Sortable},
     arithmetic,
@@ -13,7 +13,7 @@ use crate::{
     types::Type,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     rc::Rc,
 };
 use understudy_store::Value;
@@ -132,7 +132,9 @@ pub(crate) fn collect_some(
     if most == 0 {
         return Ok(rows);
     }
+    let mut room = Room::new(env);
     each(node, env, width(node), &mut |values| {
+        room.keep(values)?;
         rows.push(values.to_vec());
         Ok(if rows.len() as u64 == most { Flow::Enough } else { Flow::More })
     })?;
@@ -203,10 +205,17 @@ fn aggregate(
     if groups.is_empty() {
         gathered.insert(Sortable(Vec::new()), fresh());
     }
+    let mut room = Room::new(env);
     run(input, env, &mut |tuple| {
         let key: Result<Vec<Value>, SqlError> =
             groups.iter().map(|group| eval(group, tuple, env)).collect();
-        let group = gathered.entry(Sortable(key?)).or_insert_with(fresh);
+        let group = match gathered.entry(Sortable(key?)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                room.keep(&new.key().0)?;
+                new.insert(fresh())
+            }
+        };
         for (call, state) in calls.iter().zip(group) {
             state.take(call, tuple, env)?;
         }
@@ -231,10 +240,14 @@ fn sort(
 ) -> Result<Flow, SqlError> {
     let columns = width(input);
     let mut rows: Vec<(Vec<Value>, Vec<Value>)> = Vec::new();
+    let mut room = Room::new(env);
     run(input, env, &mut |tuple| {
         let key: Result<Vec<Value>, SqlError> =
             keys.iter().map(|key| eval(&key.expr, tuple, env)).collect();
-        rows.push((key?, copied(tuple, columns)));
+        let (key, row) = (key?, copied(tuple, columns));
+        room.keep(&key)?;
+        room.keep(&row)?;
+        rows.push((key, row));
         Ok(Flow::More)
     })?;
     rows.sort_by(|a, b| compare_keys(keys, &a.0, &b.0));
@@ -303,6 +316,7 @@ fn distinct(
 ) -> Result<Flow, SqlError> {
     let columns = width(input);
     let mut seen = BTreeSet::new();
+    let mut room = Room::new(env);
     run(input, env, &mut |tuple| {
         let key = match on {
             Some(keys) => {
@@ -312,7 +326,13 @@ fn distinct(
             }
             None => copied(tuple, columns),
         };
-        if seen.insert(Sortable(key)) { consume(tuple) } else { Ok(Flow::More) }
+        let key = Sortable(key);
+        if seen.contains(&key) {
+            return Ok(Flow::More);
+        }
+        room.keep(&key.0)?;
+        seen.insert(key);
+        consume(tuple)
     })
 }
 
@@ -330,10 +350,13 @@ fn set(
         return run(right, env, consume);
     }
     let mut counts: BTreeMap<Sortable, (u64, u64)> = BTreeMap::new();
+    let mut room = Room::new(env);
     for row in collect(left, env)? {
+        room.keep(&row)?;
         counts.entry(Sortable(row)).or_default().0 += 1;
     }
     for row in collect(right, env)? {
+        room.keep(&row)?;
         counts.entry(Sortable(row)).or_default().1 += 1;
     }
     for (Sortable(row), (a, b)) in counts {
