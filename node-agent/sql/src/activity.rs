@@ -1,6 +1,7 @@
 //! What `pg_stat_activity` shows of the sessions: given by whoever runs them.
 
 use std::{fmt, sync::Arc};
+use understudy_types::Lsn;
 
 /// What a session does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +47,8 @@ pub struct SessionActivity {
     pub state: SessionState,
     /// What it waits for.
     pub wait: Option<SessionWait>,
+    /// Oldest state of the rows that its open transaction keeps, while it waits for its client.
+    pub snapshot: Option<Lsn>,
     /// Its present or last statement.
     pub text: Arc<str>,
 }

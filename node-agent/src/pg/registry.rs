@@ -132,6 +132,8 @@ impl SessionControl {
         (doing.state, doing.changed_micros) = (SessionState::Active, at_micros);
         doing.statement_micros = Some(at_micros);
         doing.transaction_micros.get_or_insert(at_micros);
+        // A statement may take another one.
+        doing.snapshot = None;
     }
 
     /// What the statement says.
@@ -144,11 +146,17 @@ impl SessionControl {
         self.doing.lock().wait = wait;
     }
 
-    /// The session waits for its client, and its transaction, if one is open, began then.
-    pub(super) fn rests(&self, state: SessionState, transaction: Option<i64>, at_micros: i64) {
+    /// The session waits for its client; an open transaction began then, and reads that snapshot.
+    pub(super) fn rests(
+        &self,
+        state: SessionState,
+        transaction: Option<i64>,
+        snapshot: Option<Lsn>,
+        at_micros: i64,
+    ) {
         let mut doing = self.doing.lock();
         (doing.state, doing.changed_micros) = (state, at_micros);
-        doing.transaction_micros = transaction;
+        (doing.transaction_micros, doing.snapshot) = (transaction, snapshot);
     }
 
     fn activity(&self, pid: i32) -> SessionActivity {

@@ -72,7 +72,7 @@ fn row(env: &Env<'_>, session: &SessionActivity) -> Result<Vec<Value>, SqlError>
         wait,
         text(session.state.as_str()),
         Value::Null,
-        Value::Null,
+        session.snapshot.map_or(Value::Null, |lsn| text(&lsn.to_string())),
         Value::Null,
         text(query),
         text("client backend"),

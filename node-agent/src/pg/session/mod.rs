@@ -52,7 +52,7 @@ use tokio::{
 };
 use transaction::Transaction;
 use understudy_sql::{SessionInfo, SessionState, SessionWait};
-use understudy_store::{Store, Value};
+use understudy_store::{Store, Txn, Value};
 use understudy_types::{CommitToken, Lsn, Role};
 
 /// Replies gather up to here before they are written without being asked for.
@@ -375,7 +375,8 @@ impl Session {
                 (SessionState::IdleInFailedTransaction, Some(self.transaction.started_micros))
             }
         };
-        self.control.rests(state, began, execute::now_micros());
+        let snapshot = self.transaction.txn.as_ref().map(Txn::snapshot);
+        self.control.rests(state, began, snapshot, execute::now_micros());
         let role = self.database.role();
         if role != self.told_role {
             self.told_role = role;

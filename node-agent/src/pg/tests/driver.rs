@@ -1,7 +1,7 @@
 //! The front end through a driver that knows nothing of it: start-up, SCRAM, types in binary, pipelines.
 
 use crate::pg::{
-    ClientTls, Listener, PlainConnections,
+    ClientTls, Database, Listener, PlainConnections,
     testing::{MemoryDatabase, PASSWORD, USER},
 };
 use std::{sync::Arc, time::SystemTime};
@@ -239,6 +239,37 @@ async fn doing(client: &Client, application: &str) -> (String, Option<String>, S
     let query = "SELECT state, wait_event, query FROM pg_stat_activity WHERE application_name = $1";
     let row = client.query_one(query, &[&application]).await.unwrap();
     (row.get(0), row.get(1), row.get(2))
+}
+
+#[test]
+fn a_forgotten_snapshot_is_named_and_ended_by_a_timeout() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let listener = database.listen(ClientTls::none());
+        let watcher = connect(&config(&listener)).await.unwrap();
+        watcher.batch_execute("CREATE TABLE t (a int)").await.unwrap();
+        let mut forgetful = config(&listener);
+        let forgetful = connect(forgetful.application_name("forgets")).await.unwrap();
+        forgetful.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+        forgetful.query("SELECT a FROM t", &[]).await.unwrap();
+        let taken = database.acknowledged_lsn();
+        let holders = "SELECT application_name, backend_xmin FROM pg_stat_activity \
+                       WHERE backend_xmin IS NOT NULL";
+        for _ in 0..3 {
+            watcher.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+            let held = watcher.query(holders, &[]).await.unwrap();
+            let held: Vec<(String, String)> = held.iter().map(|r| (r.get(0), r.get(1))).collect();
+            assert_eq!(held, [("forgets".to_owned(), taken.to_string())]);
+        }
+        let limit = "SET LOCAL idle_in_transaction_session_timeout = '20ms'";
+        forgetful.batch_execute(limit).await.unwrap();
+        while !watcher.query(holders, &[]).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let ended = forgetful.query("SELECT a FROM t", &[]).await.unwrap_err();
+        assert!(ended.is_closed() || code(&ended) == "25P03", "{ended}");
+        assert_eq!(watcher.query("SELECT a FROM t", &[]).await.unwrap().len(), 3);
+    });
 }
 
 #[test]
