@@ -96,6 +96,8 @@ pub mod state {
     pub const WRONG_OBJECT: &str = "42809";
     /// out_of_memory
     pub const OUT_OF_MEMORY: &str = "53200";
+    /// query_canceled
+    pub const CANCELED: &str = "57014";
     /// program_limit_exceeded: statement_too_complex
     pub const TOO_COMPLEX: &str = "54001";
     /// object_not_in_prerequisite_state

@@ -48,6 +48,7 @@ mod parse;
 mod pattern;
 mod plan;
 mod prepared;
+mod reach;
 mod settings;
 mod system;
 mod text;

@@ -8,10 +8,11 @@ use crate::{
     explain,
     parse::{CopySource, Statement, StatementKind},
     plan::{Plan, ResultColumn},
+    reach::Reach,
     types::Type,
 };
 use sqlparser::ast;
-use understudy_store::{Catalog, DataType, Targets, Value};
+use understudy_store::{Catalog, DataType, Store, Targets, Value};
 
 /// A statement ready to run, as long as the catalog is the one it was planned for.
 #[derive(Debug, Clone)]
@@ -26,6 +27,7 @@ pub struct Prepared {
     pub catalog_version: u64,
     pub(crate) command: &'static str,
     pub(crate) plan: Plan,
+    reach: Reach,
 }
 
 impl Prepared {
@@ -54,6 +56,13 @@ impl Prepared {
         }
     }
 
+    /// Whether it may run so long that nobody should wait behind it: it reads more than its keys name, of
+    /// tables that are not small now.
+    #[must_use]
+    pub fn is_long(&self, store: &Store) -> bool {
+        self.reach.is_long(store)
+    }
+
     /// The command's name ("SELECT", "CREATE TABLE").
     #[must_use]
     pub fn command(&self) -> &'static str {
@@ -79,6 +88,7 @@ pub fn prepare(
         columns,
         catalog_version: catalog.version,
         command: statement.command(),
+        reach: Reach::of(&plan),
         plan,
     })
 }

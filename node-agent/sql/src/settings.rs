@@ -10,7 +10,10 @@ use crate::{
     error::{SqlError, state},
     parse::{IsolationLevel, SetScope},
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 /// Version that clients see: features of this release's SQL are tested against it.
 const SERVER_VERSION: &str = "15.0";
@@ -373,6 +376,8 @@ pub struct SessionInfo {
     pub started_micros: i64,
     /// All sessions of this member.
     pub sessions: Sessions,
+    /// Set by whoever wants the running statement to end; it fails with 57014.
+    pub stop: Arc<AtomicBool>,
     /// The settings.
     pub settings: Settings,
 }
@@ -418,6 +423,7 @@ impl Default for SessionInfo {
             version: format!("PostgreSQL {SERVER_VERSION} compatible, Understudy"),
             started_micros: 0,
             sessions: Sessions::default(),
+            stop: Arc::default(),
             settings: Settings::default(),
         }
     }

@@ -274,6 +274,14 @@ impl Store {
         Arc::clone(&self.inner.state.load().catalog)
     }
 
+    /// Rows of a table, about: those that are not reclaimed yet and those of open transactions count. Zero
+    /// for a table that there is not.
+    #[must_use]
+    pub fn rows_about(&self, table: crate::table::TableId) -> u64 {
+        let state = self.inner.state.load();
+        state.table(table).map_or(0, |table| table.heap.row_count.load(Relaxed))
+    }
+
     /// Temporary memory for a query; charged as it grows, given back when dropped.
     #[must_use]
     pub fn temporary_memory(&self) -> TemporaryMemory {

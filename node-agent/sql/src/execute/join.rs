@@ -88,6 +88,7 @@ fn kept(
     let flow = run_node(&node.left, env, &mut |left| {
         let mut matched = false;
         for position in candidates(left)? {
+            env.run.goes_on()?;
             let values = Values(&right[position]);
             let pair = Pair { left: Some(left), right: Some(&values), left_width: node.left_width };
             if let Some(on) = &node.on

@@ -27,6 +27,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     rc::Rc,
+    sync::atomic::Ordering::Relaxed,
 };
 use understudy_store::{Store, Txn, TxnId, Value, WriteError};
 use understudy_types::Lsn;
@@ -160,6 +161,15 @@ impl<'a> Run<'a> {
             kept: RefCell::default(),
             only: RefCell::default(),
         }
+    }
+
+    /// Asked for each row that is looked at.
+    pub(crate) fn goes_on(&self) -> Result<(), SqlError> {
+        if self.context.session.stop.load(Relaxed) {
+            let message = "canceling statement due to user request";
+            return Err(SqlError::new(state::CANCELED, message));
+        }
+        Ok(())
     }
 }
 

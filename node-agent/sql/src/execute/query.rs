@@ -174,6 +174,7 @@ fn series(
         _ => return Err(SqlError::internal("a series of another type")),
     };
     loop {
+        env.run.goes_on()?;
         let ordering = compare_values(at.as_ref(), to.as_ref());
         if if upwards { ordering.is_gt() } else { ordering.is_lt() } {
             return Ok(Flow::More);

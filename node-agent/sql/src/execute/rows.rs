@@ -112,6 +112,7 @@ impl Reader<'_, '_> {
     }
 
     fn row(&mut self, id: RowId, row: &Row) -> Result<Flow, SqlError> {
+        self.env.run.goes_on()?;
         let tuple = RowTuple { table: &self.node.table, id, row };
         if let Some(filter) = &self.node.filter
             && !is_true(filter, &tuple, self.env)?

@@ -6,7 +6,7 @@
 use super::{
     Failure, Report, Session, binary, portal::PreparedStatement, reply, sqlstate, waiting,
 };
-use crate::pg::frame::Formats;
+use crate::pg::{frame::Formats, registry::Interrupt};
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -38,7 +38,7 @@ pub(super) enum Rows<'a> {
 }
 
 /// How one attempt at an execution ended.
-enum Attempt {
+pub(super) enum Attempt {
     Done(CommandTag),
     /// The definitions have changed since the plan was made.
     Stale,
@@ -46,6 +46,8 @@ enum Attempt {
     Failed(SqlError),
     /// A row could not be shown.
     Unshown(Report),
+    /// It was cancelled while it ran, or its session ends.
+    Interrupted(Interrupt),
 }
 
 /// Puts rows where they belong while the executor yields them.
@@ -151,7 +153,12 @@ impl Session {
                 Some(_) | None => self.store.statement(txn),
             };
             has_snapshot = false;
-            let attempt = self.attempt(&statement, parameters, &mut rows);
+            let is_long = statement.plan.as_deref().is_some_and(|plan| plan.is_long(&self.store));
+            let attempt = if is_long {
+                self.attempt_apart(&statement, parameters, &mut rows).await
+            } else {
+                self.attempt(&statement, parameters, &mut rows)
+            };
             if let Attempt::Done(tag) = attempt {
                 return self.finish_statement(&statement, start).map(|()| tag);
             }
@@ -174,6 +181,7 @@ impl Session {
                     return Err(error.into());
                 }
                 Attempt::Unshown(report) => return Err(report.into()),
+                Attempt::Interrupted(interrupt) => return Err(self.interrupted(interrupt)),
             }
         }
     }

@@ -71,7 +71,7 @@ impl Session {
         let prepared = Arc::clone(self.statements.get(batch.bind.statement)?);
         let plan = prepared.plan.as_deref()?;
         self.may_run_fast(&prepared)?;
-        if plan.params.len() != batch.bind.parameter_count {
+        if plan.params.len() != batch.bind.parameter_count || plan.is_long(&self.store) {
             return None;
         }
         let formats = batch.bind.result_formats.count();

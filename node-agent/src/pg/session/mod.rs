@@ -17,6 +17,7 @@
 //!
 //! Deliberately absent: any judgement about authority, which is [`Database`]'s.
 
+mod apart;
 mod call;
 mod command;
 mod copying;

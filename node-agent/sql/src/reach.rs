@@ -1,0 +1,110 @@
+//! How far a statement reaches: whether it may take so long that others must not wait behind it.
+
+use crate::{
+    expr::Expr,
+    plan::{Access, InsertSource, JoinMethod, Node, Plan, TableNode},
+};
+use understudy_store::{Store, TableId};
+
+/// Rows that are read about as fast as a thread is woken.
+const ROWS_MAX: u64 = 1_000;
+
+/// What a plan may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// What its keys name.
+    Keys,
+    /// These tables, each once at most for each row that keys name.
+    Tables(Vec<TableId>),
+    /// Nobody knows.
+    Far,
+}
+
+impl Reach {
+    pub(crate) fn of(plan: &Plan) -> Reach {
+        match plan {
+            Plan::Query(query) => node(&query.node),
+            Plan::Locking(locking) => node(&locking.input).and(exprs(&locking.exprs)),
+            Plan::Insert(insert) => match &insert.source {
+                InsertSource::Rows(rows) => {
+                    rows.iter().fold(Reach::Keys, |reach, row| reach.and(exprs(row)))
+                }
+                InsertSource::Query { node: source, exprs: values } => {
+                    node(source).and(exprs(values))
+                }
+            },
+            Plan::Change(change) => {
+                let assigned = change.assignments.iter().flatten().map(|(_, expr)| expr);
+                node(&change.source).and(exprs(assigned))
+            }
+            // An index is built from all rows.
+            Plan::Definition(_) => Reach::Far,
+            Plan::Explain { run, .. } => run.as_deref().map_or(Reach::Keys, Reach::of),
+            Plan::Show(_) | Plan::Nothing | Plan::Session => Reach::Keys,
+        }
+    }
+
+    /// Whether it is too far for running it between other sessions' statements.
+    pub(crate) fn is_long(&self, store: &Store) -> bool {
+        match self {
+            Reach::Keys => false,
+            Reach::Far => true,
+            Reach::Tables(tables) => {
+                tables.iter().map(|table| store.rows_about(*table)).sum::<u64>() > ROWS_MAX
+            }
+        }
+    }
+
+    fn and(self, other: Reach) -> Reach {
+        match (self, other) {
+            (Reach::Far, _) | (_, Reach::Far) => Reach::Far,
+            (Reach::Keys, reach) | (reach, Reach::Keys) => reach,
+            (Reach::Tables(mut tables), Reach::Tables(more)) => {
+                tables.extend(more);
+                Reach::Tables(tables)
+            }
+        }
+    }
+}
+
+fn node(plan: &Node) -> Reach {
+    match plan {
+        Node::Nothing | Node::System(_) => Reach::Keys,
+        Node::Values(rows) => rows.iter().fold(Reach::Keys, |reach, row| reach.and(exprs(row))),
+        Node::Table(table) => access(table),
+        Node::Series { .. } => Reach::Far,
+        Node::Filter { input, predicate } => node(input).and(exprs([predicate])),
+        Node::Project { input, exprs: list } => node(input).and(exprs(list)),
+        Node::Join(join) => {
+            let both = node(&join.left).and(node(&join.right)).and(exprs(&join.on));
+            match (&join.method, both) {
+                // Each row of one side may meet each of the other.
+                (JoinMethod::Lateral | JoinMethod::Loop, Reach::Tables(_))
+                    if node(&join.right) != Reach::Keys =>
+                {
+                    Reach::Far
+                }
+                (_, both) => both,
+            }
+        }
+        Node::Aggregate { input, .. }
+        | Node::Sort { input, .. }
+        | Node::Limit { input, .. }
+        | Node::Distinct { input, .. } => node(input),
+        Node::Set { left, right, .. } => node(left).and(node(right)),
+    }
+}
+
+fn access(table: &TableNode) -> Reach {
+    let found = match &table.access {
+        Access::Scan => Reach::Tables(vec![table.table.id]),
+        Access::Range { equal, .. } if equal.is_empty() => Reach::Tables(vec![table.table.id]),
+        Access::Key { .. } | Access::KeyList { .. } | Access::Range { .. } => Reach::Keys,
+    };
+    found.and(exprs(&table.filter))
+}
+
+/// A subquery may read anything, and for each row.
+fn exprs<'a>(list: impl IntoIterator<Item = &'a Expr>) -> Reach {
+    if list.into_iter().any(Expr::has_subquery) { Reach::Far } else { Reach::Keys }
+}
