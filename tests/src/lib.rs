@@ -1,6 +1,7 @@
 //! What the project's own checks share: where the sources are, what counts as code in them, and the servers
 //! of a comparison.
 
+pub mod alone;
 pub mod history;
 pub mod servers;
 pub mod sieve;
