@@ -1,29 +1,24 @@
 //! The isolation levels beside PostgreSQL's, through psycopg on both servers: the Hermitage cases level by
 //! level, and what READ COMMITTED does with rows that changed while a statement waited. Both must do the same.
+//! And histories of many sessions.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helper functions")]
 
+mod histories;
+mod scans;
+
 use serde::de::DeserializeOwned;
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Command,
+use std::{collections::BTreeMap, process::Command};
+use understudy_tests::{
+    alone::program,
+    servers::{DATABASE, Durability, Placement, Server, Servers},
 };
-use understudy_tests::servers::{DATABASE, Durability, Placement, Server, Servers};
 
 /// What each level lets through of each case.
 type Table = BTreeMap<String, BTreeMap<String, String>>;
 
 /// By case: the answer, and the tables at the end.
 type Cases = BTreeMap<String, serde_json::Value>;
-
-/// The program, which `cargo test --workspace` puts beside the tests.
-fn understudy() -> PathBuf {
-    let here = std::env::current_exe().unwrap();
-    let program = here.parent().and_then(Path::parent).unwrap().join("understudy");
-    assert!(program.is_file(), "{} is not there: cargo build --workspace", program.display());
-    program
-}
 
 /// What a script prints of a server.
 fn told<T: DeserializeOwned>(script: &str, server: &Server) -> T {
@@ -42,7 +37,8 @@ fn told<T: DeserializeOwned>(script: &str, server: &Server) -> T {
 #[test]
 fn each_level_lets_through_what_postgresqls_does() {
     let place = std::env::temp_dir();
-    let servers = Servers::start(&understudy(), &place, Durability::Async, Placement::N).unwrap();
+    let servers =
+        Servers::start(&program().unwrap(), &place, Durability::Async, Placement::N).unwrap();
     let script = "hermitage.py";
     let (ours, peer): (Table, Table) = (told(script, &servers.ours), told(script, &servers.peer));
     // The peer's own row, as Hermitage published it: else both could be wrong in one way.
@@ -61,7 +57,8 @@ fn each_level_lets_through_what_postgresqls_does() {
 #[test]
 fn a_statement_that_waited_does_what_postgresqls_does() {
     let place = std::env::temp_dir();
-    let servers = Servers::start(&understudy(), &place, Durability::Async, Placement::N).unwrap();
+    let servers =
+        Servers::start(&program().unwrap(), &place, Durability::Async, Placement::N).unwrap();
     let script = "waiting.py";
     let (ours, peer): (Cases, Cases) = (told(script, &servers.ours), told(script, &servers.peer));
     assert!(!peer.is_empty());
