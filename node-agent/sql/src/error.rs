@@ -46,6 +46,8 @@ pub mod state {
     pub const NOT_NULL: &str = "23502";
     /// unique_violation
     pub const UNIQUE: &str = "23505";
+    /// foreign_key_violation
+    pub const FOREIGN_KEY: &str = "23503";
     /// check_violation
     pub const CHECK: &str = "23514";
     /// read_only_sql_transaction
@@ -62,6 +64,8 @@ pub mod state {
     pub const PRIVILEGE: &str = "42501";
     /// cannot_coerce
     pub const CANNOT_COERCE: &str = "42846";
+    /// invalid_foreign_key
+    pub const BAD_FOREIGN_KEY: &str = "42830";
     /// grouping_error
     pub const GROUPING: &str = "42803";
     /// datatype_mismatch

@@ -37,9 +37,9 @@ use understudy_types::Lsn;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Begins a checkpoint; the last digit is the format.
-const MAGIC: [u8; 8] = *b"USTORE02";
-/// The format before, which ends without tokens.
-const MAGIC_WITHOUT_TOKENS: [u8; 8] = *b"USTORE01";
+const MAGIC: [u8; 8] = *b"USTORE03";
+/// What all formats begin with.
+const FAMILY: &[u8] = b"USTORE";
 /// Ends it.
 const END: [u8; 8] = *b"USTOREnd";
 /// A block is written when it has grown to this.
@@ -94,7 +94,12 @@ impl Store {
     ) -> Result<Store, CheckpointError> {
         let mut loader = Loader { lsn, input, hash: Xxh3::new() };
         let magic = loader.array::<8>()?;
-        if magic != MAGIC && magic != MAGIC_WITHOUT_TOKENS {
+        if magic != MAGIC && magic.starts_with(FAMILY) {
+            let number = String::from_utf8_lossy(&magic[FAMILY.len()..]);
+            let reason = format!("it is of format {number}, this version reads format 03");
+            return Err(loader.malformed(&reason));
+        }
+        if magic != MAGIC {
             return Err(loader.malformed("it does not begin as one of this format"));
         }
         let written = u64::from_le_bytes(loader.array()?);
@@ -107,11 +112,9 @@ impl Store {
         for table in state.tables() {
             loader.table(&store.inner, table)?;
         }
-        if magic == MAGIC {
-            let tokens = loader.tokens()?;
-            let inner = Arc::get_mut(&mut store.inner);
-            inner.ok_or_else(|| loader.malformed("it is in use while it loads"))?.tokens = tokens;
-        }
+        let tokens = loader.tokens()?;
+        let inner = Arc::get_mut(&mut store.inner);
+        inner.ok_or_else(|| loader.malformed("it is in use while it loads"))?.tokens = tokens;
         if loader.array::<8>()? != END {
             return Err(loader.malformed("its end is missing"));
         }

@@ -10,6 +10,7 @@
 use crate::{
     catalog::UserDef,
     error::WriteError,
+    foreign_key::{check_referrers, check_served, check_shape, referenced_tables},
     heap::{Heap, State, Table},
     index::{IndexData, Uniqueness},
     lock_wait::TxnId,
@@ -53,7 +54,14 @@ impl Store {
             index.id = state.catalog_mut().give_index_id();
         }
         let id = def.id;
+        for key in def.foreign_keys.iter_mut().filter(|key| key.references == TableId(0)) {
+            key.references = id;
+        }
+        for referenced in referenced_tables(&def) {
+            self.inner.take_table(txn, referenced)?;
+        }
         state.put_table(new_table(def.clone()));
+        check_served(&state, &def)?;
         self.inner.change(txn, state, Ddl::CreateTable(def))?;
         Ok(id)
     }
@@ -61,16 +69,25 @@ impl Store {
     /// Drops a table with everything in it.
     ///
     /// # Errors
-    /// See [`WriteError`].
+    /// See [`WriteError`]; `InvalidDefinition` while another table references it.
     pub fn drop_table(&self, txn: &mut Txn, table: TableId) -> Result<(), WriteError> {
         let mut state = self.inner.own_state(txn)?;
         let heap = self.inner.take_table(txn, table)?;
+        let old = Arc::clone(table_of(txn, table)?);
+        let mut referrers = old.links.iter().flat_map(|links| &links.referrers);
+        if referrers.any(|(child, _)| *child != table) {
+            let reason = format!("table \"{}\" is referenced by another table", old.def.name);
+            return Err(WriteError::InvalidDefinition { reason });
+        }
+        for referenced in referenced_tables(&old.def) {
+            self.inner.take_table(txn, referenced)?;
+        }
         state.remove_table(table);
         self.inner.change(txn, state, Ddl::DropTable(table))?;
         self.inner.remember(txn, Operation::TableDropped(heap))
     }
 
-    /// Deletes all rows.
+    /// Deletes all rows. That no row of another table references them is the caller's duty.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -88,7 +105,7 @@ impl Store {
 
     /// Changes everything of a table but its indexes and the types of its columns; new columns stand
     /// at the end (see `ColumnDef::fill` for what older rows show). That older rows satisfy a new
-    /// NOT NULL or CHECK is the caller's duty.
+    /// NOT NULL or CHECK is the caller's duty; new foreign keys are checked here.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -108,8 +125,19 @@ impl Store {
             let reason = "the types of existing columns cannot change".to_owned();
             return Err(WriteError::InvalidDefinition { reason });
         }
+        if def.foreign_keys != old.def.foreign_keys {
+            for referenced in referenced_tables(&def).union(&referenced_tables(&old.def)) {
+                self.inner.take_table(txn, *referenced)?;
+            }
+        }
         state.put_table(Table { def: Arc::new(def.clone()), ..(*old).clone() });
-        self.inner.change(txn, state, Ddl::AlterTable(def))
+        check_served(&state, &def)?;
+        let before = (txn.operations.len(), Arc::clone(&txn.state), txn.state_is_own);
+        self.inner.change(txn, state, Ddl::AlterTable(def))?;
+        self.inner.check_new_keys(txn, &old).inspect_err(|_| {
+            self.inner.undo(txn, before.0);
+            (txn.state, txn.state_is_own) = (before.1, before.2);
+        })
     }
 
     /// Builds an index over the rows of a table.
@@ -152,7 +180,7 @@ impl Store {
     /// Drops an index.
     ///
     /// # Errors
-    /// See [`WriteError`].
+    /// See [`WriteError`]; `InvalidDefinition` while a foreign key needs it.
     pub fn drop_index(&self, txn: &mut Txn, index: IndexId) -> Result<(), WriteError> {
         let mut state = self.inner.own_state(txn)?;
         let Some(data) = state.index(index).cloned() else {
@@ -162,6 +190,9 @@ impl Store {
         let heap = self.inner.take_table(txn, table)?;
         let old = Arc::clone(table_of(txn, table)?);
         state.put_table(without_index(&old, index));
+        if let Some(left) = state.table(table) {
+            check_referrers(&state, left)?;
+        }
         self.inner.change(txn, state, Ddl::DropIndex(index))?;
         self.inner.remember(txn, Operation::IndexDropped(heap, data))
     }
@@ -247,6 +278,16 @@ impl Inner {
         Ok(())
     }
 
+    /// Checks the rows of a table against the foreign keys that it did not have before.
+    fn check_new_keys(&self, txn: &mut Txn, old: &Table) -> Result<(), WriteError> {
+        let table = Arc::clone(table_of(txn, old.def.id)?);
+        let known = &old.def.foreign_keys;
+        for key in table.def.foreign_keys.iter().filter(|key| !known.contains(key)) {
+            self.check_rows(txn, &table, key)?;
+        }
+        Ok(())
+    }
+
     fn delete_all(&self, txn: &mut Txn, (at, target): (u32, &Table)) -> Result<(), WriteError> {
         let mut from = RowId(0);
         loop {
@@ -311,7 +352,7 @@ pub(crate) fn new_table(def: TableDef) -> Table {
     let new_index = |i: &IndexDef| Arc::new(IndexData::new(i.clone(), Arc::clone(&def)));
     let indexes: Vec<_> = def.indexes.iter().map(new_index).collect();
     heap.kept_up.write().clone_from(&indexes);
-    Table { def, heap, indexes }
+    Table { def, heap, indexes, links: None }
 }
 
 /// The table with one more index, still empty, at the end.
@@ -328,7 +369,7 @@ pub(crate) fn with_index(table: &Table, index: IndexDef) -> Result<Table, WriteE
     let def = Arc::new(def);
     let mut indexes = table.indexes.clone();
     indexes.push(Arc::new(IndexData::new(index, Arc::clone(&def))));
-    Ok(Table { def, heap: Arc::clone(&table.heap), indexes })
+    Ok(Table { def, indexes, ..table.clone() })
 }
 
 /// The table with one index less.
@@ -336,7 +377,7 @@ pub(crate) fn without_index(table: &Table, index: IndexId) -> Table {
     let mut def = (*table.def).clone();
     def.indexes.retain(|i| i.id != index);
     let indexes = table.indexes.iter().filter(|i| i.def.id != index).cloned().collect();
-    Table { def: Arc::new(def), heap: Arc::clone(&table.heap), indexes }
+    Table { def: Arc::new(def), indexes, ..table.clone() }
 }
 
 /// Whether the newest version is a row.
@@ -360,6 +401,7 @@ pub(crate) fn check_definition(def: &TableDef) -> Result<(), WriteError> {
             def.name
         ));
     }
+    check_shape(def)?;
     for index in &def.indexes {
         let exists = |c: &u16| usize::from(*c) < def.columns.len();
         if index.columns.is_empty() || !index.columns.iter().all(exists) {

@@ -31,6 +31,16 @@ pub enum WriteError {
         /// depends on nothing pending.
         depends: Lsn,
     },
+    /// A referencing row without the row that it references, or the reverse (23503).
+    #[error("{message}: {detail}")]
+    ForeignKeyViolation {
+        /// Which tables and which constraint.
+        message: String,
+        /// Which key.
+        detail: String,
+        /// As of `UniqueViolation`.
+        depends: Lsn,
+    },
     /// A row changed after the snapshot of a REPEATABLE READ or SERIALIZABLE transaction (40001).
     #[error("could not serialize access due to concurrent update")]
     Serialization,

@@ -8,6 +8,7 @@
 
 use crate::{
     catalog::Catalog,
+    foreign_key::{Links, referenced_tables},
     index::{IndexData, OrderedIndex, Radix},
     lock_wait::TxnId,
     memory::Share,
@@ -16,9 +17,12 @@ use crate::{
     table::{IndexId, TableDef, TableId},
     version::RowCell,
 };
-use std::sync::{
-    Arc,
-    atomic::Ordering::{Relaxed, SeqCst},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
 };
 use understudy_types::Lsn;
 
@@ -108,6 +112,8 @@ pub(crate) struct Table {
     pub(crate) def: Arc<TableDef>,
     pub(crate) heap: Arc<Heap>,
     pub(crate) indexes: Vec<Arc<IndexData>>,
+    /// Derived by [`State`] from all definitions; what a caller puts here is replaced.
+    pub(crate) links: Option<Arc<Links>>,
 }
 
 /// Everything that has a name, from one LSN on.
@@ -148,14 +154,16 @@ impl State {
     }
 
     /// Puts a new or changed table in, with the catalog.
-    pub(crate) fn put_table(&mut self, table: Table) {
+    pub(crate) fn put_table(&mut self, mut table: Table) {
         self.catalog_mut().put_table(Arc::clone(&table.def));
         let at = table.def.id.0 as usize;
         if self.tables.len() <= at {
             self.tables.resize(at + 1, None);
         }
+        let mut linked = referenced_tables(&table.def);
         if let Some(old) = self.tables[at].take() {
             self.forget_indexes(&old);
+            linked.extend(referenced_tables(&old.def));
         }
         for index in &table.indexes {
             let at = index.def.id.0 as usize;
@@ -164,7 +172,9 @@ impl State {
             }
             self.indexes[at] = Some(Arc::clone(index));
         }
+        table.links = Links::of(&table.def, self);
         self.tables[at] = Some(Arc::new(table));
+        self.link(linked);
     }
 
     /// Takes a table out, with the catalog.
@@ -172,7 +182,20 @@ impl State {
         let old = self.tables.get_mut(id.0 as usize)?.take()?;
         self.forget_indexes(&old);
         self.catalog_mut().remove_table(id);
+        self.link(referenced_tables(&old.def));
         Some(old)
+    }
+
+    /// Derives the links of tables that a changed definition references, or did.
+    fn link(&mut self, tables: BTreeSet<TableId>) {
+        for id in tables {
+            let Some(table) = self.table(id) else { continue };
+            let links = Links::of(&table.def, self);
+            if links != table.links {
+                let table = Table { links, ..(**table).clone() };
+                self.tables[id.0 as usize] = Some(Arc::new(table));
+            }
+        }
     }
 
     fn forget_indexes(&mut self, table: &Table) {

@@ -31,6 +31,10 @@
 //!   from a version that is no longer the newest, and no row is changed that has come to match since. Under
 //!   the stricter levels the answer is `Serialization`. SERIALIZABLE remembers what it read and checks
 //!   at commit that nobody has changed it: then all transactions of that level fit in commit order.
+//! * **Foreign keys** (`foreign_key`, `reference`, `shares`) are looked at when a statement ends
+//!   (`Store::settle`). A row that references another shares its key until its transaction ends; who
+//!   deletes that row or changes its key waits for all who share it. Shares stand beside the rows, and
+//!   only while their transactions run; an update that leaves the key alone does not look at them.
 //! * **Reclamation** (`reclaim`): every running transaction announces its snapshot. Below the oldest
 //!   announcement only the newest version of each row is kept; `[ LSN 12: 100 ]` goes when no snapshot
 //!   below 41 is left, and index entries go with the last version that has their key. A background task
@@ -50,8 +54,9 @@
 //!
 //! # Caveats
 //! Not here: SQL, expressions, casts (the SQL crate); files, checksums, fsync (the log crate); clocks and
-//! threads (the agent). Row locks have one strength. Uniqueness is checked row by row, not at the end of
-//! the statement. Privileges are one bit. A dropped table's rows are charged to nobody while old readers
+//! threads (the agent). Row locks have one strength. Uniqueness is checked row by row, foreign keys at the
+//! end of the statement, neither at the end of the transaction. A foreign key is as good as its caller:
+//! who changes rows calls `settle`, and TRUNCATE asks nobody who references the rows. Privileges are one bit. A dropped table's rows are charged to nobody while old readers
 //! still hold them.
 
 mod apply;
@@ -59,6 +64,7 @@ mod catalog;
 mod checkpoint;
 mod ddl;
 mod error;
+mod foreign_key;
 mod heap;
 mod index;
 mod key;
@@ -67,7 +73,9 @@ mod memory;
 mod read;
 mod reclaim;
 mod redo;
+mod reference;
 mod row;
+mod shares;
 mod store;
 mod story;
 mod sync;
@@ -82,10 +90,12 @@ mod write;
 pub use catalog::{Catalog, UserDef};
 pub use checkpoint::{CheckpointReport, RunningContentHash};
 pub use error::{ApplyError, CheckpointError, Deadlock, SerializationFailure, WriteError};
+pub use foreign_key::{ForeignKeyDef, ReferentialAction};
 pub use lock_wait::{LockWait, TxnId};
 pub use memory::{IndexMemory, MemoryLimits, MemoryReport, Pool, TableMemory, TemporaryMemory};
 pub use read::{Direction, KeyBounds, Scan};
 pub use reclaim::{Pinned, ReclaimReport};
+pub use reference::Consequences;
 pub use row::{COLUMNS_MAX, Row, RowBuilder, RowError, RowId};
 pub use store::Store;
 pub use story::{Story, StoryError, Told};

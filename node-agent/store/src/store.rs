@@ -18,15 +18,19 @@ use crate::{
     reclaim::{Garbage, Reclamation},
     redo,
     row::Row,
+    shares::Shares,
     sync::{AtomicU64, Mutex},
     tokens::{TokenFate, Tokens},
     txn::{Entered, Isolation, Kind, Mark, Operation, ReadSet, Targets, Txn},
     visibility::Visibility,
 };
 use arc_swap::ArcSwap;
-use std::sync::{
-    Arc,
-    atomic::Ordering::{Relaxed, SeqCst},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
 };
 use understudy_types::{CommitToken, Epoch, Lsn};
 
@@ -53,6 +57,7 @@ pub(crate) struct Inner {
     pub(crate) changer: AtomicU64,
     pub(crate) reclamation: Reclamation,
     pub(crate) tokens: Tokens,
+    pub(crate) shares: Shares,
 }
 
 impl Store {
@@ -74,6 +79,7 @@ impl Store {
                 changer: AtomicU64::new(0),
                 reclamation: Reclamation::new(),
                 tokens,
+                shares: Shares::new(),
             }),
         }
     }
@@ -104,6 +110,8 @@ impl Store {
             state_is_own: false,
             tables: Vec::new(),
             operations: Vec::new(),
+            unchecked: VecDeque::new(),
+            shares: Vec::new(),
             changing: Vec::new(),
             depends: AtomicU64::new(depends),
             last: Mutex::new(None),
@@ -147,12 +155,13 @@ impl Store {
     #[must_use]
     pub fn savepoint(&self, txn: &Txn) -> Mark {
         let state = txn.state_is_own.then(|| Arc::clone(&txn.state));
-        Mark { operations: txn.operations.len(), state }
+        Mark { operations: txn.operations.len(), unchecked: txn.unchecked.len(), state }
     }
 
     /// Undoes everything after the mark. Row locks taken after it are given back, and who waits for
     /// this transaction looks again. Table locks stay until the end.
     pub fn rollback_to(&self, txn: &mut Txn, mark: &Mark) {
+        txn.unchecked.truncate(mark.unchecked);
         if txn.operations.len() > mark.operations {
             self.inner.undo(txn, mark.operations);
             self.inner.registry.note_release(txn.slot());
@@ -326,6 +335,7 @@ impl Inner {
                     let heap = Arc::clone(&txn.tables[table as usize].heap);
                     self.undo_row(&heap, &cell, kind, first);
                 }
+                Some(Operation::Share(table, row)) => self.shares.remove((table, row), txn.id),
                 Some(Operation::IndexAdded(heap, index)) => {
                     heap.kept_up.write().retain(|i| !Arc::ptr_eq(i, &index));
                     index.bytes.give_back_all(&self.accountant);
@@ -419,6 +429,7 @@ impl Inner {
                 }
                 // Its version was merged into the row's newest one; a lock had none.
                 Operation::Row { first: false, .. } => {}
+                Operation::Share(table, row) => txn.shares.push((table, row)),
                 Operation::Ddl(_) | Operation::IndexAdded(..) => {}
                 Operation::IndexDropped(heap, index) => {
                     heap.kept_up.write().retain(|i| !Arc::ptr_eq(i, &index));
@@ -466,6 +477,10 @@ impl Inner {
 
     /// Gives back what the transaction holds beside its row locks, which are gone already.
     fn end(&self, txn: &mut Txn) {
+        // After the commit is stamped: whoever waits for a key sees the rows that reference it.
+        for place in txn.shares.drain(..) {
+            self.shares.remove(place, txn.id);
+        }
         for heap in txn.changing.drain(..) {
             heap.changer.store(0, SeqCst);
         }

@@ -2,9 +2,10 @@
 //!
 //! Invariants: [`TableId`] and [`IndexId`] are given by the store and never used again; a column's
 //! type never changes; columns are only added at the end. Deliberately absent: expressions (defaults
-//! and checks are SQL text that only the SQL crate understands), views, sequences, foreign keys.
+//! and checks are SQL text that only the SQL crate understands), views, sequences.
 
 use crate::{
+    foreign_key::ForeignKeyDef,
     row,
     value::{DataType, Value},
 };
@@ -39,6 +40,8 @@ pub struct TableDef {
     pub indexes: Vec<IndexDef>,
     /// CHECK constraints as SQL text, evaluated by the SQL crate.
     pub checks: Vec<String>,
+    /// Foreign keys: what columns of this table reference elsewhere.
+    pub foreign_keys: Vec<ForeignKeyDef>,
 }
 
 /// One column.
@@ -82,6 +85,7 @@ impl TableDef {
             columns,
             indexes: Vec::new(),
             checks: Vec::new(),
+            foreign_keys: Vec::new(),
         }
     }
 
@@ -106,6 +110,13 @@ impl TableDef {
     #[must_use]
     pub fn with_index(mut self, index: IndexDef) -> TableDef {
         self.indexes.push(index);
+        self
+    }
+
+    /// The same table with one more foreign key.
+    #[must_use]
+    pub fn with_foreign_key(mut self, key: ForeignKeyDef) -> TableDef {
+        self.foreign_keys.push(key);
         self
     }
 

@@ -12,13 +12,19 @@ use crate::{
     index::{IndexData, Uniqueness},
     lock_wait::{Slot, TxnId},
     redo::Ddl,
+    reference::Changed,
+    row::RowId,
+    shares::Place,
     store::Inner,
     sync::{AtomicU64, Mutex},
     table::TableId,
     version::{Reader, RowCell},
     visibility::View,
 };
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 use understudy_types::{CommitToken, Lsn};
 
 /// How far a transaction is kept apart from others.
@@ -52,6 +58,10 @@ pub struct Txn {
     /// Tables entered; operations name them by position.
     pub(crate) tables: Vec<Entered>,
     pub(crate) operations: Vec<Operation>,
+    /// Changes of the running statement that foreign keys have a say in, in order.
+    pub(crate) unchecked: VecDeque<Changed>,
+    /// While the transaction is stamped: the shares that end with it.
+    pub(crate) shares: Vec<Place>,
     /// Tables whose `changer` is this transaction.
     pub(crate) changing: Vec<Arc<Heap>>,
     pub(crate) depends: AtomicU64,
@@ -85,6 +95,8 @@ pub(crate) enum Operation {
         /// Whether the transaction came to hold the row by this operation.
         first: bool,
     },
+    /// The key of a row is shared, because an own row references it.
+    Share(TableId, RowId),
     /// A definition was changed.
     Ddl(Box<Ddl>),
     /// An index was built; undone with it.
@@ -167,6 +179,7 @@ pub enum Targets {
 #[derive(Debug, Clone)]
 pub struct Mark {
     pub(crate) operations: usize,
+    pub(crate) unchecked: usize,
     /// The definitions at the mark, when they were the transaction's own.
     pub(crate) state: Option<Arc<State>>,
 }
@@ -190,6 +203,7 @@ impl Txn {
         match self.operations.last()? {
             Operation::Token(token) => Some(*token),
             Operation::Row { .. }
+            | Operation::Share(..)
             | Operation::Ddl(_)
             | Operation::IndexAdded(..)
             | Operation::IndexDropped(..)
@@ -221,6 +235,7 @@ impl Txn {
     pub fn is_read_only(&self) -> bool {
         self.operations.iter().all(|operation| match operation {
             Operation::Row { kind, .. } => *kind == Kind::Lock,
+            Operation::Share(..) => true,
             Operation::Ddl(_) | Operation::Token(_) => false,
             Operation::IndexAdded(..) | Operation::IndexDropped(..) => false,
             Operation::TableDropped(_) => false,

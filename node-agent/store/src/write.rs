@@ -12,6 +12,7 @@ use crate::{
     heap::{Heap, Table},
     lock_wait::TxnId,
     memory::{Pool, ROW_BYTES},
+    reference::Changed,
     row::{Row, RowId},
     store::{Inner, Store},
     sync::fence,
@@ -51,6 +52,9 @@ impl Store {
         inner
             .keep_up(txn, &target, &cell, (None, &row))
             .inspect_err(|_| inner.undo(txn, before))?;
+        if target.links.as_ref().is_some_and(|links| links.references) {
+            txn.unchecked.push_back(Changed { table, row: id, old: None, new: Some(row) });
+        }
         Ok(id)
     }
 
@@ -74,7 +78,9 @@ impl Store {
         let old = inner.push(txn, (at, &target), &cell, Some(&new))?;
         inner
             .keep_up(txn, &target, &cell, (Some(&old), &new))
-            .inspect_err(|_| inner.undo(txn, before))
+            .inspect_err(|_| inner.undo(txn, before))?;
+        note_change(txn, &target, row, (old, Some(new)));
+        Ok(())
     }
 
     /// Deletes a row.
@@ -86,7 +92,9 @@ impl Store {
         let at = inner.enter(txn, table)?;
         let target = Arc::clone(table_of(txn, table)?);
         let cell = find(txn, &target.heap, row)?;
-        inner.push(txn, (at, &target), &cell, None).map(|_| ())
+        let old = inner.push(txn, (at, &target), &cell, None)?;
+        note_change(txn, &target, row, (old, None));
+        Ok(())
     }
 
     /// Takes a row's lock without changing it (SELECT … FOR UPDATE), and returns the row as it is.
@@ -220,7 +228,9 @@ impl Inner {
         }
         let pushed = {
             let mut chain = cell.chain.lock();
-            match may_write(txn, target.def.id, cell.id, &chain) {
+            let may = may_write(txn, target.def.id, cell.id, &chain)
+                .and_then(|old| self.may_take_key(txn, target, cell, (old, new)));
+            match may {
                 Ok(old) => {
                     let old = old.clone();
                     let same = |i: &Arc<crate::index::IndexData>| {
@@ -255,6 +265,23 @@ impl Inner {
         Ok(old)
     }
 
+    /// The old row, unless another transaction shares a key that the change takes away.
+    fn may_take_key<'a>(
+        &self,
+        txn: &Txn,
+        target: &Table,
+        cell: &RowCell,
+        (old, new): (&'a Row, Option<&Row>),
+    ) -> Result<&'a Row, WriteError> {
+        if let Some(links) = &target.links
+            && links.takes_key(old, new)
+            && let Some(on) = self.shares.other((target.def.id, cell.id), txn.id)
+        {
+            return Err(WriteError::Blocked { on });
+        }
+        Ok(old)
+    }
+
     /// Adds index entries for a version that was just pushed.
     fn keep_up(
         &self,
@@ -270,6 +297,15 @@ impl Inner {
             }
         }
         Ok(())
+    }
+}
+
+/// Notes a change for the end of the statement, when foreign keys have a say in it.
+fn note_change(txn: &mut Txn, target: &Table, row: RowId, (old, new): (Row, Option<Row>)) {
+    if let Some(links) = &target.links
+        && links.concerns(&target.def, &old, new.as_ref())
+    {
+        txn.unchecked.push_back(Changed { table: target.def.id, row, old: Some(old), new });
     }
 }
 

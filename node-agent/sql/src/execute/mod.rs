@@ -67,6 +67,12 @@ impl From<SqlError> for ExecError {
     }
 }
 
+impl From<WriteError> for ExecError {
+    fn from(error: WriteError) -> ExecError {
+        refused(error)
+    }
+}
+
 impl fmt::Display for ExecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -314,6 +320,11 @@ pub(crate) fn refused(error: WriteError) -> ExecError {
                 format!("duplicate key value violates unique constraint \"{index}\""),
             )
             .with_detail(format!("Key {key} already exists."));
+            sql.depends_lsn = (depends > Lsn::ZERO).then_some(depends);
+            sql
+        }
+        WriteError::ForeignKeyViolation { message, detail, depends } => {
+            let mut sql = SqlError::new(state::FOREIGN_KEY, message).with_detail(detail);
             sql.depends_lsn = (depends > Lsn::ZERO).then_some(depends);
             sql
         }

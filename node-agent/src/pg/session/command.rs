@@ -191,6 +191,7 @@ fn user_error(error: &WriteError, name: &str) -> Failure {
         WriteError::OutOfMemory { .. } => Report::error("53200", error.to_string()),
         WriteError::Blocked { .. }
         | WriteError::UniqueViolation { .. }
+        | WriteError::ForeignKeyViolation { .. }
         | WriteError::NotNull { .. }
         | WriteError::RowGone { .. }
         | WriteError::InvalidDefinition { .. } => {

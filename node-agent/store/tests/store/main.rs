@@ -10,6 +10,8 @@ mod locking;
 mod memory;
 mod model;
 mod reclaim;
+mod references;
+mod references_model;
 mod replay;
 mod story;
 mod threads;

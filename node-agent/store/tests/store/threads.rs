@@ -36,7 +36,7 @@ fn block_on(wait: LockWait) {
 }
 
 /// Runs a READ COMMITTED statement until it is not blocked; Err on a deadlock.
-fn statement<T>(
+pub(crate) fn statement<T>(
     db: &Database,
     txn: &mut Txn,
     mut work: impl FnMut(&mut Txn) -> Result<T, WriteError>,
@@ -57,7 +57,7 @@ fn statement<T>(
 }
 
 /// A generator of numbers, one per thread.
-fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
+pub(crate) fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     move |below| {
         state ^= state << 13;
@@ -67,7 +67,7 @@ fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
     }
 }
 
-fn on_threads(count: u64, work: impl Fn(u64) + Send + Sync) {
+pub(crate) fn on_threads(count: u64, work: impl Fn(u64) + Send + Sync) {
     thread::scope(|scope| {
         let work = &work;
         (0..count).for_each(|i| {
