@@ -80,6 +80,16 @@ impl CopyIn {
         Ok(())
     }
 
+    /// Checks the foreign keys of all lines, when the last one is inserted.
+    ///
+    /// # Errors
+    /// 23503; after [`ExecError::Blocked`] nothing is to be undone: wait and call it again.
+    pub fn finish(&self, context: &ExecContext<'_>, txn: &mut Txn) -> Result<(), ExecError> {
+        let run = Run::new(context);
+        let mut sink = NoRows;
+        Executor { run: &run, txn, sink: &mut sink }.settle()
+    }
+
     fn typed(
         &self,
         fields: &CopyFields,

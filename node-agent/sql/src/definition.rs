@@ -1,7 +1,7 @@
 //! Definitions: what CREATE, ALTER, DROP and TRUNCATE come to, bound but not yet done.
 
 use std::sync::Arc;
-use understudy_store::{ColumnDef, IndexDef, IndexId, TableDef};
+use understudy_store::{ColumnDef, ForeignKeyDef, IndexDef, IndexId, TableDef, TableId};
 
 use crate::expr::Expr;
 
@@ -13,13 +13,20 @@ pub(crate) enum Definition {
     Skip(Vec<String>),
     DropTables {
         tables: Vec<Arc<TableDef>>,
+        /// Foreign keys that go first.
+        keys: Vec<KeyOf>,
         notices: Vec<String>,
     },
     DropIndexes {
         indexes: Vec<IndexId>,
+        /// Foreign keys that go first.
+        keys: Vec<KeyOf>,
         notices: Vec<String>,
     },
-    Truncate(Vec<Arc<TableDef>>),
+    Truncate {
+        tables: Vec<Arc<TableDef>>,
+        notices: Vec<String>,
+    },
     CreateIndex {
         table: Arc<TableDef>,
         index: IndexDef,
@@ -29,6 +36,9 @@ pub(crate) enum Definition {
         steps: Vec<AlterStep>,
     },
 }
+
+/// A foreign key of a table, by name.
+pub(crate) type KeyOf = (TableId, String);
 
 /// One clause of ALTER TABLE.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +56,10 @@ pub(crate) enum AlterStep {
         predicate: Expr,
     },
     DropCheck(String),
+    /// Checked against the rows there are.
+    AddForeignKey(ForeignKeyDef),
+    /// Of this table or, before an index that it needs, of another; with what to tell of it.
+    DropForeignKey(KeyOf, Option<String>),
     DropIndex(IndexId),
     SetNotNull(usize),
     DropNotNull(usize),

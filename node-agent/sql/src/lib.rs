@@ -22,10 +22,10 @@
 //! store says whom to wait for.
 //!
 //! # Caveats
-//! Not here: sockets, clocks, randomness and passwords (arguments of the session); sequences, views, foreign
-//! keys, triggers, window functions, arrays and JSON as values (refused by name with 0A000). Text is
-//! ordered by its bytes. numeric holds 28 digits. Time zones are UTC and fixed offsets. Rows that wait for their
-//! client, and what one array or text grows to, are not counted as temporary memory.
+//! Not here: sockets, clocks, randomness and passwords (arguments of the session); sequences, views,
+//! triggers, deferrable constraints, window functions, arrays and JSON as values (refused by name with
+//! 0A000). Text is ordered by its bytes. numeric holds 28 digits. Time zones are UTC and fixed offsets. Rows that
+//! wait for their client, and what one array or text grows to, are not counted as temporary memory.
 
 mod activity;
 mod aggregate;

@@ -68,3 +68,8 @@ fn errors_are_what_their_scripts_say() {
 fn copies_do_what_their_scripts_say() {
     run_all("copy");
 }
+
+#[test]
+fn foreign_keys_do_what_their_scripts_say() {
+    run_all("foreign_keys");
+}

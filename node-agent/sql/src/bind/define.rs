@@ -2,7 +2,8 @@
 
 use super::{
     Binder, Relation, Scope,
-    draft::{TableDraft, index_columns, no_foreign_keys, split_check},
+    draft::{TableDraft, index_columns, split_check},
+    reference::{cascade_notice, served, still_needed},
 };
 use crate::{
     definition::{AlterStep, Definition},
@@ -30,13 +31,15 @@ impl Binder<'_> {
                     .iter()
                     .map(|target| names::table(self.catalog, &target.name))
                     .collect();
-                Ok(Definition::Truncate(tables?))
+                self.truncate(tables?, truncate.cascade == Some(ast::CascadeOption::Cascade))
             }
-            ast::Statement::Drop { object_type, if_exists, names, .. } => match object_type {
-                ast::ObjectType::Table => self.drop_tables((names, *if_exists)),
-                ast::ObjectType::Index => self.drop_indexes((names, *if_exists)),
-                other => Err(SqlError::unsupported(format!("DROP {other}"))),
-            },
+            ast::Statement::Drop { object_type, if_exists, names, cascade, .. } => {
+                match object_type {
+                    ast::ObjectType::Table => self.drop_tables((names, *if_exists), *cascade),
+                    ast::ObjectType::Index => self.drop_indexes((names, *if_exists), *cascade),
+                    other => Err(SqlError::unsupported(format!("DROP {other}"))),
+                }
+            }
             other => Err(SqlError::unsupported(parse::tree_command(other))),
         }
     }
@@ -65,6 +68,7 @@ impl Binder<'_> {
             draft.constraint(constraint)?;
         }
         draft.named_indexes(self)?;
+        draft.resolve_references(self)?;
         let table = draft.table;
         if table.columns.len() > understudy_store::COLUMNS_MAX {
             return Err(SqlError::new("54011", "tables can have at most 1600 columns"));
@@ -100,6 +104,7 @@ impl Binder<'_> {
                 | ast::ColumnOption::PrimaryKey(_)
                 | ast::ColumnOption::Unique(_)
                 | ast::ColumnOption::Check(_)
+                | ast::ColumnOption::ForeignKey(_)
                 | ast::ColumnOption::Comment(_) => {}
                 ast::ColumnOption::Collation(collation) => {
                     let name = names::last_part(collation);
@@ -108,7 +113,6 @@ impl Binder<'_> {
                             .at(column.name.span));
                     }
                 }
-                ast::ColumnOption::ForeignKey(_) => return Err(no_foreign_keys()),
                 ast::ColumnOption::Generated { .. } | ast::ColumnOption::Identity(_) => {
                     return Err(SqlError::unsupported("a generated or identity column")
                         .at(column.name.span));
@@ -199,6 +203,7 @@ impl Binder<'_> {
     fn drop_tables(
         &self,
         (written, lenient): (&[ast::ObjectName], bool),
+        cascade: bool,
     ) -> Result<Definition, SqlError> {
         let (mut tables, mut notices) = (Vec::new(), Vec::new());
         for name in written {
@@ -214,14 +219,16 @@ impl Binder<'_> {
                 }
             }
         }
-        Ok(Definition::DropTables { tables, notices })
+        let keys = self.keys_of_dropped(&tables, cascade, &mut notices)?;
+        Ok(Definition::DropTables { tables, keys, notices })
     }
 
     fn drop_indexes(
         &self,
         (written, lenient): (&[ast::ObjectName], bool),
+        cascade: bool,
     ) -> Result<Definition, SqlError> {
-        let (mut indexes, mut notices) = (Vec::new(), Vec::new());
+        let (mut indexes, mut keys, mut notices) = (Vec::new(), Vec::new(), Vec::new());
         for name in written {
             let last = names::last_part(name);
             match self.catalog.index(names::PUBLIC, &last) {
@@ -232,7 +239,18 @@ impl Binder<'_> {
                     )
                     .with_hint(format!("You can drop constraint {last} on table {} instead.", table.name)));
                 }
-                Some((_, index)) => indexes.push(index.id),
+                Some((table, index)) => {
+                    let needing = served(self.catalog, (table, index));
+                    if !cascade && !needing.is_empty() {
+                        let on = format!("index {last}");
+                        let needing: Vec<_> =
+                            needing.into_iter().map(|key| (key, on.clone())).collect();
+                        return Err(still_needed(&on, &needing));
+                    }
+                    notices.extend(needing.iter().map(|key| cascade_notice(*key)));
+                    keys.extend(needing.iter().map(|(table, key)| (table.id, key.name.clone())));
+                    indexes.push(index.id);
+                }
                 None => {
                     let message = format!("index \"{last}\" does not exist");
                     if !lenient {
@@ -242,7 +260,7 @@ impl Binder<'_> {
                 }
             }
         }
-        Ok(Definition::DropIndexes { indexes, notices })
+        Ok(Definition::DropIndexes { indexes, keys, notices })
     }
 
     fn alter_table(&self, alter: &ast::AlterTable) -> Result<Definition, SqlError> {
@@ -274,13 +292,15 @@ impl Binder<'_> {
             Op::AddColumn { if_not_exists, column_def, .. } => {
                 self.add_column(table, (column_def, *if_not_exists), steps)
             }
+            Op::AddConstraint { not_valid: true, .. } => Err(SqlError::unsupported("NOT VALID")),
             Op::AddConstraint { constraint, .. } => {
                 let mut draft = TableDraft::new(table.clone());
                 draft.constraint(constraint)?;
                 self.take_constraints(table, draft, steps)
             }
-            Op::DropConstraint { name, if_exists, .. } => {
-                self.drop_constraint(table, (&names::folded(name), *if_exists), steps)
+            Op::DropConstraint { name, if_exists, drop_behavior } => {
+                let cascade = *drop_behavior == Some(ast::DropBehavior::Cascade);
+                self.drop_constraint(table, (&names::folded(name), *if_exists, cascade), steps)
             }
             Op::AlterColumn { column_name, op } => {
                 let column = column_position(table, column_name)?;
@@ -368,7 +388,9 @@ impl Binder<'_> {
         steps: &mut Vec<AlterStep>,
     ) -> Result<(), SqlError> {
         let (indexes, checks) = (table.indexes.len(), table.checks.len());
+        let foreign_keys = table.foreign_keys.len();
         draft.named_indexes(self)?;
+        draft.resolve_references(self)?;
         for index in &draft.table.indexes[indexes..] {
             steps.push(AlterStep::AddIndex(index.clone()));
         }
@@ -380,6 +402,9 @@ impl Binder<'_> {
             let predicate = self.predicate(&tree, "CHECK", &Scope::new(vec![relation], None))?;
             steps.push(AlterStep::AddCheck { text: text.clone(), name, predicate });
         }
+        for key in &draft.table.foreign_keys[foreign_keys..] {
+            steps.push(AlterStep::AddForeignKey(key.clone()));
+        }
         *table = draft.table;
         Ok(())
     }
@@ -387,11 +412,26 @@ impl Binder<'_> {
     fn drop_constraint(
         &self,
         table: &TableDef,
-        (name, lenient): (&str, bool),
+        (name, lenient, cascade): (&str, bool, bool),
         steps: &mut Vec<AlterStep>,
     ) -> Result<(), SqlError> {
         if let Some(index) = table.indexes.iter().find(|index| index.unique && index.name == name) {
+            let needing = served(self.catalog, (table, index));
+            if !cascade && !needing.is_empty() {
+                let on = format!("index {name}");
+                let needing: Vec<_> = needing.into_iter().map(|key| (key, on.clone())).collect();
+                let what = format!("constraint {name} on table {}", table.name);
+                return Err(still_needed(&what, &needing));
+            }
+            for (owner, key) in needing {
+                let notice = Some(cascade_notice((owner, key)));
+                steps.push(AlterStep::DropForeignKey((owner.id, key.name.clone()), notice));
+            }
             steps.push(AlterStep::DropIndex(index.id));
+            return Ok(());
+        }
+        if table.foreign_keys.iter().any(|key| key.name == name) {
+            steps.push(AlterStep::DropForeignKey((table.id, name.to_owned()), None));
             return Ok(());
         }
         for text in &table.checks {

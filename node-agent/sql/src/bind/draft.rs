@@ -1,6 +1,7 @@
-//! A table as its constraints are read: keys become indexes, checks become text of the catalog.
+//! A table as its constraints are read: keys become indexes, checks become text of the catalog,
+//! references wait until both are there.
 
-use super::Binder;
+use super::{Binder, reference::WrittenKey};
 use crate::{
     error::{SqlError, state},
     names,
@@ -8,22 +9,18 @@ use crate::{
 use sqlparser::ast::{self, Spanned as _};
 use understudy_store::{IndexDef, IndexId, TableDef};
 
-/// 0A000 for a reference between tables.
-pub(super) fn no_foreign_keys() -> SqlError {
-    SqlError::unsupported("FOREIGN KEY")
-        .with_hint("Leave the reference out; check it in the application.")
-}
-
 /// A table as its constraints are read, one after the other.
 pub(super) struct TableDraft {
     pub(super) table: TableDef,
     /// Indexes whose names are chosen when all written names are known: name, columns, key.
     later: Vec<(Option<String>, Vec<u16>, bool)>,
+    /// Foreign keys, resolved when all columns and indexes are known.
+    pub(super) references: Vec<WrittenKey>,
 }
 
 impl TableDraft {
     pub(super) fn new(table: TableDef) -> TableDraft {
-        TableDraft { table, later: Vec::new() }
+        TableDraft { table, later: Vec::new(), references: Vec::new() }
     }
 
     pub(super) fn column_constraints(
@@ -42,6 +39,11 @@ impl TableDraft {
                     let default =
                         format!("{}_{}_check", self.table.name, names::folded(&column.name));
                     self.check(name, &default, &check.expr);
+                }
+                ast::ColumnOption::ForeignKey(clause) => {
+                    let name = name.or_else(|| clause.name.as_ref().map(names::folded));
+                    let (columns, clause) = (columns.clone(), clause.clone());
+                    self.references.push(WrittenKey { name, columns, clause });
                 }
                 _ => {}
             }
@@ -71,7 +73,7 @@ impl TableDraft {
                 self.check(name, &default, &check.expr);
                 Ok(())
             }
-            ast::TableConstraint::ForeignKey(_) => Err(no_foreign_keys()),
+            ast::TableConstraint::ForeignKey(clause) => self.reference(clause),
             other => Err(SqlError::unsupported(format!("the constraint {other}"))),
         }
     }

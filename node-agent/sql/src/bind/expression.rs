@@ -311,9 +311,7 @@ impl Binder<'_> {
     ) -> Result<Bound, SqlError> {
         let written = types::written_type(data_type).map_err(|error| error.at(inner.span()))?;
         let bound = self.expr(inner, scope)?;
-        let name = data_type.to_string().to_ascii_lowercase();
-        let is_relation = name == "regclass" || name.ends_with(".regclass");
-        if let (Expr::Const(Value::Text(table)), true) = (&bound.expr, is_relation) {
+        if let (Expr::Const(Value::Text(table)), true) = (&bound.expr, is_relation(data_type)) {
             return system::relation_constant(self.catalog, table)
                 .map(|oid| Bound::new(Expr::Const(Value::Int(oid)), Type::Oid))
                 .map_err(|error| error.at(inner.span()));
@@ -474,4 +472,10 @@ fn number_literal(number: &str, span: Span) -> Result<Bound, SqlError> {
         .with_hint("numeric holds 28 digits; double precision reaches to 1e308.")
         .at(span)),
     }
+}
+
+/// Whether a type is written as regclass.
+pub(super) fn is_relation(data_type: &ast::DataType) -> bool {
+    let name = data_type.to_string().to_ascii_lowercase();
+    name == "regclass" || name.ends_with(".regclass")
 }

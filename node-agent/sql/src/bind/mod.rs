@@ -14,6 +14,7 @@ mod group;
 mod operator;
 mod output;
 mod push_down;
+mod reference;
 mod scope;
 mod select;
 

@@ -1,6 +1,6 @@
 //! Output columns: the SELECT list and RETURNING, their labels, and names that ORDER BY finds among them.
 
-use super::{Binder, Bound, Relation, Scope};
+use super::{Binder, Bound, Relation, Scope, expression::is_relation};
 use crate::{
     error::{SqlError, state},
     expr::Expr,
@@ -29,14 +29,14 @@ impl Binder<'_> {
         for item in items {
             match item {
                 ast::SelectItem::UnnamedExpr(expr) => {
-                    let bound = self.typed(expr, scope)?;
+                    let bound = self.shown(expr, scope)?;
                     outputs.push(Output { name: label(expr), bound });
                 }
                 ast::SelectItem::ExprWithAlias { alias, .. } if alias.quote_style == Some('\'') => {
                     return Err(SqlError::syntax_near(&format!("'{}'", alias.value)).at(alias.span));
                 }
                 ast::SelectItem::ExprWithAlias { expr, alias } => {
-                    let bound = self.typed(expr, scope)?;
+                    let bound = self.shown(expr, scope)?;
                     outputs.push(Output { name: names::folded(alias), bound });
                 }
                 ast::SelectItem::Wildcard(_) => {
@@ -69,6 +69,18 @@ impl Binder<'_> {
             }
         }
         Ok(outputs)
+    }
+
+    /// An output column: what is cast to regclass is shown by its name, where nothing compares it.
+    fn shown(&self, tree: &ast::Expr, scope: &Scope<'_>) -> Result<Bound, SqlError> {
+        let bound = self.typed(tree, scope)?;
+        let is_computed = !matches!(bound.expr, Expr::Const(_)) && scope.parent.is_none();
+        match tree {
+            ast::Expr::Cast { data_type, .. } if is_computed && is_relation(data_type) => {
+                self.named_call("regclassout", vec![bound], tree.span())
+            }
+            _ => Ok(bound),
+        }
     }
 }
 

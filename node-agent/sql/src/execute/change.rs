@@ -1,7 +1,8 @@
 //! UPDATE, DELETE and SELECT … FOR UPDATE.
 
 use super::{
-    CommandTag, ExecError, Executor, query, query::Flow, refused, rejudge::TargetRow, rows,
+    CommandTag, ExecError, Executor, insert::check_row, query, query::Flow, refused,
+    rejudge::TargetRow, rows,
 };
 use crate::{
     error::SqlError,
@@ -31,6 +32,7 @@ impl Executor<'_, '_> {
                 count += 1;
             }
         }
+        self.settle()?;
         let command = if plan.assignments.is_some() { "UPDATE" } else { "DELETE" };
         Ok(CommandTag::counted(command, count))
     }
@@ -94,7 +96,8 @@ impl Executor<'_, '_> {
                 .iter()
                 .any(|(column, value)| value.is_null() && plan.table.columns[*column].not_null);
             if not_null || !plan.checks.is_empty() {
-                self.check_row(&plan.table, &plan.checks, &new.values(&plan.table))?;
+                let env = Env::new(self.run, self.txn);
+                check_row(&env, (&plan.table, &plan.checks), &new.values(&plan.table))?;
             }
             store.update(self.txn, plan.table.id, id, new.clone()).map_err(refused)?;
             new

@@ -2,7 +2,7 @@
 
 use super::{CommandTag, ExecError, Executor, refused};
 use crate::{
-    definition::{AlterStep, Definition},
+    definition::{AlterStep, Definition, KeyOf},
     error::{SqlError, state},
     eval::{Env, NoColumns, RowTuple, eval, truth},
     expr::Expr,
@@ -23,19 +23,22 @@ impl Executor<'_, '_> {
                 store.create_table(self.txn, table.clone()).map_err(refused)?;
             }
             Definition::Skip(notices) => self.notices(notices),
-            Definition::DropTables { tables, notices } => {
+            Definition::DropTables { tables, keys, notices } => {
                 self.notices(notices);
+                self.drop_keys(keys)?;
                 for table in tables {
                     store.drop_table(self.txn, table.id).map_err(refused)?;
                 }
             }
-            Definition::DropIndexes { indexes, notices } => {
+            Definition::DropIndexes { indexes, keys, notices } => {
                 self.notices(notices);
+                self.drop_keys(keys)?;
                 for index in indexes {
                     store.drop_index(self.txn, *index).map_err(refused)?;
                 }
             }
-            Definition::Truncate(tables) => {
+            Definition::Truncate { tables, notices } => {
+                self.notices(notices);
                 for table in tables {
                     store.truncate(self.txn, table.id).map_err(refused)?;
                 }
@@ -59,6 +62,17 @@ impl Executor<'_, '_> {
         for notice in notices {
             self.sink.notice(notice.clone());
         }
+    }
+
+    /// Takes foreign keys away.
+    fn drop_keys(&mut self, keys: &[KeyOf]) -> Result<(), ExecError> {
+        for (table, name) in keys {
+            let Some(table) = self.txn.catalog().table_by_id(*table) else { continue };
+            let mut changed = (**table).clone();
+            changed.foreign_keys.retain(|key| key.name != *name);
+            self.run.context.store.alter_table(self.txn, changed).map_err(refused)?;
+        }
+        Ok(())
     }
 
     fn alter(&mut self, table: &Arc<TableDef>, step: &AlterStep) -> Result<(), ExecError> {
@@ -95,6 +109,11 @@ impl Executor<'_, '_> {
                 changed.checks.push(text.clone());
             }
             AlterStep::DropCheck(text) => changed.checks.retain(|check| check != text),
+            AlterStep::AddForeignKey(key) => changed.foreign_keys.push(key.clone()),
+            AlterStep::DropForeignKey(key, notice) => {
+                self.notices(notice.as_slice());
+                return self.drop_keys(std::slice::from_ref(key));
+            }
             AlterStep::DropIndex(index) => {
                 store.drop_index(self.txn, *index).map_err(refused)?;
                 return Ok(());

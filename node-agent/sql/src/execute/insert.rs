@@ -44,6 +44,7 @@ impl Executor<'_, '_> {
                 }
             }
         }
+        self.settle()?;
         Ok(CommandTag::counted("INSERT", count))
     }
 
@@ -54,7 +55,7 @@ impl Executor<'_, '_> {
         values: Vec<Value>,
         touched: &mut BTreeSet<RowId>,
     ) -> Result<bool, ExecError> {
-        self.check_row(&plan.table, &plan.checks, &values)?;
+        check_row(&Env::new(self.run, self.txn), (&plan.table, &plan.checks), &values)?;
         if let Some(on_conflict) = &plan.on_conflict
             && let Some((id, existing)) = self.conflicting(plan, &values)
         {
@@ -126,66 +127,58 @@ impl Executor<'_, '_> {
         };
         let new = existing.replace(&plan.table, &changes);
         let values = new.values(&plan.table);
-        self.check_row(&plan.table, &plan.checks, &values)?;
+        check_row(&Env::new(self.run, self.txn), (&plan.table, &plan.checks), &values)?;
         self.run.context.store.update(self.txn, plan.table.id, id, new).map_err(refused)?;
         self.return_row(&plan.returning, &values)?;
         Ok(true)
     }
+}
 
-    /// NOT NULL and CHECK.
-    pub(super) fn check_row(
-        &self,
-        table: &TableDef,
-        checks: &[Check],
-        values: &[Value],
-    ) -> Result<(), ExecError> {
-        let missing = table
-            .columns
-            .iter()
-            .zip(values)
-            .find(|(column, value)| column.not_null && value.is_null());
-        if let Some((column, _)) = missing {
+/// NOT NULL and CHECK.
+pub(super) fn check_row(
+    env: &Env<'_>,
+    (table, checks): (&TableDef, &[Check]),
+    values: &[Value],
+) -> Result<(), SqlError> {
+    let missing =
+        table.columns.iter().zip(values).find(|(column, value)| column.not_null && value.is_null());
+    if let Some((column, _)) = missing {
+        return Err(SqlError::new(
+            state::NOT_NULL,
+            format!(
+                "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+                column.name, table.name
+            ),
+        )
+        .with_detail(failing_row(env, values)));
+    }
+    for check in checks {
+        // A check that is unknown is not violated.
+        if crate::eval::truth(&check.predicate, &Values(values), env)? == Some(false) {
             return Err(SqlError::new(
-                state::NOT_NULL,
+                state::CHECK,
                 format!(
-                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
-                    column.name, table.name
+                    "new row for relation \"{}\" violates check constraint \"{}\"",
+                    table.name, check.name
                 ),
             )
-            .with_detail(self.failing_row(values))
-            .into());
+            .with_detail(failing_row(env, values)));
         }
-        let env = Env::new(self.run, self.txn);
-        for check in checks {
-            // A check that is unknown is not violated.
-            if crate::eval::truth(&check.predicate, &Values(values), &env)? == Some(false) {
-                return Err(SqlError::new(
-                    state::CHECK,
-                    format!(
-                        "new row for relation \"{}\" violates check constraint \"{}\"",
-                        table.name, check.name
-                    ),
-                )
-                .with_detail(self.failing_row(values))
-                .into());
-            }
-        }
-        Ok(())
     }
+    Ok(())
+}
 
-    fn failing_row(&self, values: &[Value]) -> String {
-        let zone = self.run.context.session.settings.zone_offset();
-        let shown: Vec<String> = values
-            .iter()
-            .map(|value| {
-                if value.is_null() {
-                    "null".to_owned()
-                } else {
-                    crate::text::shown(value.as_ref(), crate::types::Type::Float8, zone)
-                        .into_owned()
-                }
-            })
-            .collect();
-        format!("Failing row contains ({}).", shown.join(", "))
-    }
+fn failing_row(env: &Env<'_>, values: &[Value]) -> String {
+    let zone = env.run.context.session.settings.zone_offset();
+    let shown: Vec<String> = values
+        .iter()
+        .map(|value| {
+            if value.is_null() {
+                "null".to_owned()
+            } else {
+                crate::text::shown(value.as_ref(), crate::types::Type::Float8, zone).into_owned()
+            }
+        })
+        .collect();
+    format!("Failing row contains ({}).", shown.join(", "))
 }

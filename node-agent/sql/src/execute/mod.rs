@@ -6,6 +6,7 @@
 
 mod change;
 mod define;
+mod follow;
 mod insert;
 mod join;
 pub(crate) mod query;

@@ -1,6 +1,10 @@
 //! `information_schema`: tables, columns and keys, as the standard names them.
 
-use super::{Columns, View, catalog, text};
+use super::{
+    Columns, View, catalog,
+    references::{Reference, action_words, references},
+    text,
+};
 use crate::{
     error::SqlError,
     eval::Env,
@@ -9,7 +13,7 @@ use crate::{
         Type::{Int4, Name, Text},
     },
 };
-use understudy_store::{DataType, Value};
+use understudy_store::{DataType, TableDef, Value};
 
 const TABLES: Columns = &[
     ("table_catalog", Name),
@@ -45,6 +49,30 @@ const KEY_COLUMNS: Columns = &[
     ("table_name", Name),
     ("column_name", Name),
     ("ordinal_position", Int4),
+    ("position_in_unique_constraint", Int4),
+];
+
+/// Where a constraint is named and what it names.
+const COLUMN_USAGE: Columns = &[
+    ("table_catalog", Name),
+    ("table_schema", Name),
+    ("table_name", Name),
+    ("column_name", Name),
+    ("constraint_catalog", Name),
+    ("constraint_schema", Name),
+    ("constraint_name", Name),
+];
+
+const REFERENTIAL: Columns = &[
+    ("constraint_catalog", Name),
+    ("constraint_schema", Name),
+    ("constraint_name", Name),
+    ("unique_constraint_catalog", Name),
+    ("unique_constraint_schema", Name),
+    ("unique_constraint_name", Name),
+    ("match_option", Text),
+    ("update_rule", Text),
+    ("delete_rule", Text),
 ];
 
 const CONSTRAINTS: Columns = &[
@@ -66,6 +94,8 @@ pub(super) static VIEWS: &[View] = &[
     view("columns", COLUMNS, columns),
     view("key_column_usage", KEY_COLUMNS, key_columns),
     view("table_constraints", CONSTRAINTS, constraints),
+    view("constraint_column_usage", COLUMN_USAGE, column_usage),
+    view("referential_constraints", REFERENTIAL, referential),
     view(
         "schemata",
         &[("catalog_name", Name), ("schema_name", Name), ("schema_owner", Name)],
@@ -146,11 +176,76 @@ fn key_columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
                     text(&table.name),
                     text(&table.columns[usize::from(*column)].name),
                     Value::Int(position as i64 + 1),
+                    Value::Null,
                 ]);
             }
         }
     }
+    for Reference { table, key, referenced, .. } in references(catalog(env)?) {
+        let index = key.index(referenced);
+        for (position, column) in key.columns.iter().enumerate() {
+            let other = key.referenced[position];
+            let place = index.and_then(|index| index.columns.iter().position(|c| *c == other));
+            rows.push(vec![
+                text(database),
+                text(&table.schema),
+                text(&key.name),
+                text(database),
+                text(&table.schema),
+                text(&table.name),
+                text(&table.columns[usize::from(*column)].name),
+                Value::Int(position as i64 + 1),
+                place.map_or(Value::Null, |place| Value::Int(place as i64 + 1)),
+            ]);
+        }
+    }
     Ok(rows)
+}
+
+fn column_usage(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
+    let database = &env.run.context.session.database;
+    let mut rows = Vec::new();
+    let mut add = |owner: &TableDef, columns: &[u16], name: &str| {
+        for column in columns {
+            rows.push(vec![
+                text(database),
+                text(&owner.schema),
+                text(&owner.name),
+                text(&owner.columns[usize::from(*column)].name),
+                text(database),
+                text(&owner.schema),
+                text(name),
+            ]);
+        }
+    };
+    for table in catalog(env)?.tables() {
+        for index in table.indexes.iter().filter(|index| index.unique) {
+            add(table, &index.columns, &index.name);
+        }
+    }
+    for Reference { key, referenced, .. } in references(catalog(env)?) {
+        add(referenced, &key.referenced, &key.name);
+    }
+    Ok(rows)
+}
+
+fn referential(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
+    let database = &env.run.context.session.database;
+    let rows = references(catalog(env)?).map(|Reference { table, key, referenced, .. }| {
+        let index = key.index(referenced).map_or(Value::Null, |index| text(&index.name));
+        vec![
+            text(database),
+            text(&table.schema),
+            text(&key.name),
+            text(database),
+            text(&referenced.schema),
+            index,
+            text(if key.match_full { "FULL" } else { "NONE" }),
+            text(action_words(key.on_update)),
+            text(action_words(key.on_delete)),
+        ]
+    });
+    Ok(rows.collect())
 }
 
 fn constraints(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
@@ -166,6 +261,17 @@ fn constraints(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
                 text(&table.schema),
                 text(&table.name),
                 text(if index.is_primary_key { "PRIMARY KEY" } else { "UNIQUE" }),
+            ]);
+        }
+        for key in &table.foreign_keys {
+            rows.push(vec![
+                text(database),
+                text(&table.schema),
+                text(&key.name),
+                text(database),
+                text(&table.schema),
+                text(&table.name),
+                text("FOREIGN KEY"),
             ]);
         }
     }

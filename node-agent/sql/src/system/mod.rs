@@ -6,6 +6,7 @@
 
 mod activity;
 mod information;
+mod references;
 mod relations;
 mod server;
 
@@ -165,6 +166,19 @@ pub(crate) fn relation_constant(catalog: &Catalog, text: &str) -> Result<i64, Sq
     Err(SqlError::new(state::UNKNOWN_TABLE, format!("relation \"{text}\" does not exist")))
 }
 
+/// The name of a table or index by number; `-` for none, the number itself for what is not there.
+pub(crate) fn relation_name(env: &Env<'_>, oid: i64) -> Result<Value, SqlError> {
+    let catalog = catalog(env)?;
+    let table = catalog.tables().find(|table| table_oid(table) == oid);
+    let name = match (table, find_index(catalog, oid)) {
+        (Some(table), _) => names::quoted(&table.name),
+        (None, Some((_, index))) => names::quoted(&index.name),
+        (None, None) if oid == 0 => "-".to_owned(),
+        (None, None) => oid.to_string(),
+    };
+    Ok(Value::text(name))
+}
+
 fn find_index(catalog: &Catalog, oid: i64) -> Option<(&Arc<TableDef>, &IndexDef)> {
     catalog.tables().find_map(|table| {
         let index = table.indexes.iter().find(|index| index_oid(index) == oid)?;
@@ -204,6 +218,9 @@ pub(crate) fn constraint_definition(env: &Env<'_>, oid: i64) -> Result<Value, Sq
             .collect();
         let kind = if index.is_primary_key { "PRIMARY KEY" } else { "UNIQUE" };
         return Ok(Value::text(format!("{kind} ({})", columns.join(", "))));
+    }
+    if let Some(found) = references::references(catalog).find(|found| found.oid == oid) {
+        return Ok(Value::text(references::definition(&found)));
     }
     let check = relations::checks(catalog)?.into_iter().find(|check| check.oid == oid);
     Ok(check.map_or(Value::Null, |check| Value::text(format!("CHECK ({})", check.predicate))))

@@ -2,7 +2,9 @@
 
 use super::{
     BTREE_OID, CATALOG_OID, Columns, HEAP_OID, PUBLIC_OID, View, catalog, constraint_oid,
-    index_oid, table_oid, text, user_oid,
+    index_oid,
+    references::{action_letter, column_numbers, references},
+    table_oid, text, user_oid,
 };
 use crate::{
     bind::split_check,
@@ -13,6 +15,7 @@ use crate::{
         Type::{Bool, CharByte, Float4, Int2, Int4, Name, Oid, Text},
     },
 };
+use std::collections::BTreeSet;
 use understudy_store::{Catalog, Value};
 
 const PG_CLASS: Columns = &[
@@ -109,11 +112,14 @@ const PG_CONSTRAINT: Columns = &[
     ("conindid", Oid),
     ("conparentid", Oid),
     ("confrelid", Oid),
-    ("conkey", Text),
-    ("confkey", Text),
+    ("confupdtype", CharByte),
+    ("confdeltype", CharByte),
+    ("confmatchtype", CharByte),
     ("conislocal", Bool),
     ("coninhcount", Int4),
     ("connoinherit", Bool),
+    ("conkey", Text),
+    ("confkey", Text),
 ];
 
 const PG_TYPE: Columns = &[
@@ -220,10 +226,12 @@ fn class(oid: i64, name: &str, kind: &str, columns: usize) -> Vec<Value> {
 
 fn classes(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
     let mut rows = Vec::new();
+    let referenced: BTreeSet<_> = references(catalog).map(|r| r.referenced.id).collect();
     for table in catalog.tables() {
         let mut row = class(table_oid(table), &table.name, "r", table.columns.len());
         row[13] = Value::Bool(!table.indexes.is_empty());
         row[18] = Value::Int(table.checks.len() as i64);
+        row[20] = Value::Bool(!table.foreign_keys.is_empty() || referenced.contains(&table.id));
         rows.push(row);
         for index in &table.indexes {
             rows.push(class(index_oid(index), &index.name, "i", index.columns.len()));
@@ -348,13 +356,20 @@ fn constraint(oid: i64, name: &str, kind: &str, (table, index): (i64, i64)) -> V
         Value::Int(index),
         ZERO,
         ZERO,
-        Value::Null,
-        Value::Null,
+        text(" "),
+        text(" "),
+        text(" "),
         YES,
         ZERO,
         YES,
+        Value::Null,
+        Value::Null,
     ]
 }
+
+/// Columns of `pg_constraint` that are not the same for all kinds.
+const CONFRELID: usize = 11;
+const CONKEY: usize = 18;
 
 fn constraints(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
     let mut rows = Vec::new();
@@ -363,11 +378,22 @@ fn constraints(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
             let kind = if index.is_primary_key { "p" } else { "u" };
             let place = (table_oid(table), index_oid(index));
             let mut row = constraint(constraint_oid(index), &index.name, kind, place);
-            let keys: Vec<String> =
-                index.columns.iter().map(|column| (column + 1).to_string()).collect();
-            row[12] = Value::text(format!("{{{}}}", keys.join(",")));
+            row[CONKEY] = column_numbers(&index.columns);
             rows.push(row);
         }
+    }
+    for reference in references(catalog) {
+        let (table, key) = (reference.table, reference.key);
+        let index = key.index(reference.referenced).map_or(0, index_oid);
+        let place = (table_oid(table), index);
+        let mut row = constraint(reference.oid, &key.name, "f", place);
+        row[CONFRELID] = Value::Int(table_oid(reference.referenced));
+        row[CONFRELID + 1] = text(action_letter(key.on_update));
+        row[CONFRELID + 2] = text(action_letter(key.on_delete));
+        row[CONFRELID + 3] = text(if key.match_full { "f" } else { "s" });
+        row[CONKEY] = column_numbers(&key.columns);
+        row[CONKEY + 1] = column_numbers(&key.referenced);
+        rows.push(row);
     }
     for check in checks(catalog)? {
         rows.push(constraint(check.oid, &check.name, "c", (check.table, 0)));

@@ -350,7 +350,10 @@ fn copy_in(
             Some(line) => Some(line),
             None => decoder.finish()?,
         };
-        let Some(line) = line else { return Ok(count) };
+        let Some(line) = line else {
+            target.finish(context, txn)?;
+            return Ok(count);
+        };
         target.insert(&line, context, txn)?;
         count += 1;
     }

@@ -97,6 +97,7 @@ impl Session {
         if let Some(fields) = copy.decoder.finish()? {
             self.copy_row(&mut copy, fields).await?;
         }
+        self.settle_copy(&copy).await?;
         let tag = format!("COPY {}", copy.rows);
         let Some(rest) = copy.rest else {
             reply::command_complete(&mut self.output.bytes, &tag);
@@ -173,6 +174,37 @@ impl Session {
                     self.hold(depends, self.output.bytes.len());
                     let place = copy.target.place(copy.decoder.line());
                     return Err(Report::from(error).context(place).into());
+                }
+            }
+        }
+    }
+
+    /// Checks the foreign keys of all lines, waiting for locks as often as it takes. The lines stay:
+    /// what was checked before a wait need not be checked again.
+    async fn settle_copy(&mut self, copy: &Incoming) -> Result<(), Failure> {
+        loop {
+            let seed = self.next_seed();
+            let txn = self.transaction.txn.as_mut().expect("COPY IN is inside a block");
+            let context = ExecContext {
+                store: &self.store,
+                params: &[],
+                transaction_micros: self.transaction.started_micros,
+                statement_micros: self.statement_micros,
+                seed,
+                session: &self.info,
+            };
+            match copy.target.finish(&context, txn) {
+                Ok(()) => return Ok(()),
+                Err(ExecError::Blocked { on }) => {
+                    self.wait_for(on).await?;
+                    if let Some(txn) = self.transaction.txn.as_mut() {
+                        self.store.statement(txn);
+                    }
+                }
+                Err(ExecError::Sql(error)) => {
+                    let depends = error.depends_lsn.unwrap_or(Lsn::ZERO);
+                    self.hold(depends, self.output.bytes.len());
+                    return Err(error.into());
                 }
             }
         }
