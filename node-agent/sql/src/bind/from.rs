@@ -14,7 +14,7 @@ use sqlparser::{
     tokenizer::Span,
 };
 use std::{rc::Rc, sync::Arc};
-use understudy_store::TableDef;
+use understudy_store::{TableDef, Value};
 
 /// A tree of joins with the names it makes known.
 pub(crate) struct FromTree {
@@ -111,6 +111,9 @@ impl Binder<'_> {
                 self.named(name, alias.as_ref(), locking)
             }
             ast::TableFactor::Table { name, alias, args: Some(args), with_ordinality, .. } => {
+                if *with_ordinality && names::last_part(name) == "pg_partition_ancestors" {
+                    return no_ancestors(alias.as_ref());
+                }
                 if *with_ordinality {
                     return Err(SqlError::unsupported("WITH ORDINALITY").at(names::span(name)));
                 }
@@ -470,4 +473,26 @@ fn combined(left: FromTree, right: FromTree, kind: JoinKind) -> Result<FromTree,
         width: left.width + right.width,
         escapes: left.escapes.max(right.escapes),
     })
+}
+
+/// `pg_partition_ancestors(…) WITH ORDINALITY`, as psql asks for it: no table is a partition.
+fn no_ancestors(alias: Option<&ast::TableAlias>) -> Result<FromTree, SqlError> {
+    let column = |name: &str, ty| ScopeColumn {
+        name: name.to_owned(),
+        ty,
+        declared: None,
+        merged: false,
+        precedence: 0,
+    };
+    let columns = vec![column("relid", Type::Oid), column("ordinality", Type::Int8)];
+    let shown =
+        alias.map_or_else(|| "pg_partition_ancestors".to_owned(), |a| names::folded(&a.name));
+    let relation = Relation { alias: shown, columns, start: 0, table: None, row_id: None };
+    let input = Box::new(Node::Values(vec![vec![Expr::NULL, Expr::NULL]]));
+    let node = Node::Filter { input, predicate: Expr::Const(Value::Bool(false)) };
+    let mut tree = FromTree { node, relations: vec![relation], width: 2, escapes: 0 };
+    if let Some(alias) = alias {
+        rename(&mut tree, &alias.columns)?;
+    }
+    Ok(tree)
 }

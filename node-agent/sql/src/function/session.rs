@@ -74,6 +74,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     }),
     Function::new("pg_get_expr", &[Text, Oid], Text, |v, _| Ok(v[0].clone())),
     Function::new("pg_get_expr", &[Text, Oid, Bool], Text, |v, _| Ok(v[0].clone())),
+    Function::new("pg_get_triggerdef", &[Oid, Bool], Text, |_, _| Ok(Value::Null)),
     Function::new("pg_get_viewdef", &[Oid], Text, |_, _| Ok(Value::Null)),
     Function::new("pg_get_viewdef", &[Oid, Bool], Text, |_, _| Ok(Value::Null)),
     Function::new("pg_get_statisticsobjdef_columns", &[Oid], Text, |_, _| Ok(Value::Null)),
