@@ -136,25 +136,30 @@ impl Links {
     }
 
     /// Whether a change takes a referenced key away.
-    pub(crate) fn takes_key(&self, old: &Row, new: Option<&Row>) -> bool {
+    pub(crate) fn takes_key(&self, def: &TableDef, old: &Row, new: Option<&Row>) -> bool {
         !self.referrers.is_empty()
-            && new.is_none_or(|new| !same_columns(&self.key_columns, old, new))
+            && new.is_none_or(|new| !same_columns(def, &self.key_columns, (old, new)))
     }
 
     /// Whether a change is to be looked at when its statement ends.
     pub(crate) fn concerns(&self, def: &TableDef, old: &Row, new: Option<&Row>) -> bool {
-        let moves =
-            |new: &Row| def.foreign_keys.iter().any(|key| !same_columns(&key.columns, old, new));
-        self.takes_key(old, new) || (self.references && new.is_some_and(moves))
+        let moves = |new: &Row| {
+            def.foreign_keys.iter().any(|key| !same_columns(def, &key.columns, (old, new)))
+        };
+        self.takes_key(def, old, new) || (self.references && new.is_some_and(moves))
     }
 }
 
-/// Whether two rows have the same bytes in these columns.
-pub(crate) fn same_columns(columns: &[u16], a: &Row, b: &Row) -> bool {
+/// Whether two rows of a table show the same in these columns; rows may be older than a column.
+pub(crate) fn same_columns(def: &TableDef, columns: &[u16], (a, b): (&Row, &Row)) -> bool {
     columns.iter().all(|&column| {
         let column = usize::from(column);
         let stored = column < a.stored_columns() && column < b.stored_columns();
-        stored && a.raw(column) == b.raw(column)
+        if stored {
+            a.raw(column) == b.raw(column)
+        } else {
+            a.column_ref(def, column) == b.column_ref(def, column)
+        }
     })
 }
 

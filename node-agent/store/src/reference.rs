@@ -21,7 +21,8 @@
 //! rests on a pending version says so (`depends`, A2.9).
 //!
 //! # Caveats
-//! Not here: deferred constraints. A row that is locked by SELECT … FOR UPDATE or FOR SHARE keeps its
+//! Not here: deferred constraints. The notes of a statement are charged to nobody: a few words for each
+//! changed row, until it ends. A row that is locked by SELECT … FOR UPDATE or FOR SHARE keeps its
 //! key from being shared, for row locks have one strength.
 
 use crate::{
@@ -134,7 +135,7 @@ impl Store {
                 let child = Arc::clone(table_of(txn, *child)?);
                 let Some(key) = child.def.foreign_keys.get(*position).cloned() else { continue };
                 let new = changed.new.as_ref();
-                if new.is_none_or(|new| !same_columns(&key.referenced, old, new)) {
+                if new.is_none_or(|new| !same_columns(&table.def, &key.referenced, (old, new))) {
                     let enforced = Enforced { child, parent: &table, key, old, new };
                     self.enforce(txn, &enforced, consequences)?;
                 }
@@ -203,7 +204,7 @@ impl Inner {
     ) -> Result<(), WriteError> {
         let Some(new) = &changed.new else { return Ok(()) };
         for key in &table.def.foreign_keys {
-            let unchanged = |old: &Row| same_columns(&key.columns, old, new);
+            let unchanged = |old: &Row| same_columns(&table.def, &key.columns, (old, new));
             if changed.old.as_ref().is_some_and(unchanged) {
                 continue;
             }
@@ -223,7 +224,7 @@ impl Inner {
         table: &Arc<Table>,
         (key, row): (&ForeignKeyDef, &Row),
     ) -> Result<(), WriteError> {
-        let is_null = |column: &&u16| row.raw(usize::from(**column)).is_none();
+        let is_null = |column: &&u16| row.column_ref(&table.def, usize::from(**column)).is_null();
         let nulls = key.columns.iter().filter(is_null).count();
         if nulls > 0 {
             if key.match_full && nulls < key.columns.len() {
@@ -383,7 +384,7 @@ impl Inner {
         Enforced { child, parent, key, old, .. }: &Enforced<'_>,
         most: usize,
     ) -> Result<Vec<(RowId, Row, Lsn)>, WriteError> {
-        let is_null = |column: &u16| old.raw(usize::from(*column)).is_none();
+        let is_null = |column: &u16| old.column_ref(&parent.def, usize::from(*column)).is_null();
         if key.referenced.iter().any(is_null) {
             return Ok(Vec::new());
         }
@@ -489,7 +490,8 @@ fn is_present(txn: &Txn, table: &Table, row: RowId, (key, noted): (&ForeignKeyDe
     let Some(cell) = table.heap.cell(row) else { return false };
     let chain = cell.chain.lock();
     let own = chain.newest.as_ref().filter(|_| chain.locker == txn.id);
-    own.and_then(|v| v.row.as_ref()).is_some_and(|now| same_columns(&key.columns, now, noted))
+    own.and_then(|v| v.row.as_ref())
+        .is_some_and(|now| same_columns(&table.def, &key.columns, (now, noted)))
 }
 
 /// An index that begins with the columns, in any order.

@@ -274,7 +274,7 @@ impl Inner {
         (old, new): (&'a Row, Option<&Row>),
     ) -> Result<&'a Row, WriteError> {
         if let Some(links) = &target.links
-            && links.takes_key(old, new)
+            && links.takes_key(&target.def, old, new)
             && let Some(on) = self.shares.other((target.def.id, cell.id), txn.id)
         {
             return Err(WriteError::Blocked { on });

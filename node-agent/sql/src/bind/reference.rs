@@ -58,7 +58,7 @@ impl Binder<'_> {
         refuse_characteristics(clause.characteristics.as_ref())?;
         let is_itself = names::last_part(&clause.foreign_table) == table.name;
         let other =
-            if is_itself { None } else { Some(names::table(self.catalog, &clause.foreign_table)?) };
+            if is_itself { None } else { Some(self.referenced_table(&clause.foreign_table)?) };
         let referenced_table = other.as_deref().unwrap_or(table);
         let referenced = referenced_columns(referenced_table, &clause.referred_columns)?;
         let match_full = match clause.match_kind {
@@ -94,6 +94,15 @@ impl Binder<'_> {
         }
         check_types(&key, (table, referenced_table))?;
         Ok(key)
+    }
+
+    /// The table a clause references; PostgreSQL names no place when it is missing.
+    fn referenced_table(&self, name: &ast::ObjectName) -> Result<Arc<TableDef>, SqlError> {
+        names::find_table(self.catalog, name)?.ok_or_else(|| {
+            let shown = names::parts(name).join(".");
+            let message = format!("relation \"{shown}\" does not exist");
+            SqlError::new(state::UNKNOWN_TABLE, message)
+        })
     }
 
     /// The name written, which must be free in the table, or the first free one made of its columns.
