@@ -7,6 +7,7 @@
 //! the memory changes nothing; `committed` moves last.
 
 use crate::{
+    counts::RowChanges,
     ddl,
     error::ApplyError,
     heap::{State, Table},
@@ -114,6 +115,7 @@ impl Applier<'_> {
             self.trusted(index.add(&self.inner.accountant, &cell, &row, Uniqueness::Trust))?;
         }
         target.heap.note_commit(self.lsn, row_hash(id, row.as_bytes()));
+        target.heap.counts.add(RowChanges { inserted: 1, ..RowChanges::default() });
         Ok(())
     }
 
@@ -156,6 +158,9 @@ impl Applier<'_> {
                 self.trusted(index.add(&self.inner.accountant, &cell, new, Uniqueness::Trust))?;
             }
         }
+        let mut changes = RowChanges { noted: 1, ..RowChanges::default() };
+        changes.add(false, new.is_some());
+        target.heap.counts.add(changes);
         let (lsn, table) = (self.lsn, target.def.id);
         self.garbage.push(Garbage { lsn, table, cell, rows: Vec::new() });
         Ok(())

@@ -308,6 +308,7 @@ impl Loader<'_> {
             }
         }
         table.heap.next_row.fetch_max(next_row, Relaxed);
+        table.heap.counts.loaded.store(rows, Relaxed);
         table.heap.note_commit(self.lsn, hash);
         let expected = (u64::from_le_bytes(self.array()?), u128::from_le_bytes(self.array()?));
         if (rows, hash) != expected {

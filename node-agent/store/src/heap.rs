@@ -8,6 +8,7 @@
 
 use crate::{
     catalog::Catalog,
+    counts::RowCounts,
     foreign_key::{Links, referenced_tables},
     index::{IndexData, OrderedIndex, Radix},
     lock_wait::TxnId,
@@ -38,6 +39,8 @@ pub(crate) struct Heap {
     pub(crate) row_count: AtomicU64,
     /// Bytes of cells and versions.
     pub(crate) bytes: Share,
+    /// For statistics.
+    pub(crate) counts: RowCounts,
     /// LSN of the newest commit that changed a row.
     pub(crate) last_commit: AtomicU64,
     /// The same, with the sum of the hashes of all rows as of it.
@@ -57,6 +60,7 @@ impl Heap {
             next_row: AtomicU64::new(1),
             row_count: AtomicU64::new(0),
             bytes: Share::default(),
+            counts: RowCounts::default(),
             last_commit: AtomicU64::new(0),
             content: Mutex::default(),
             changer: AtomicU64::new(0),

@@ -20,6 +20,7 @@
 //!    under the stripe, and the new version lies in its cell before the check.
 
 use crate::{
+    counts::Tally,
     error::WriteError,
     key::{self, Key, Nulls},
     lock_wait::TxnId,
@@ -168,6 +169,8 @@ pub(crate) struct IndexData {
     pub(crate) map: Radix<Key, Entry>,
     pub(crate) entries: AtomicU64,
     pub(crate) bytes: Share,
+    /// Reads that were begun.
+    pub(crate) scans: Tally,
     stripes: [Mutex<()>; STRIPES],
 }
 
@@ -179,6 +182,7 @@ impl IndexData {
             map: Radix::new(),
             entries: AtomicU64::new(0),
             bytes: Share::default(),
+            scans: Tally::default(),
             stripes: std::array::from_fn(|_| Mutex::new(())),
         }
     }

@@ -45,6 +45,8 @@
 //!   (`Store::running_hash`), so that this can be watched (law 10).
 //! * **Checkpoints** (`checkpoint`) are read through a pinned snapshot (`Store::pin_visible`) while
 //!   everybody goes on writing.
+//! * **Counts** (`counts`): changes and reads by table and index, and the transactions that run, for
+//!   statistics views. One relaxed addition where something happens; nothing waits for them.
 //!
 //! # Who takes which lock
 //! Readers: a row's own mutex, for the moment of looking. Writers: the same, and a stripe of an index
@@ -62,6 +64,7 @@
 mod apply;
 mod catalog;
 mod checkpoint;
+mod counts;
 mod ddl;
 mod error;
 mod foreign_key;
@@ -89,6 +92,7 @@ mod write;
 
 pub use catalog::{Catalog, UserDef};
 pub use checkpoint::{CheckpointReport, RunningContentHash};
+pub use counts::{RunningTxn, TableCounts};
 pub use error::{ApplyError, CheckpointError, Deadlock, SerializationFailure, WriteError};
 pub use foreign_key::{ForeignKeyDef, ReferentialAction};
 pub use lock_wait::{LockWait, TxnId};

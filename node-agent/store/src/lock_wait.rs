@@ -12,6 +12,7 @@
 //! Deliberately absent: queues per row (who wakes first wins) and time-outs (the session's).
 
 use crate::{
+    counts::RunningTxn,
     error::Deadlock,
     sync::{AtomicU64, Mutex, RwLock},
     table::TableId,
@@ -24,12 +25,13 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicUsize,
+            AtomicI32, AtomicUsize,
             Ordering::{Acquire, Relaxed, SeqCst},
         },
     },
     task::{Context, Poll, Waker},
 };
+use understudy_types::Lsn;
 
 /// Bits of a transaction id that name its slot: about a million transactions at once.
 const SLOT_BITS: u32 = 20;
@@ -45,6 +47,12 @@ pub struct TxnId(pub u64);
 impl TxnId {
     /// No transaction; waiting for it ends at once.
     pub const ENDED: TxnId = TxnId(0);
+
+    /// Its place in the order in which ids were given.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0 >> SLOT_BITS
+    }
 
     fn slot(self) -> usize {
         (self.0 & ((1 << SLOT_BITS) - 1)) as usize
@@ -64,6 +72,8 @@ pub(crate) struct Slot {
     index: usize,
     /// Oldest LSN that its owner may read at; `IDLE` when none.
     snapshot: AtomicU64,
+    /// The session that it works for; zero when nobody said.
+    session: AtomicI32,
     /// The running writer; zero when none.
     owner: AtomicU64,
     /// Whom the owner waits for; zero when nobody.
@@ -97,6 +107,10 @@ impl Slot {
         self.snapshot.store(snapshot, SeqCst);
     }
 
+    pub(crate) fn set_session(&self, session: i32) {
+        self.session.store(session, Relaxed);
+    }
+
     pub(crate) fn enter_table(&self, table: TableId) {
         self.tables.lock().push(table);
     }
@@ -127,6 +141,7 @@ impl Registry {
         let slot = Arc::new(Slot {
             index: all.len(),
             snapshot: AtomicU64::new(IDLE),
+            session: AtomicI32::new(0),
             owner: AtomicU64::new(0),
             waits_for: AtomicU64::new(0),
             waits_since: AtomicU64::new(0),
@@ -141,6 +156,7 @@ impl Registry {
 
     /// The end of a transaction: its locks are gone already; wakes who waited for it.
     pub(crate) fn give_back(&self, slot: Arc<Slot>) {
+        slot.session.store(0, Relaxed);
         slot.snapshot.store(IDLE, SeqCst);
         if slot.owner.load(Relaxed) != 0 {
             slot.tables.lock().clear();
@@ -191,6 +207,28 @@ impl Registry {
             let other = owner != TxnId::ENDED && owner != me;
             (other && tables.contains(&table)).then_some(owner)
         })
+    }
+
+    /// What runs: slots with a snapshot or an owner.
+    pub(crate) fn running(&self) -> Vec<RunningTxn> {
+        let all = self.all.read();
+        let running = all.iter().filter_map(|slot| {
+            let snapshot = slot.snapshot.load(SeqCst);
+            let id = TxnId(slot.owner.load(SeqCst));
+            if snapshot == IDLE && id == TxnId::ENDED {
+                return None;
+            }
+            let on = self.waited_for_by(slot).map(|on| TxnId(on.owner.load(SeqCst)));
+            Some(RunningTxn {
+                session: slot.session.load(Relaxed),
+                id,
+                snapshot: (snapshot != IDLE).then_some(Lsn(snapshot)),
+                waits_for: on.unwrap_or(TxnId::ENDED),
+                tables: slot.tables.lock().clone(),
+                changing: Vec::new(),
+            })
+        });
+        running.collect()
     }
 
     fn slot_of(&self, id: TxnId) -> Option<Arc<Slot>> {
@@ -294,7 +332,7 @@ impl Drop for LockWait {
     }
 }
 
-fn pool_of_thread() -> usize {
+pub(crate) fn pool_of_thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static POOL: Cell<usize> = const { Cell::new(usize::MAX) };

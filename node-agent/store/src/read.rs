@@ -108,6 +108,7 @@ impl Store {
     #[must_use]
     pub fn scan<'a>(&'a self, txn: &'a Txn, view: View, table: TableId) -> Scan<'a> {
         let source = txn.state.table(table).map(|table| {
+            table.heap.counts.scans.count();
             if txn.isolation == Isolation::Serializable {
                 txn.reads.lock().add_table(&table.heap);
             }
@@ -127,6 +128,7 @@ impl Store {
         direction: Direction,
     ) -> Scan<'a> {
         let source = txn.state.index(index).map(|index| {
+            index.scans.count();
             let (lower, upper) = (bounds.lower.as_ref(), bounds.upper.as_ref());
             let (from, to) = key::encode_bounds(
                 lower.map(Vec::as_slice),
@@ -229,6 +231,7 @@ impl Scan<'_> {
 /// Shows the rows that the reader sees under a whole key of a unique index, oldest first.
 fn look_up(txn: &Txn, view: View, index: IndexId, key: &[Value], mut show: impl FnMut(RowId, Row)) {
     let Some(index) = txn.state.index(index) else { return };
+    index.scans.count();
     let mut bytes = Vec::with_capacity(32);
     key::encode_values(key, &index.table, &index.def.columns, &mut bytes);
     note_range(txn, index, || {

@@ -224,6 +224,7 @@ impl Inner {
     }
 
     fn free(&self, heap: &Heap, garbage: Garbage, round: Round, report: &mut ReclaimReport) {
+        heap.counts.worked_off();
         let Garbage { lsn: _, table: _, cell, mut rows } = garbage;
         let kept_up = heap.kept_up.read();
         let (count, freed, dead, moved) = {

@@ -405,8 +405,8 @@ impl Inner {
         let operations = std::mem::take(&mut txn.operations);
         for operation in operations {
             match operation {
-                Operation::Row { cell, table, kind: _, first: true } => {
-                    let Entered { heap, hash_delta } = &mut txn.tables[table as usize];
+                Operation::Row { cell, table, kind, first: true } => {
+                    let Entered { heap, hash_delta, changes } = &mut txn.tables[table as usize];
                     let (stamped, old) = {
                         let mut chain = cell.chain.lock();
                         let stamped = chain.commit(lsn);
@@ -416,6 +416,8 @@ impl Inner {
                         if stamped.is_some() && lasting {
                             let delta = hash_delta.get_or_insert(0);
                             *delta = delta.wrapping_add(chain.hash_delta(cell.id));
+                            let is_there = newest.is_some_and(|v| v.row.is_some());
+                            changes.add(kind == Kind::Insert, is_there);
                         }
                         (stamped, newest.is_some_and(|v| v.older.is_some() || v.row.is_none()))
                     };
@@ -424,6 +426,7 @@ impl Inner {
                         self.release_versions(heap, merged, &rows);
                     }
                     if old || !rows.is_empty() {
+                        changes.noted += 1;
                         garbage.add(Garbage { lsn, table: heap.id, cell, rows });
                     }
                 }
@@ -440,10 +443,11 @@ impl Inner {
             }
         }
         drop(garbage);
-        for Entered { heap, hash_delta } in &txn.tables {
+        for Entered { heap, hash_delta, changes } in &txn.tables {
             if let Some(delta) = hash_delta {
                 heap.note_commit(lsn, *delta);
             }
+            heap.counts.add(*changes);
         }
         if txn.state_is_own {
             self.publish(txn.state.since(lsn));

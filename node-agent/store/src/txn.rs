@@ -8,6 +8,7 @@
 
 use crate::{
     catalog::Catalog,
+    counts::RowChanges,
     heap::{Heap, State},
     index::{IndexData, Uniqueness},
     lock_wait::{Slot, TxnId},
@@ -81,6 +82,8 @@ pub(crate) struct Entered {
     pub(crate) heap: Arc<Heap>,
     /// While the transaction is stamped: what it changes in the sum of row hashes; None for nothing.
     pub(crate) hash_delta: Option<u128>,
+    /// And what it changes in the counts.
+    pub(crate) changes: RowChanges,
 }
 
 /// One thing done.
@@ -209,6 +212,17 @@ impl Txn {
             | Operation::IndexDropped(..)
             | Operation::TableDropped(_) => None,
         }
+    }
+
+    /// Says whose it is, for those who look at what runs.
+    pub fn belongs_to(&self, session: i32) {
+        self.slot().set_session(session);
+    }
+
+    /// Operations that it remembers, and the bytes of temporary memory charged for them.
+    #[must_use]
+    pub fn extent(&self) -> (u64, u64) {
+        (self.operations.len() as u64, self.temporary)
     }
 
     /// Its isolation level.

@@ -8,6 +8,7 @@
 //! newest version since (`lock_newest`).
 
 use crate::{
+    counts::RowChanges,
     error::WriteError,
     heap::{Heap, Table},
     lock_wait::TxnId,
@@ -171,7 +172,8 @@ impl Inner {
             self.registry.note_release(txn.slot());
             return Err(WriteError::Blocked { on });
         }
-        txn.tables.push(Entered { heap, hash_delta: None });
+        let changes = RowChanges::default();
+        txn.tables.push(Entered { heap, hash_delta: None, changes });
         Ok(txn.tables.len() as u32 - 1)
     }
 

@@ -4,6 +4,7 @@
 
 mod anomalies;
 mod checkpoint;
+mod counts;
 mod database;
 mod definitions;
 mod locking;
