@@ -28,8 +28,8 @@ use crate::{
     gate::Gate,
     metrics::Metrics,
     pg::{
-        AckWait, CheckpointWait, CommitRefused, Database, LogHold, OutcomeUnknown, ReadRefused,
-        RoleWait, ServerIdentity, SessionRegistry, Standing,
+        AckWait, CheckpointWait, CommitRefused, Database, LogHold, Noted, OutcomeUnknown,
+        ReadRefused, RoleWait, ServerIdentity, SessionRegistry, Standing,
         tokens::{self, Known, OpenToken, OpenTokens, Outcome},
     },
 };
@@ -600,6 +600,15 @@ impl Database for Engine {
 
     fn sessions(&self) -> &Arc<SessionRegistry> {
         &self.sessions
+    }
+
+    fn note(&self, what: Noted) {
+        let counter = match what {
+            Noted::LockWait => &self.metrics.lock_waits,
+            Noted::Deadlock => &self.metrics.deadlocks,
+            Noted::SlowStatement => &self.metrics.slow_statements,
+        };
+        counter.inc();
     }
 }
 

@@ -24,7 +24,7 @@ use prometheus_client::{
     metrics::{
         MetricType,
         counter::{ConstCounter, Counter},
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Registry, Unit},
@@ -64,6 +64,16 @@ pub struct Metrics {
     pub replication_sent_bytes: Counter,
     /// Bytes of records received from the feeder.
     pub replication_received_bytes: Counter,
+    /// Statements that waited for a lock, each time they did.
+    pub lock_waits: Counter,
+    /// Statements that were ended because they would have waited in a circle.
+    pub deadlocks: Counter,
+    /// Statements that took as long as `log_min_duration_statement` says.
+    pub slow_statements: Counter,
+    /// Row versions and rows that waited for reclamation when it last ended.
+    pub reclaimable_items: Gauge,
+    /// How long checkpoints took, from the pin to the verified file, in seconds.
+    pub checkpoint_seconds: Histogram,
 }
 
 impl Default for Metrics {
@@ -79,6 +89,12 @@ impl Default for Metrics {
             epochs_opened: Counter::default(),
             replication_sent_bytes: Counter::default(),
             replication_received_bytes: Counter::default(),
+            lock_waits: Counter::default(),
+            deadlocks: Counter::default(),
+            slow_statements: Counter::default(),
+            reclaimable_items: Gauge::default(),
+            // 10 ms … 5 min.
+            checkpoint_seconds: Histogram::new(exponential_buckets(10e-3, 2.0, 16)),
         }
     }
 }
@@ -92,6 +108,9 @@ impl Metrics {
             ("lease_writes_confirmed", "Lease writes confirmed", &self.lease_writes_confirmed),
             ("lease_writes_failed", "Lease writes not confirmed", &self.lease_writes_failed),
             ("epochs_opened", "Epochs opened by this process", &self.epochs_opened),
+            ("lock_waits", "Waits of statements for a lock", &self.lock_waits),
+            ("deadlocks", "Statements ended by a deadlock", &self.deadlocks),
+            ("slow_statements", "Statements that took too long", &self.slow_statements),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
@@ -106,6 +125,11 @@ impl Metrics {
         let help = "Wait of answers for their acknowledgement";
         let waits = self.answer_wait_seconds.clone();
         registry.register_with_unit("answer_wait", help, Unit::Seconds, waits);
+        let help = "Row versions that wait for reclamation";
+        registry.register("reclaimable_items", help, self.reclaimable_items.clone());
+        let help = "Time of a checkpoint";
+        let checkpoints = self.checkpoint_seconds.clone();
+        registry.register_with_unit("checkpoint", help, Unit::Seconds, checkpoints);
     }
 }
 
@@ -229,9 +253,9 @@ impl Collector for StatusFigures {
 const ROLES: [Role; 6] =
     [Role::Active, Role::Standby, Role::Subscriber, Role::Idle, Role::Recovering, Role::Failed];
 
-type Gauge = (&'static str, &'static str, i64);
+type Figure = (&'static str, &'static str, i64);
 
-fn gauges(status: &AgentStatus) -> Vec<Gauge> {
+fn gauges(status: &AgentStatus) -> Vec<Figure> {
     let positions = &status.positions;
     let authority = &status.authority;
     let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);

@@ -117,7 +117,7 @@ async fn serve(
     let (admin, password) = (settings.admin.clone(), settings.password.as_deref());
     users::bring_up_to_date(&engine, admin, password, true).await?;
     // The runtime ends these two with the process.
-    tokio::spawn(reclaim_rows(Arc::clone(&engine.store)));
+    tokio::spawn(reclaim_rows(Arc::clone(&engine.store), engine.metrics.clone()));
     tokio::spawn(checkpoints.run(Vec::new));
     let listener = listen(&engine, &settings)?;
     ready(&settings);

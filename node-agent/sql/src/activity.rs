@@ -1,5 +1,6 @@
 //! What `pg_stat_activity` shows of the sessions: given by whoever runs them.
 
+use crate::parse::IsolationLevel;
 use std::{fmt, sync::Arc};
 use understudy_types::Lsn;
 
@@ -51,6 +52,32 @@ pub struct SessionActivity {
     pub snapshot: Option<Lsn>,
     /// Its present or last statement.
     pub text: Arc<str>,
+    /// What its open transaction holds, as of the end of its last statement.
+    pub held: HeldActivity,
+}
+
+/// What an open transaction holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeldActivity {
+    /// Its level.
+    pub isolation: IsolationLevel,
+    /// Changes and locks that it remembers.
+    pub operations: u64,
+    /// Temporary memory charged for them, in bytes.
+    pub temporary_bytes: u64,
+    /// Its answers wait until this LSN is acknowledged; zero for nothing.
+    pub depends_lsn: u64,
+}
+
+/// Transactions that ended since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EndedTransactions {
+    /// Committed, those without a change included.
+    pub committed: u64,
+    /// Rolled back.
+    pub rolled_back: u64,
+    /// Of those, ended because they waited for each other.
+    pub deadlocks: u64,
 }
 
 impl SessionState {
@@ -75,19 +102,35 @@ impl SessionWait {
     }
 }
 
+/// Gives what somebody asks for.
+type Told<T> = Option<Arc<dyn Fn() -> T + Send + Sync>>;
+
 /// Where the sessions are listed; by default there are none.
 #[derive(Clone, Default)]
-pub struct Sessions(Option<Arc<dyn Fn() -> Vec<SessionActivity> + Send + Sync>>);
+pub struct Sessions {
+    list: Told<Vec<SessionActivity>>,
+    ended: Told<EndedTransactions>,
+}
 
 impl Sessions {
-    /// Those that `list` tells of.
+    /// Those that `list` tells of, and the transactions that `ended` tells of.
     #[must_use]
-    pub fn told_by(list: impl Fn() -> Vec<SessionActivity> + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(list)))
+    pub fn told_by(
+        list: impl Fn() -> Vec<SessionActivity> + Send + Sync + 'static,
+        ended: impl Fn() -> EndedTransactions + Send + Sync + 'static,
+    ) -> Self {
+        Self { list: Some(Arc::new(list)), ended: Some(Arc::new(ended)) }
     }
 
+    /// In the order of their numbers.
     pub(crate) fn list(&self) -> Vec<SessionActivity> {
-        self.0.as_ref().map(|list| list()).unwrap_or_default()
+        let mut list = self.list.as_ref().map(|list| list()).unwrap_or_default();
+        list.sort_by_key(|session| session.pid);
+        list
+    }
+
+    pub(crate) fn ended(&self) -> EndedTransactions {
+        self.ended.as_ref().map(|ended| ended()).unwrap_or_default()
     }
 }
 

@@ -54,7 +54,9 @@ mod system;
 mod text;
 mod types;
 
-pub use activity::{SessionActivity, SessionState, SessionWait, Sessions};
+pub use activity::{
+    EndedTransactions, HeldActivity, SessionActivity, SessionState, SessionWait, Sessions,
+};
 pub use copy::{CopyDecoder, CopyFields, CopyFormat, CopyOptions, append_copy_line};
 pub use copy_in::{CopyIn, copy_out_query};
 pub use error::{SqlError, state};

@@ -126,6 +126,12 @@ static KNOWN: &[Known] = &[
     known("lc_ctype", "C", Check::Fixed, "Character classes are Unicode's."),
     known("lc_messages", "C", Check::Free, "The language of messages."),
     known("lock_timeout", "0", Check::Amount, "Longest wait for a lock."),
+    known(
+        "log_min_duration_statement",
+        "-1",
+        Check::Amount,
+        "Statements that take as many milliseconds are logged; -1 for none.",
+    ),
     known("max_identifier_length", "63", Check::Fixed, "Longest identifier."),
     known("row_security", "on", Check::Bool, "Accepted; there are no row policies."),
     known("search_path", "\"$user\", public", Check::Free, "Tables are looked up in public."),
@@ -263,6 +269,13 @@ impl Settings {
     #[must_use]
     pub fn milliseconds(&self, name: &str) -> u64 {
         self.get(name).and_then(milliseconds).unwrap_or(0)
+    }
+
+    /// Microseconds from which a statement counts as slow; None for never.
+    #[must_use]
+    pub fn slow_statement_micros(&self) -> Option<i64> {
+        let text = self.get("log_min_duration_statement")?;
+        i64::try_from(milliseconds(text)?.checked_mul(1000)?).ok()
     }
 
     /// Seconds east of UTC of the session's time zone.

@@ -100,6 +100,7 @@ impl Checkpoints {
 
     fn take(&self) -> Result<CheckpointFile, String> {
         let _one = self.writing.lock();
+        let begun = Instant::now();
         let engine = &self.engine;
         let dbid: Dbid = engine
             .with_section(|s| s.member.control().dbid)
@@ -125,7 +126,9 @@ impl Checkpoints {
         };
         let file = write_checkpoint(&self.disks.data, meta, &mut body).map_err(|e| chain(&e))?;
         *self.newest.lock() = Some(lsn);
-        tracing::info!(lsn = %lsn, bytes = file.raw_len(), "a checkpoint was taken");
+        engine.metrics.checkpoint_seconds.observe(begun.elapsed().as_secs_f64());
+        let ms = begun.elapsed().as_millis() as u64;
+        tracing::info!(lsn = %lsn, bytes = file.raw_len(), ms, "a checkpoint was taken");
         Ok(file)
     }
 

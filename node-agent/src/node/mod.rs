@@ -34,6 +34,7 @@ use crate::{
     datadir::{DataDir, DiskFailure, trapped_name},
     duplicate::Duplicates,
     engine::{Effect, Engine},
+    metrics::Metrics,
     peer::{LinkTls, Target},
     pg::{self, SessionRegistry},
     pod::RoleLabels,
@@ -438,12 +439,17 @@ impl Node {
 }
 
 /// Frees versions of rows that nobody can see any more, also while nobody writes.
-pub(crate) async fn reclaim_rows(store: Arc<Store>) {
+pub(crate) async fn reclaim_rows(store: Arc<Store>, metrics: Metrics) {
     let mut interval = tokio::time::interval(RECLAIM_EVERY);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         interval.tick().await;
-        while store.reclaim(RECLAIM_ROWS).has_more {
+        loop {
+            let report = store.reclaim(RECLAIM_ROWS);
+            metrics.reclaimable_items.set(i64::try_from(report.waiting).unwrap_or(i64::MAX));
+            if !report.has_more {
+                break;
+            }
             tokio::task::yield_now().await;
         }
     }

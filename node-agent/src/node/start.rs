@@ -324,7 +324,7 @@ async fn control_tasks(
     tokio::spawn(exposition.serve(metrics, never()));
     tokio::spawn(Arc::clone(&node.lease).watch());
     tokio::spawn(Arc::clone(&node).label_pods());
-    tokio::spawn(reclaim_rows(Arc::clone(&node.engine.store)));
+    tokio::spawn(reclaim_rows(Arc::clone(&node.engine.store), node.engine.metrics.clone()));
     tokio::spawn(users::keep(Arc::clone(&node)));
     let held = Arc::clone(&node);
     tokio::spawn(parts.checkpoints.run(move || held.duplicates.holds()));

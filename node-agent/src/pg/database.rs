@@ -97,6 +97,20 @@ pub trait Database: Send + Sync + 'static {
 
     /// The sessions of this member.
     fn sessions(&self) -> &Arc<SessionRegistry>;
+
+    /// Something is to be counted. Nothing by default.
+    fn note(&self, _: Noted) {}
+}
+
+/// What a session meets that is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// A statement waits for a lock.
+    LockWait,
+    /// That wait would have closed a circle.
+    Deadlock,
+    /// A statement took as long as `log_min_duration_statement` says.
+    SlowStatement,
 }
 
 /// Somebody needs the log from a record on.

@@ -37,7 +37,7 @@ mod tests;
 pub mod tokens;
 
 pub use database::{
-    AckWait, CheckpointWait, CommitRefused, Database, HoldKind, LogHold, OutcomeUnknown,
+    AckWait, CheckpointWait, CommitRefused, Database, HoldKind, LogHold, Noted, OutcomeUnknown,
     ReadRefused, RoleWait, ServerIdentity, Standing,
 };
 pub use listener::{

@@ -9,12 +9,15 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicI32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::{Context, Poll},
     time::Instant,
 };
-use understudy_sql::{SessionActivity, SessionState, SessionWait};
+use understudy_sql::{EndedTransactions, HeldActivity, SessionActivity, SessionState, SessionWait};
 use understudy_types::{CommitToken, Lsn};
 
 /// Why sessions are ended, as their clients read it (57P01).
@@ -64,6 +67,9 @@ pub(super) struct SessionControl {
     /// The commit that its replies wait for.
     waits_for: Mutex<Option<(Lsn, Option<CommitToken>, Instant)>>,
     cancelled: AtomicBool,
+    /// Transactions that committed and that were rolled back. Only the session writes them.
+    committed: AtomicU64,
+    rolled_back: AtomicU64,
     ended: OnceLock<EndReason>,
     has_ended: AtomicBool,
     waker: AtomicWaker,
@@ -131,9 +137,28 @@ impl SessionControl {
         let mut doing = self.doing.lock();
         (doing.state, doing.changed_micros) = (SessionState::Active, at_micros);
         doing.statement_micros = Some(at_micros);
-        doing.transaction_micros.get_or_insert(at_micros);
+        if doing.transaction_micros.is_none() {
+            doing.transaction_micros = Some(at_micros);
+            doing.held = HeldActivity::default();
+        }
         // A statement may take another one.
         doing.snapshot = None;
+    }
+
+    /// What the open transaction holds now.
+    pub(super) fn holds(&self, held: HeldActivity) {
+        self.doing.lock().held = held;
+    }
+
+    /// A transaction has ended.
+    pub(super) fn counts(&self, has_committed: bool) {
+        let counter = if has_committed { &self.committed } else { &self.rolled_back };
+        // No other thread writes it.
+        counter.store(counter.load(Relaxed) + 1, Relaxed);
+    }
+
+    fn ended_transactions(&self) -> (u64, u64) {
+        (self.committed.load(Relaxed), self.rolled_back.load(Relaxed))
     }
 
     /// What the statement says.
@@ -201,6 +226,10 @@ pub struct SessionRegistry {
     sessions: Mutex<HashMap<i32, Arc<SessionControl>>>,
     /// Commits in doubt whose sessions wait no longer, in the order of their leaving.
     left: Mutex<VecDeque<InDoubt>>,
+    /// Committed and rolled back by sessions that are over.
+    committed: AtomicU64,
+    rolled_back: AtomicU64,
+    deadlocks: AtomicU64,
 }
 
 impl SessionRegistry {
@@ -208,8 +237,15 @@ impl SessionRegistry {
     #[must_use]
     pub fn new(limit: usize) -> SessionRegistry {
         let next_pid = AtomicI32::new(1);
-        let left = Mutex::default();
-        SessionRegistry { limit, next_pid, sessions: Mutex::default(), left }
+        SessionRegistry {
+            limit,
+            next_pid,
+            sessions: Mutex::default(),
+            left: Mutex::default(),
+            committed: AtomicU64::new(0),
+            rolled_back: AtomicU64::new(0),
+            deadlocks: AtomicU64::new(0),
+        }
     }
 
     /// Admits a session under a new number. `secret` is what a cancel request has to know; draw it at
@@ -275,6 +311,29 @@ impl SessionRegistry {
         sessions.iter().map(|(pid, control)| control.activity(*pid)).collect()
     }
 
+    /// Transactions that ended since the process began.
+    #[must_use]
+    pub fn ended_transactions(&self) -> EndedTransactions {
+        // Held while a session leaves, so that none is counted twice or not at all.
+        let sessions = self.sessions.lock();
+        let mut ended = EndedTransactions {
+            committed: self.committed.load(Relaxed),
+            rolled_back: self.rolled_back.load(Relaxed),
+            deadlocks: self.deadlocks.load(Relaxed),
+        };
+        for control in sessions.values() {
+            let (committed, rolled_back) = control.ended_transactions();
+            ended.committed += committed;
+            ended.rolled_back += rolled_back;
+        }
+        ended
+    }
+
+    /// A session's wait would have closed a circle.
+    pub(super) fn count_deadlock(&self) {
+        self.deadlocks.fetch_add(1, Relaxed);
+    }
+
     /// Sessions open now.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -331,7 +390,12 @@ impl SessionGuard {
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        self.registry.sessions.lock().remove(&self.pid);
+        let registry = &self.registry;
+        let mut sessions = registry.sessions.lock();
+        sessions.remove(&self.pid);
+        let (committed, rolled_back) = self.control.ended_transactions();
+        registry.committed.fetch_add(committed, Relaxed);
+        registry.rolled_back.fetch_add(rolled_back, Relaxed);
     }
 }
 
@@ -382,6 +446,19 @@ mod tests {
         assert_eq!(registry.in_doubt(Lsn(8)).len(), 1, "the one of 8 is settled");
         assert!(registry.in_doubt(Lsn(9)).is_empty());
         assert!(registry.in_doubt(Lsn(0)).iter().all(|c| !c.is_left), "settled ones are forgotten");
+    }
+
+    #[test]
+    fn transactions_are_counted_beyond_their_session() {
+        let registry = Arc::new(SessionRegistry::new(2));
+        let (a, b) = (registry.register(1).unwrap(), registry.register(2).unwrap());
+        a.control().counts(true);
+        a.control().counts(true);
+        b.control().counts(false);
+        drop(a);
+        registry.count_deadlock();
+        let ended = EndedTransactions { committed: 2, rolled_back: 1, deadlocks: 1 };
+        assert_eq!(registry.ended_transactions(), ended);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use super::{Function, int, text};
 use crate::{
     array,
-    error::{SqlError, state},
+    error::SqlError,
     eval::Env,
-    system,
+    system::{self, Extent},
     types::{
         self, Type,
         Type::{Bool, Int4, Int8, Name, Oid, Text, Timestamptz, Unknown},
@@ -99,9 +99,21 @@ pub(super) static FUNCTIONS: &[Function] = &[
         let items: Vec<String> = array::parse(text(v, 0))?.into_iter().flatten().collect();
         Ok(Value::text(items.join(text(v, 1))))
     }),
-    Function::new("pg_total_relation_size", &[Oid], Int8, relation_size),
-    Function::new("pg_relation_size", &[Oid], Int8, relation_size),
-    Function::new("pg_table_size", &[Oid], Int8, relation_size),
+    Function::new("pg_total_relation_size", &[Oid], Int8, |v, env| size(v, env, Extent::Total)),
+    Function::new("pg_total_relation_size", &[Text], Int8, |v, env| size(v, env, Extent::Total)),
+    Function::new("pg_relation_size", &[Oid], Int8, |v, env| size(v, env, Extent::Own)),
+    Function::new("pg_relation_size", &[Text], Int8, |v, env| size(v, env, Extent::Own)),
+    Function::new("pg_relation_size", &[Oid, Text], Int8, |v, env| size(v, env, Extent::Own)),
+    Function::new("pg_relation_size", &[Text, Text], Int8, |v, env| size(v, env, Extent::Own)),
+    Function::new("pg_table_size", &[Oid], Int8, |v, env| size(v, env, Extent::Own)),
+    Function::new("pg_table_size", &[Text], Int8, |v, env| size(v, env, Extent::Own)),
+    Function::new("pg_indexes_size", &[Oid], Int8, |v, env| size(v, env, Extent::Indexes)),
+    Function::new("pg_indexes_size", &[Text], Int8, |v, env| size(v, env, Extent::Indexes)),
+    Function::new("pg_blocking_pids", &[Int4], Text, |v, env| {
+        let pids = system::blocking_sessions(env, int(v, 0));
+        let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
+        Ok(Value::text(array::written(pids.iter().map(|pid| Some(pid.as_str())))))
+    }),
     Function::new("pg_database_size", &[Unknown], Int8, |_, env| {
         Ok(Value::Int(system::database_bytes(env)))
     }),
@@ -126,13 +138,19 @@ fn format_type(values: &[Value], _: &Env<'_>) -> Answer {
     Ok(Value::text(ty.map_or_else(|| "???".to_owned(), |ty| types::type_text(ty, modifier))))
 }
 
-fn relation_size(values: &[Value], env: &Env<'_>) -> Answer {
-    system::relation_bytes(env, int(values, 0)).map(Value::Int).ok_or_else(|| {
-        SqlError::new(
-            state::UNKNOWN_TABLE,
-            format!("could not open relation with OID {}", int(values, 0)),
-        )
-    })
+/// Bytes of a relation; null for a number that nobody has, as in PostgreSQL.
+fn size(values: &[Value], env: &Env<'_>, extent: Extent) -> Answer {
+    let oid = match &values[0] {
+        Value::Int(oid) => *oid,
+        _ => system::relation_oid(env, text(values, 0))?,
+    };
+    // A heap has no other forks here.
+    if let Some(Value::Text(fork)) = values.get(1)
+        && &**fork != "main"
+    {
+        return Ok(Value::Int(0));
+    }
+    Ok(system::relation_bytes(env, oid, extent).map_or(Value::Null, Value::Int))
 }
 
 fn pretty(bytes: i64) -> String {

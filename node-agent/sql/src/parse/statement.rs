@@ -17,9 +17,10 @@ pub struct TransactionModes {
 }
 
 /// The isolation level asked for. READ UNCOMMITTED is READ COMMITTED, as in PostgreSQL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IsolationLevel {
     /// Each statement sees what was acknowledged before it began.
+    #[default]
     ReadCommitted,
     /// The whole transaction sees one snapshot.
     RepeatableRead,

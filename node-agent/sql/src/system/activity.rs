@@ -37,8 +37,7 @@ const PG_STAT_ACTIVITY: Columns = &[
 pub(super) static VIEWS: &[View] = &[View::catalog("pg_stat_activity", PG_STAT_ACTIVITY, activity)];
 
 fn activity(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
-    let mut sessions = env.run.context.session.sessions.list();
-    sessions.sort_by_key(|session| session.pid);
+    let sessions = env.run.context.session.sessions.list();
     sessions.iter().map(|session| row(env, session)).collect()
 }
 

@@ -5,7 +5,9 @@
 //! use for hold what PostgreSQL shows for plain tables. Object numbers: tables are even, indexes odd.
 
 mod activity;
+mod counts;
 mod information;
+mod locks;
 mod references;
 mod relations;
 mod server;
@@ -85,7 +87,13 @@ impl SystemView {
 }
 
 fn all() -> impl Iterator<Item = &'static View> {
-    relations::VIEWS.iter().chain(server::VIEWS).chain(activity::VIEWS).chain(information::VIEWS)
+    relations::VIEWS
+        .iter()
+        .chain(server::VIEWS)
+        .chain(activity::VIEWS)
+        .chain(counts::VIEWS)
+        .chain(locks::VIEWS)
+        .chain(information::VIEWS)
 }
 
 /// Hands the rows of a view on.
@@ -226,18 +234,41 @@ pub(crate) fn constraint_definition(env: &Env<'_>, oid: i64) -> Result<Value, Sq
     Ok(check.map_or(Value::Null, |check| Value::text(format!("CHECK ({})", check.predicate))))
 }
 
-/// Bytes of a table or index.
-pub(crate) fn relation_bytes(env: &Env<'_>, oid: i64) -> Option<i64> {
+pub(crate) use locks::blocking_sessions;
+
+/// What of a relation is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// The rows of a table, or the entries of an index.
+    Own,
+    /// The indexes of a table.
+    Indexes,
+    /// Both.
+    Total,
+}
+
+/// Bytes of a table or index, as accounted.
+pub(crate) fn relation_bytes(env: &Env<'_>, oid: i64, extent: Extent) -> Option<i64> {
     let catalog = catalog(env).ok()?;
     let report = env.run.context.store.memory();
     if let Some(table) = catalog.tables().find(|table| table_oid(table) == oid) {
         let memory = report.tables.iter().find(|memory| memory.table == table.id)?;
-        return Some(memory.row_bytes as i64);
+        let indexes: u64 = memory.indexes.iter().map(|index| index.bytes).sum();
+        return Some(match extent {
+            Extent::Own => memory.row_bytes,
+            Extent::Indexes => indexes,
+            Extent::Total => memory.row_bytes + indexes,
+        } as i64);
     }
     let (table, index) = find_index(catalog, oid)?;
     let memory = report.tables.iter().find(|memory| memory.table == table.id)?;
     let memory = memory.indexes.iter().find(|memory| memory.index == index.id)?;
-    Some(memory.bytes as i64)
+    Some(if extent == Extent::Indexes { 0 } else { memory.bytes as i64 })
+}
+
+/// The number of a relation by its name, or by its number as text.
+pub(crate) fn relation_oid(env: &Env<'_>, name: &str) -> Result<i64, SqlError> {
+    relation_constant(catalog(env)?, name)
 }
 
 /// Bytes of everything.

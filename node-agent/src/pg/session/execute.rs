@@ -6,7 +6,7 @@
 use super::{
     Failure, Report, Session, binary, portal::PreparedStatement, reply, sqlstate, waiting,
 };
-use crate::pg::{frame::Formats, registry::Interrupt};
+use crate::pg::{database::Noted, frame::Formats, registry::Interrupt};
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -284,7 +284,10 @@ impl Session {
             tokio::task::yield_now().await;
         }
         let txn = self.transaction.txn.as_ref().expect("blocked inside a transaction");
+        self.database.note(Noted::LockWait);
         let wait = self.store.wait(txn, on).map_err(|deadlock| {
+            self.database.note(Noted::Deadlock);
+            self.database.sessions().count_deadlock();
             Report::error(sqlstate::DEADLOCK, "deadlock detected")
                 .detail(deadlock.to_string())
                 .hint("Repeat the transaction.")

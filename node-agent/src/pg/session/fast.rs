@@ -141,6 +141,7 @@ impl Session {
             self.last_commit = lsn;
             self.hold(lsn, start);
         }
+        self.control.counts(true);
         self.complete(&tag);
         Some(())
     }

@@ -29,6 +29,7 @@ mod portal;
 mod set_role;
 mod setting;
 mod simple;
+mod slow;
 mod transaction;
 mod waiting;
 
@@ -52,7 +53,7 @@ use tokio::{
     time::Instant,
 };
 use transaction::Transaction;
-use understudy_sql::{SessionInfo, SessionState, SessionWait};
+use understudy_sql::{HeldActivity, SessionInfo, SessionState, SessionWait};
 use understudy_store::{Store, Txn, Value};
 use understudy_types::{CommitToken, Lsn, Role};
 
@@ -160,6 +161,9 @@ pub(super) struct Session {
     /// When the statement in hand began: microseconds since 2000, and for time limits.
     statement_micros: i64,
     statement_started: Instant,
+    /// The statement whose duration was looked at last, and the one that was logged last, by their begin.
+    judged_micros: i64,
+    logged_micros: i64,
     /// The statement's text that `pg_stat_activity` was told last.
     told_text: Arc<str>,
     /// State of the seeds of random functions.
@@ -215,11 +219,14 @@ impl Session {
             pending_notices: Vec::new(),
             statement_micros: execute::now_micros(),
             statement_started: Instant::now(),
+            judged_micros: 0,
+            logged_micros: 0,
             told_text: Arc::default(),
             seed: rand::random(),
             message_bytes_max: front.options.message_bytes_max,
             database,
         };
+        session.start_with_environment();
         session.greet(started.settings);
         session
     }
@@ -376,8 +383,16 @@ impl Session {
                 (SessionState::IdleInFailedTransaction, Some(self.transaction.started_micros))
             }
         };
+        let now = execute::now_micros();
+        if began.is_some() {
+            self.tell_held();
+        }
         let snapshot = self.transaction.txn.as_ref().map(Txn::snapshot);
-        self.control.rests(state, began, snapshot, execute::now_micros());
+        self.control.rests(state, began, snapshot, now);
+        if self.limits.slow_micros.is_some() && self.judged_micros != self.statement_micros {
+            self.judge_duration(now);
+        }
+        self.judged_micros = self.statement_micros;
         let role = self.database.role();
         if role != self.told_role {
             self.told_role = role;
@@ -390,6 +405,18 @@ impl Session {
             self.output.held_ready += 1;
         }
         self.output.is_asked_for = true;
+    }
+
+    /// Says in `understudy_transactions` what the open block holds.
+    fn tell_held(&self) {
+        let Some(txn) = &self.transaction.txn else { return };
+        let (operations, temporary_bytes) = txn.extent();
+        self.control.holds(HeldActivity {
+            isolation: self.info.isolation,
+            operations,
+            temporary_bytes,
+            depends_lsn: txn.depends_lsn().0,
+        });
     }
 
     /// Writes what has gathered, once everything it depends on is acknowledged.
@@ -418,6 +445,9 @@ impl Session {
             }
             self.control.waits_for(None);
             self.control.awaits(None);
+            if self.limits.slow_micros.is_some() {
+                self.judge_duration(execute::now_micros());
+            }
             match waited {
                 Ok(Ok(())) => {}
                 Ok(Err(unknown)) => return Err(self.end_unknown(&unknown)),

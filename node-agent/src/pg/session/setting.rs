@@ -20,6 +20,11 @@ use understudy_types::Role;
 /// The PostgreSQL release whose protocol and SQL are spoken.
 const SPOKEN_VERSION: &str = "15.10";
 
+/// The one setting that only administrators change.
+const SLOW: &str = "log_min_duration_statement";
+/// Its default for new sessions: milliseconds, -1 for none.
+pub(crate) const ENV_SLOW: &str = "UNDERSTUDY_LOG_MIN_DURATION_STATEMENT";
+
 /// Limits in force.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -29,6 +34,8 @@ pub(super) struct Limits {
     pub(super) lock: Option<Duration>,
     idle_session: Option<Duration>,
     idle_in_transaction: Option<Duration>,
+    /// `log_min_duration_statement`, in microseconds
+    pub(super) slow_micros: Option<i64>,
 }
 
 impl Limits {
@@ -42,6 +49,7 @@ impl Limits {
             lock: limit("lock_timeout"),
             idle_session: limit("idle_session_timeout"),
             idle_in_transaction: limit("idle_in_transaction_session_timeout"),
+            slow_micros: settings.slow_statement_micros(),
         }
     }
 }
@@ -54,6 +62,7 @@ pub(super) fn session_info(
 ) -> SessionInfo {
     let identity = database.identity();
     let sessions = Arc::clone(database.sessions());
+    let ended = Arc::clone(&sessions);
     let admin = database.store().catalog().user(user).is_some_and(|user| user.admin);
     SessionInfo {
         user: user.to_owned(),
@@ -65,7 +74,10 @@ pub(super) fn session_info(
             identity.version, identity.member
         ),
         database: identity.pair,
-        sessions: understudy_sql::Sessions::told_by(move || sessions.activity()),
+        sessions: understudy_sql::Sessions::told_by(
+            move || sessions.activity(),
+            move || ended.ended_transactions(),
+        ),
         ..SessionInfo::default()
     }
 }
@@ -73,10 +85,35 @@ pub(super) fn session_info(
 impl Session {
     /// Applies one setting of the start-up packet; it becomes the session's default.
     pub(super) fn start_with(&mut self, name: &str, value: &str) -> Result<(), Report> {
+        self.may_set(name).map_err(|failure| match failure {
+            Failure::Report(report) => report,
+            Failure::End(_) => Report::error(sqlstate::PRIVILEGE, "the session is over"),
+        })?;
         self.info.settings.set(SetScope::Session, name, Some(value))?;
         self.info.settings.commit();
         self.apply_settings();
         Ok(())
+    }
+
+    /// The default of `log_min_duration_statement`, from the process's environment: the person who runs
+    /// it is an administrator.
+    pub(super) fn start_with_environment(&mut self) {
+        let text = std::env::var(ENV_SLOW).ok().filter(|text| !text.is_empty());
+        let set = |text: String| self.info.settings.set(SetScope::Session, SLOW, Some(&text));
+        if let Some(Err(error)) = text.map(set) {
+            tracing::warn!(%error, "{ENV_SLOW} cannot be read; write milliseconds, or -1");
+        }
+        self.info.settings.commit();
+        self.apply_settings();
+    }
+
+    /// 42501 for what only an administrator may set.
+    fn may_set(&self, name: &str) -> Result<(), Failure> {
+        if !name.eq_ignore_ascii_case(SLOW) || self.info.admin {
+            return Ok(());
+        }
+        let message = format!("permission denied to set parameter \"{SLOW}\"");
+        Err(Report::error(sqlstate::PRIVILEGE, message).into())
     }
 
     /// Appends the value of every setting that clients are told of at the start.
@@ -115,6 +152,7 @@ impl Session {
         {
             self.notice(&SET_LOCAL_OUTSIDE);
         }
+        self.may_set(name)?;
         let is_reported = self.info.settings.set(scope, name, value)?;
         self.settings_changed();
         if is_reported {

@@ -121,7 +121,9 @@ impl Session {
             IsolationLevel::RepeatableRead => Isolation::RepeatableRead,
             IsolationLevel::Serializable => Isolation::Serializable,
         };
-        self.transaction.txn = Some(self.store.begin(isolation));
+        let txn = self.store.begin(isolation);
+        txn.belongs_to(self.guard.pid());
+        self.transaction.txn = Some(txn);
         true
     }
 
@@ -148,6 +150,7 @@ impl Session {
         let txn = self.transaction.txn.take();
         self.close_block();
         let Some(mut txn) = txn else {
+            self.control.counts(true);
             self.end_settings(HasCommitted::Yes);
             return Ok(());
         };
@@ -157,18 +160,21 @@ impl Session {
         if txn.is_read_only() {
             let depends = txn.depends_lsn();
             self.store.rollback(txn);
+            self.control.counts(true);
             self.end_settings(HasCommitted::Yes);
             self.hold(depends, start);
             return Ok(());
         }
         match self.database.commit(txn) {
             Ok(lsn) => {
+                self.control.counts(true);
                 self.end_settings(HasCommitted::Yes);
                 self.last_commit = lsn;
                 self.hold(lsn, start);
                 Ok(())
             }
             Err(refused) => {
+                self.control.counts(false);
                 self.end_settings(HasCommitted::No);
                 Err(Report::error(refused.sqlstate(), refused.to_string())
                     .hint(refused.hint())
@@ -193,6 +199,9 @@ impl Session {
     pub(super) fn rollback_all(&mut self) {
         if let Some(txn) = self.transaction.txn.take() {
             self.store.rollback(txn);
+        }
+        if self.transaction.block != Block::None {
+            self.control.counts(false);
         }
         self.end_settings(HasCommitted::No);
         self.close_block();

@@ -307,3 +307,99 @@ fn sessions_say_what_they_do_and_what_they_wait_for() {
         assert_eq!(doing(&clerk, "hold").await.2, "<insufficient privilege>");
     });
 }
+
+/// The numbers of the sessions that a query lists.
+async fn pids(client: &Client, query: &str) -> Vec<i32> {
+    client.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+#[test]
+fn locks_say_who_waits_for_whom_and_transactions_what_they_hold() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let listener = database.listen(ClientTls::none());
+        let open = async || connect(&config(&listener)).await.unwrap();
+        let (watcher, holder, waiter) = (open().await, open().await, open().await);
+        let own = async |client: &Client| pids(client, "SELECT pg_backend_pid()").await[0];
+        let (holds, waits) = (own(&holder).await, own(&waiter).await);
+        holder.batch_execute("CREATE TABLE t (a int PRIMARY KEY)").await.unwrap();
+        holder.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+        holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+        holder.execute("UPDATE t SET a = a", &[]).await.unwrap();
+        let blocked = tokio::spawn(async move { waiter.batch_execute("DELETE FROM t").await });
+        let waiting = "SELECT pid FROM pg_locks WHERE NOT granted";
+        while pids(&watcher, waiting).await != [waits] {
+            assert!(!blocked.is_finished(), "it waited for nobody");
+            tokio::task::yield_now().await;
+        }
+        let blocker = "SELECT held.pid FROM pg_locks held JOIN pg_locks wanted \
+             ON held.transactionid = wanted.transactionid WHERE held.granted AND NOT wanted.granted";
+        assert_eq!(pids(&watcher, blocker).await, [holds]);
+        let query = format!("SELECT pg_blocking_pids({waits})::text, pg_blocking_pids({holds})::text");
+        let row = watcher.query_one(&query, &[]).await.unwrap();
+        assert_eq!((row.get(0), row.get(1)), (format!("{{{holds}}}"), "{}".to_owned()));
+        let tables = "SELECT pid FROM pg_locks WHERE relation = 't'::regclass \
+             AND mode = 'RowExclusiveLock' ORDER BY pid";
+        assert!(pids(&watcher, tables).await.contains(&holds));
+        let query = "SELECT isolation, operations, snapshot_lsn > 0, waits_for \
+             FROM understudy_transactions WHERE pid = $1";
+        let row = watcher.query_one(query, &[&holds]).await.unwrap();
+        let seen: (String, i64, bool, Option<i32>) = (row.get(0), row.get(1), row.get(2), row.get(3));
+        assert_eq!(seen, ("repeatable read".to_owned(), 1, true, None));
+        let row = watcher.query_one(query, &[&waits]).await.unwrap();
+        assert_eq!(row.get::<_, Option<i32>>(3), Some(holds));
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        blocked.await.unwrap().unwrap();
+        assert!(pids(&watcher, waiting).await.is_empty());
+    });
+}
+
+#[test]
+fn tables_indexes_and_transactions_are_counted() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let listener = database.listen(ClientTls::none());
+        let client = connect(&config(&listener)).await.unwrap();
+        client.batch_execute("CREATE TABLE t (a int PRIMARY KEY, b int)").await.unwrap();
+        let ended = "SELECT xact_commit, xact_rollback, tup_inserted FROM pg_stat_database";
+        let before = client.query_one(ended, &[]).await.unwrap();
+        client
+            .batch_execute("INSERT INTO t SELECT g, g FROM generate_series(1, 10) g")
+            .await
+            .unwrap();
+        client.batch_execute("UPDATE t SET b = 0 WHERE a = 3").await.unwrap();
+        client.batch_execute("BEGIN; DELETE FROM t; ROLLBACK").await.unwrap();
+        client.batch_execute("DELETE FROM t WHERE a = 4").await.unwrap();
+        let query = "SELECT n_tup_ins, n_tup_upd, n_tup_del, n_live_tup, seq_scan > 0, \
+             (SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 't_pkey') \
+             FROM pg_stat_user_tables WHERE relname = 't'";
+        let row = client.query_one(query, &[]).await.unwrap();
+        let counts: Vec<i64> = [0, 1, 2, 3, 5].map(|at| row.get(at)).to_vec();
+        assert_eq!((counts, row.get(4)), (vec![10, 1, 1, 9, 2], true));
+        let after = client.query_one(ended, &[]).await.unwrap();
+        let more = |at| after.get::<_, i64>(at) - before.get::<_, i64>(at);
+        // The look before, the INSERT, the UPDATE, the DELETE, and the look at the tables.
+        assert_eq!((more(0), more(1), more(2)), (5, 1, 10));
+        let query = "SELECT pg_relation_size('t') > 0, pg_indexes_size('t'::regclass) > 0, \
+             pg_total_relation_size('t') = pg_table_size('t') + pg_indexes_size('t'), \
+             pg_relation_size('t_pkey') = pg_indexes_size('t'), pg_relation_size(1) IS NULL";
+        let row = client.query_one(query, &[]).await.unwrap();
+        assert!((0..5).all(|at| row.get::<_, bool>(at)), "{row:?}");
+    });
+}
+
+#[test]
+fn only_an_administrator_sets_what_is_logged() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let listener = database.listen(ClientTls::none());
+        let client = connect(&config(&listener)).await.unwrap();
+        client.batch_execute("SET log_min_duration_statement = '250ms'").await.unwrap();
+        client.batch_execute("CREATE USER clerk PASSWORD 'quill'").await.unwrap();
+        let clerk = connect(config(&listener).user("clerk").password("quill")).await.unwrap();
+        let refused = clerk.batch_execute("SET log_min_duration_statement = 0").await;
+        assert_eq!(code(&refused.unwrap_err()), "42501");
+        let shown = clerk.query_one("SHOW log_min_duration_statement", &[]).await.unwrap();
+        assert_eq!(shown.get::<_, String>(0), "-1");
+    });
+}
