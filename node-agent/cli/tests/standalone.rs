@@ -4,8 +4,9 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
+    collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -96,6 +97,20 @@ impl Place {
     }
 }
 
+/// A psql that asks for one number after the other until the server is gone.
+fn counting(place: &Place) -> Child {
+    let (host, port) = (place.directory.path().display().to_string(), place.port.to_string());
+    let mut command = Command::new("psql");
+    command.args(["-X", "-A", "-t", "-q", "-w", "-h", &host, "-p", &port, "-U", "keeper"]);
+    command.args(["-f", "-", "understudy"]).stdin(Stdio::piped());
+    let mut psql = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let asked = "insert into t (v) values (1) returning id;\nselect nextval('t_id_seq');\n";
+    let mut input = psql.stdin.take().unwrap();
+    // It may go before it has read everything.
+    std::thread::spawn(move || input.write_all(asked.repeat(50_000).as_bytes()));
+    psql
+}
+
 fn segments(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -122,6 +137,38 @@ fn what_was_committed_is_there_after_sigkill_and_after_a_clean_stop() {
     assert!(process.0.wait().unwrap().success(), "a clean stop is no failure");
     let _again = place.start();
     assert_eq!(place.sql("select * from t order by k"), "1|one\n2|two");
+}
+
+#[test]
+fn no_number_of_a_sequence_comes_twice_after_sigkill() {
+    let place = Place::new();
+    let mut process = place.start();
+    place.sql("create table t (id bigserial primary key, v int)");
+    let mut given = BTreeSet::new();
+    for round in 1..=3 {
+        let clients = [counting(&place), counting(&place), counting(&place)];
+        let enough = format!("select last_value > {} from t_id_seq", round * 2_000);
+        while place.sql(&enough) != "t" {}
+        drop(process);
+        for client in clients {
+            let output = client.wait_with_output().unwrap();
+            for line in String::from_utf8_lossy(&output.stdout).lines() {
+                let number: u64 = line.parse().unwrap();
+                assert!(given.insert(number), "{number} was given twice, in round {round}");
+            }
+        }
+        process = place.start();
+        let highest = given.last().copied().unwrap_or(0);
+        let next: u64 = place.sql("select nextval('t_id_seq')").parse().unwrap();
+        assert!(next > highest, "{next} after {highest}");
+        assert!(given.insert(next));
+    }
+    let kept: usize = place.sql("select count(*) from t").parse().unwrap();
+    assert!(kept >= 1_000, "only {kept} rows");
+    assert_eq!(
+        place.sql("select count(*) from t where id > (select last_value from t_id_seq)"),
+        "0"
+    );
 }
 
 #[test]

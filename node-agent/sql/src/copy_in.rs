@@ -72,7 +72,7 @@ impl CopyIn {
             let env = Env::new(&run, txn);
             let row: Result<Vec<Value>, SqlError> =
                 exprs.iter().map(|expr| eval(expr, &Values(&values), &env)).collect();
-            row?
+            row.map_err(|error| run.or_blocked(error.into()))?
         };
         let mut sink = NoRows;
         let mut executor = Executor { run: &run, txn, sink: &mut sink };

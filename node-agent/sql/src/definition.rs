@@ -1,14 +1,20 @@
 //! Definitions: what CREATE, ALTER, DROP and TRUNCATE come to, bound but not yet done.
 
 use std::sync::Arc;
-use understudy_store::{ColumnDef, ForeignKeyDef, IndexDef, IndexId, TableDef, TableId};
+use understudy_store::{
+    ColumnDef, ForeignKeyDef, Identity, IndexDef, IndexId, SequenceDef, TableDef, TableId,
+};
 
 use crate::expr::Expr;
 
 /// A change of the catalog, or of whole tables.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Definition {
-    CreateTable(TableDef),
+    CreateTable {
+        table: TableDef,
+        /// Those of its serial and identity columns.
+        sequences: Vec<NewSequence>,
+    },
     /// Nothing to do, for IF (NOT) EXISTS; with the notices that say why.
     Skip(Vec<String>),
     DropTables {
@@ -25,6 +31,20 @@ pub(crate) enum Definition {
     },
     Truncate {
         tables: Vec<Arc<TableDef>>,
+        /// RESTART IDENTITY.
+        restart: bool,
+        notices: Vec<String>,
+    },
+    CreateSequence(TableDef),
+    AlterSequence {
+        old: Arc<TableDef>,
+        new: TableDef,
+        restart: Option<i64>,
+    },
+    DropSequences {
+        sequences: Vec<Arc<TableDef>>,
+        /// Columns that lose their DEFAULT with them.
+        defaults: Vec<(Arc<TableDef>, usize)>,
         notices: Vec<String>,
     },
     CreateIndex {
@@ -40,6 +60,15 @@ pub(crate) enum Definition {
 /// A foreign key of a table, by name.
 pub(crate) type KeyOf = (TableId, String);
 
+/// The sequence of a serial or identity column.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct NewSequence {
+    pub(crate) name: String,
+    /// Without owner, which is `column` of the table.
+    pub(crate) def: SequenceDef,
+    pub(crate) column: u16,
+}
+
 /// One clause of ALTER TABLE.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum AlterStep {
@@ -47,6 +76,15 @@ pub(crate) enum AlterStep {
     AddColumn {
         column: ColumnDef,
         fill: Option<Expr>,
+    },
+    /// A serial or identity column, with its sequence.
+    AddNumbered {
+        column: ColumnDef,
+        sequence: NewSequence,
+    },
+    AddIdentity {
+        kind: Identity,
+        sequence: NewSequence,
     },
     AddIndex(IndexDef),
     /// The catalog's text and the bound predicate, checked against the rows there are.

@@ -24,6 +24,8 @@ pub mod state {
     pub const DATETIME_OVERFLOW: &str = "22008";
     /// substring_error
     pub const SUBSTRING_ERROR: &str = "22011";
+    /// sequence_generator_limit_exceeded
+    pub const SEQUENCE_EXHAUSTED: &str = "2200H";
     /// division_by_zero
     pub const DIVISION_BY_ZERO: &str = "22012";
     /// invalid_escape_sequence
@@ -96,6 +98,8 @@ pub mod state {
     pub const BAD_TABLE: &str = "42P16";
     /// invalid_column_reference
     pub const BAD_COLUMN_REFERENCE: &str = "42P10";
+    /// generated_always
+    pub const GENERATED_ALWAYS: &str = "428C9";
     /// wrong_object_type
     pub const WRONG_OBJECT: &str = "42809";
     /// out_of_memory

@@ -58,6 +58,9 @@ impl Lines {
             Node::Values(rows) => self.push(depth, format!("Values Scan ({} rows)", rows.len())),
             Node::Table(table) => self.table(table, depth),
             Node::Series { .. } => self.push(depth, "Function Scan on generate_series".to_owned()),
+            Node::Sequence(sequence) => {
+                self.push(depth, format!("Seq Scan on {}", sequence.name));
+            }
             Node::System(view) => self.push(depth, format!("Catalog Scan on {}", view.name())),
             Node::Filter { input, predicate } => {
                 self.node(input, depth);

@@ -22,10 +22,11 @@
 //! store says whom to wait for.
 //!
 //! # Caveats
-//! Not here: sockets, clocks, randomness and passwords (arguments of the session); sequences, views,
-//! triggers, deferrable constraints, window functions, arrays and JSON as values (refused by name with
-//! 0A000). Text is ordered by its bytes. numeric holds 28 digits. Time zones are UTC and fixed offsets. Rows that
-//! wait for their client, and what one array or text grows to, are not counted as temporary memory.
+//! Not here: sockets, clocks, randomness and passwords (arguments of the session); views, triggers,
+//! generated columns, indexes on expressions, deferrable constraints, window functions, arrays and JSON as
+//! values (refused by name with 0A000). Text is ordered by its bytes. numeric holds 28 digits. Time zones are
+//! UTC and fixed offsets. Rows that wait for their client, and what one array or text grows to, are not
+//! counted as temporary memory.
 
 mod activity;
 mod aggregate;
@@ -49,6 +50,7 @@ mod pattern;
 mod plan;
 mod prepared;
 mod reach;
+mod sequence;
 mod settings;
 mod system;
 mod text;
@@ -63,11 +65,12 @@ pub use error::{SqlError, state};
 pub use execute::{CommandTag, ExecContext, ExecError, Outcome, RowSink, execute, execute_into};
 pub use parse::{
     CallArgument, CopyDirection, CopySource, CopyStatement, DiscardTarget, IsolationLevel,
-    SetScope, SqlText, Statement, StatementKind, TransactionModes, UserAction, UserStatement,
-    parse,
+    SequenceStatement, SetScope, SqlText, Statement, StatementKind, TransactionModes, UserAction,
+    UserStatement, parse,
 };
 pub use plan::ResultColumn;
 pub use prepared::{Prepared, constant_arguments, declared_types, parameter_from_text, prepare};
+pub use sequence::{SequenceLog, SessionSequences};
 pub use settings::{SessionInfo, Settings, reported_settings};
 pub use text::{append_text, parse_value};
 pub use types::{Type, type_modifier, type_text};

@@ -156,6 +156,8 @@ pub(crate) enum Node {
         step: Option<Expr>,
         ty: Type,
     },
+    /// Where a sequence stands, as one row.
+    Sequence(Arc<TableDef>),
     /// A catalog view.
     System(SystemView),
     Filter {

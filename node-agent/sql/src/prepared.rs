@@ -96,7 +96,13 @@ pub fn prepare(
 fn plan(binder: &Binder<'_>, statement: &Statement) -> Result<(Plan, Vec<ResultColumn>), SqlError> {
     let text_column = |name: &str| ResultColumn::new(name, Type::Text);
     match statement {
-        Statement::Sql(sql) => tree(binder, &sql.tree).map_err(|error| error.resolve(&sql.text)),
+        Statement::Sql(sql) => {
+            binder.overriding.set(sql.overriding);
+            tree(binder, &sql.tree).map_err(|error| error.resolve(&sql.text))
+        }
+        Statement::Sequence(sequence) => {
+            Ok((Plan::Definition(binder.sequence(sequence)?), Vec::new()))
+        }
         Statement::Explain { analyze, statement } => {
             let (inner, _) = plan(binder, statement)?;
             let lines = explain::lines(&inner);

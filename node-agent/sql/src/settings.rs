@@ -9,6 +9,7 @@ use crate::{
     datetime,
     error::{SqlError, state},
     parse::{IsolationLevel, SetScope},
+    sequence::SessionSequences,
 };
 use std::{
     collections::BTreeMap,
@@ -391,6 +392,8 @@ pub struct SessionInfo {
     pub sessions: Sessions,
     /// Set by whoever wants the running statement to end; it fails with 57014.
     pub stop: Arc<AtomicBool>,
+    /// What it was given by sequences, and how numbers are reserved.
+    pub sequences: SessionSequences,
     /// The settings.
     pub settings: Settings,
 }
@@ -437,6 +440,7 @@ impl Default for SessionInfo {
             started_micros: 0,
             sessions: Sessions::default(),
             stop: Arc::default(),
+            sequences: SessionSequences::default(),
             settings: Settings::default(),
         }
     }

@@ -470,8 +470,9 @@ fn custom(name: &ast::ObjectName, arguments: &[String]) -> Result<WrittenType, S
         "uuid" => DataType::Uuid,
         "interval" => return Ok(WrittenType::Expression(Type::Interval)),
         "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2" => {
-            return Err(SqlError::unsupported(format!("the type {last} (sequences)"))
-                .with_hint("Use bigint and give the key's value yourself."));
+            let message = format!("type \"{last}\" does not exist");
+            return Err(SqlError::new(state::UNKNOWN_OBJECT, message)
+                .with_hint("It can only be the type of a new column."));
         }
         "json" | "jsonb" | "xml" | "money" | "inet" | "cidr" | "macaddr" | "time" | "timetz" => {
             return Err(SqlError::unsupported(format!("the type {last}")));

@@ -1,8 +1,8 @@
 //! The catalog: every table, index and user by name and id, as one immutable value.
 //!
 //! A change makes a new catalog (see `ddl`); readers hold an `Arc` of the one they were planned
-//! against and compare `version` to know whether a plan is still good. Invariants: names of tables
-//! and indexes share one namespace per schema; `version` grows with every change and is the same on
+//! against and compare `version` to know whether a plan is still good. Invariants: names of tables,
+//! sequences and indexes share one namespace per schema; `version` grows with every change and is the same on
 //! every member at the same LSN. Privileges other than `admin` are deliberately absent.
 
 use crate::table::{IndexDef, IndexId, TableDef, TableId};
@@ -26,7 +26,7 @@ pub struct UserDef {
 pub struct Catalog {
     /// Counts changes; never goes back within one history.
     pub version: u64,
-    /// Tables by id.
+    /// Tables and sequences by id.
     tables: BTreeMap<TableId, Arc<TableDef>>,
     /// Users by name.
     users: BTreeMap<String, Arc<UserDef>>,
@@ -43,11 +43,21 @@ impl Catalog {
     /// Finds a table by schema and name.
     #[must_use]
     pub fn table(&self, schema: &str, name: &str) -> Option<&Arc<TableDef>> {
+        self.relation(schema, name).filter(|table| table.sequence.is_none())
+    }
+
+    /// Finds a sequence by schema and name.
+    #[must_use]
+    pub fn sequence(&self, schema: &str, name: &str) -> Option<&Arc<TableDef>> {
+        self.relation(schema, name).filter(|table| table.sequence.is_some())
+    }
+
+    fn relation(&self, schema: &str, name: &str) -> Option<&Arc<TableDef>> {
         let from = (schema.to_owned(), name.to_owned());
         self.names.get(&from).and_then(|id| self.tables.get(id))
     }
 
-    /// Finds a table by id.
+    /// Finds a table or a sequence by id.
     #[must_use]
     pub fn table_by_id(&self, id: TableId) -> Option<&Arc<TableDef>> {
         self.tables.get(&id)
@@ -55,6 +65,30 @@ impl Catalog {
 
     /// Every table, by id.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<TableDef>> {
+        self.relations().filter(|table| table.sequence.is_none())
+    }
+
+    /// Every sequence, by id.
+    pub fn sequences(&self) -> impl Iterator<Item = &Arc<TableDef>> {
+        self.relations().filter(|table| table.sequence.is_some())
+    }
+
+    /// The sequences that a table's columns own.
+    pub fn sequences_of(&self, table: TableId) -> impl Iterator<Item = &Arc<TableDef>> {
+        let owner = |s: &TableDef| s.sequence.as_ref().and_then(|s| s.owner);
+        self.relations().filter(move |s| owner(s).is_some_and(|owner| owner.table == table))
+    }
+
+    /// The sequence that a column owns.
+    #[must_use]
+    pub fn sequence_of(&self, table: TableId, column: usize) -> Option<&Arc<TableDef>> {
+        let owner = |s: &TableDef| s.sequence.as_ref().and_then(|s| s.owner);
+        let owned = |s: &TableDef| owner(s).is_some_and(|o| usize::from(o.column) == column);
+        self.sequences_of(table).find(|s| owned(s))
+    }
+
+    /// Every table and every sequence, by id.
+    pub fn relations(&self) -> impl Iterator<Item = &Arc<TableDef>> {
         self.tables.values()
     }
 
@@ -77,10 +111,10 @@ impl Catalog {
         self.users.values()
     }
 
-    /// Whether a table or an index of the schema has this name.
+    /// Whether a table, a sequence or an index of the schema has this name.
     #[must_use]
     pub fn has_relation(&self, schema: &str, name: &str) -> bool {
-        self.table(schema, name).is_some() || self.index(schema, name).is_some()
+        self.relation(schema, name).is_some() || self.index(schema, name).is_some()
     }
 
     /// Id for a new table.

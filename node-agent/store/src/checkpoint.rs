@@ -38,8 +38,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Begins a checkpoint; the last digit is the format.
 const MAGIC: [u8; 8] = *b"USTORE03";
-/// What all formats begin with.
-const FAMILY: &[u8] = b"USTORE";
+/// What it begins with in every format.
+const ANY_FORMAT: &[u8] = b"USTORE";
 /// Ends it.
 const END: [u8; 8] = *b"USTOREnd";
 /// A block is written when it has grown to this.
@@ -94,13 +94,12 @@ impl Store {
     ) -> Result<Store, CheckpointError> {
         let mut loader = Loader { lsn, input, hash: Xxh3::new() };
         let magic = loader.array::<8>()?;
-        if magic != MAGIC && magic.starts_with(FAMILY) {
-            let number = String::from_utf8_lossy(&magic[FAMILY.len()..]);
-            let reason = format!("it is of format {number}, this version reads format 03");
-            return Err(loader.malformed(&reason));
-        }
         if magic != MAGIC {
-            return Err(loader.malformed("it does not begin as one of this format"));
+            let format = magic.strip_prefix(ANY_FORMAT).map(String::from_utf8_lossy);
+            return Err(loader.malformed(&match format {
+                Some(format) => format!("it is of format {format}, this version reads format 03"),
+                None => "it does not begin as a checkpoint".to_owned(),
+            }));
         }
         let written = u64::from_le_bytes(loader.array()?);
         if written != lsn.0 {
@@ -269,7 +268,7 @@ impl Loader<'_> {
         let mut catalog: crate::catalog::Catalog =
             postcard::from_bytes(&bytes).map_err(|e| self.malformed(&format!("catalog: {e}")))?;
         catalog.index_names();
-        let defs: Vec<_> = catalog.tables().cloned().collect();
+        let defs: Vec<_> = catalog.relations().cloned().collect();
         for def in defs {
             ddl::check_definition(&def).map_err(|error| self.malformed(&error.to_string()))?;
             state.put_table(ddl::new_table((*def).clone()));

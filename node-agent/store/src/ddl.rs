@@ -66,11 +66,15 @@ impl Store {
         Ok(id)
     }
 
-    /// Drops a table with everything in it.
+    /// Drops a table with everything in it, and the sequences that its columns own.
     ///
     /// # Errors
     /// See [`WriteError`]; `InvalidDefinition` while another table references it.
     pub fn drop_table(&self, txn: &mut Txn, table: TableId) -> Result<(), WriteError> {
+        let owned: Vec<TableId> = txn.catalog().sequences_of(table).map(|s| s.id).collect();
+        for sequence in owned {
+            self.drop_table(txn, sequence)?;
+        }
         let mut state = self.inner.own_state(txn)?;
         let heap = self.inner.take_table(txn, table)?;
         let old = Arc::clone(table_of(txn, table)?);
@@ -239,7 +243,7 @@ impl Store {
 
 impl Inner {
     /// The definitions to change: a copy of the transaction's own, or of the newest.
-    fn own_state(&self, txn: &mut Txn) -> Result<State, WriteError> {
+    pub(crate) fn own_state(&self, txn: &mut Txn) -> Result<State, WriteError> {
         self.make_writer(txn);
         if let Err(on) = self.changer.compare_exchange(0, txn.id.0, SeqCst, SeqCst)
             && on != txn.id.0
@@ -254,7 +258,11 @@ impl Inner {
     }
 
     /// Keeps everybody else from writing a table until the transaction ends.
-    fn take_table(&self, txn: &mut Txn, table: TableId) -> Result<Arc<Heap>, WriteError> {
+    pub(crate) fn take_table(
+        &self,
+        txn: &mut Txn,
+        table: TableId,
+    ) -> Result<Arc<Heap>, WriteError> {
         let heap = Arc::clone(&table_of(txn, table)?.heap);
         if heap.changer() == txn.id {
             // Taken by an earlier attempt, which may have been blocked after taking it.

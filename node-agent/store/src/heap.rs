@@ -14,6 +14,7 @@ use crate::{
     lock_wait::TxnId,
     memory::Share,
     row::RowId,
+    sequence::Counter,
     sync::{AtomicU64, Mutex, RwLock},
     table::{IndexId, TableDef, TableId},
     version::RowCell,
@@ -50,6 +51,8 @@ pub(crate) struct Heap {
     /// Indexes whose entries must be taken away with their rows, those being built included. Held
     /// shared while rows are reclaimed, exclusively to add or remove an index.
     pub(crate) kept_up: RwLock<Vec<Arc<IndexData>>>,
+    /// Where a sequence stands.
+    pub(crate) counter: Mutex<Counter>,
 }
 
 impl Heap {
@@ -65,6 +68,7 @@ impl Heap {
             content: Mutex::default(),
             changer: AtomicU64::new(0),
             kept_up: RwLock::default(),
+            counter: Mutex::default(),
         }
     }
 

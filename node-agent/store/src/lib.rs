@@ -43,6 +43,9 @@
 //!   under the row's id. Applying it elsewhere pushes the same bytes with the same LSN, so at equal LSN
 //!   all members have equal content, whatever their layout. Each table keeps the sum of its rows' hashes
 //!   (`Store::running_hash`), so that this can be watched (law 10).
+//! * **Sequences** (`sequence`) are tables of one row, which says up to where numbers are reserved. A
+//!   block of numbers is reserved by a small transaction of its own, so a rollback takes none back and a
+//!   crash only skips some.
 //! * **Checkpoints** (`checkpoint`) are read through a pinned snapshot (`Store::pin_visible`) while
 //!   everybody goes on writing.
 //! * **Counts** (`counts`): changes and reads by table and index, and the transactions that run, for
@@ -78,6 +81,7 @@ mod reclaim;
 mod redo;
 mod reference;
 mod row;
+mod sequence;
 mod shares;
 mod store;
 mod story;
@@ -101,9 +105,12 @@ pub use read::{Direction, KeyBounds, Scan};
 pub use reclaim::{Pinned, ReclaimReport};
 pub use reference::Consequences;
 pub use row::{COLUMNS_MAX, Row, RowBuilder, RowError, RowId};
+pub use sequence::{NextValue, SequenceError, SequenceState};
 pub use store::Store;
 pub use story::{Story, StoryError, Told};
-pub use table::{ColumnDef, IndexDef, IndexId, TableDef, TableId};
+pub use table::{
+    ColumnDef, Identity, IndexDef, IndexId, SequenceDef, SequenceOwner, TableDef, TableId,
+};
 pub use tokens::TokenFate;
 pub use txn::{Isolation, Mark, Targets, Txn};
 pub use value::{DataType, Value, ValueRef};

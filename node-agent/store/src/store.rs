@@ -118,6 +118,7 @@ impl Store {
             reads: Mutex::new(ReadSet::default()),
             temporary: 0,
             releases,
+            on_behalf: TxnId::ENDED,
         }
     }
 

@@ -74,6 +74,9 @@ pub struct Txn {
     pub(crate) temporary: u64,
     /// Reading of the registry's counter of releases when the statement began.
     pub(crate) releases: u64,
+    /// The transaction whose statement waits for this one (see `sequence`); `ENDED` for none. What
+    /// it has taken is no obstacle to this one.
+    pub(crate) on_behalf: TxnId,
 }
 
 /// A table that the transaction writes.
@@ -261,6 +264,11 @@ impl Txn {
     #[must_use]
     pub fn depends_lsn(&self) -> Lsn {
         Lsn(self.depends.load(Relaxed))
+    }
+
+    /// What the transaction shows depends on this LSN too.
+    pub fn depend(&self, lsn: Lsn) {
+        self.depend_on(lsn);
     }
 
     pub(crate) fn depend_on(&self, lsn: Lsn) {

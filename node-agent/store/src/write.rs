@@ -159,7 +159,7 @@ impl Inner {
         txn.slot().enter_table(table);
         fence(SeqCst);
         let changer = heap.changer();
-        let blocked = if changer != TxnId::ENDED && changer != txn.id {
+        let blocked = if changer != TxnId::ENDED && changer != txn.id && changer != txn.on_behalf {
             Some(changer)
         } else if !self.is_newest(txn, table) {
             Some(TxnId::ENDED)

@@ -5,6 +5,7 @@ use super::{
     from::{FromTree, Locking, cross},
     output::{Output, result_columns},
     push_down,
+    sequence::Written,
 };
 use crate::{
     error::{SqlError, state},
@@ -155,7 +156,7 @@ impl Binder<'_> {
             .enumerate()
             .map(|(position, ty)| Bound::new(Expr::Column(position), *ty))
             .collect();
-        let exprs = self.whole_row(table, targets, row)?;
+        let exprs = self.selected_row(table, targets, row)?;
         Ok(InsertSource::Query { node: query.node, exprs })
     }
 
@@ -172,12 +173,31 @@ impl Binder<'_> {
             let column = &table.columns[*target];
             exprs[*target] = Some(if is_default(tree) {
                 self.default_of(table, *target)?
+            } else if let Written::Default = self.inserted(column)? {
+                self.default_of(table, *target)?
             } else {
                 let bound = self.expr(tree, scope)?;
                 self.assigned(bound, (&column.name, column.data_type), tree.span())?
             });
         }
         self.filled(table, exprs)
+    }
+
+    /// The same as `whole_row`, where identity columns may be written or not.
+    fn selected_row(
+        &self,
+        table: &TableDef,
+        targets: &[usize],
+        row: Vec<Bound>,
+    ) -> Result<Vec<Expr>, SqlError> {
+        let (mut kept, mut values) = (Vec::new(), Vec::new());
+        for (bound, target) in row.into_iter().zip(targets) {
+            if let Written::Value = self.inserted(&table.columns[*target])? {
+                kept.push(*target);
+                values.push(bound);
+            }
+        }
+        self.whole_row(table, &kept, values)
     }
 
     /// A row in table order from values for some columns; the others get their defaults.
@@ -205,7 +225,11 @@ impl Binder<'_> {
     }
 
     fn default_of(&self, table: &TableDef, column: usize) -> Result<Expr, SqlError> {
+        let position = column;
         let column = &table.columns[column];
+        if column.identity.is_some() {
+            return self.identity_value(table, position);
+        }
         match &column.default {
             None => Ok(Expr::NULL),
             Some(text) => self.default_expr(text, &column.name, column.data_type),
@@ -296,6 +320,7 @@ impl Binder<'_> {
                 let expr = if is_default(tree) {
                     self.default_of(table, position)?
                 } else {
+                    self.check_updated(column)?;
                     let bound = self.expr(tree, scope)?;
                     self.assigned(bound, (&column.name, column.data_type), tree.span())?
                 };

@@ -4,6 +4,7 @@ use super::{
     Binder, Relation, Scope,
     draft::{TableDraft, index_columns, split_check},
     reference::{cascade_notice, served, still_needed},
+    sequence::serial_type,
 };
 use crate::{
     definition::{AlterStep, Definition},
@@ -31,11 +32,14 @@ impl Binder<'_> {
                     .iter()
                     .map(|target| names::table(self.catalog, &target.name))
                     .collect();
-                self.truncate(tables?, truncate.cascade == Some(ast::CascadeOption::Cascade))
+                let restart = truncate.identity == Some(ast::TruncateIdentityOption::Restart);
+                let cascade = truncate.cascade == Some(ast::CascadeOption::Cascade);
+                self.truncate(tables?, cascade, restart)
             }
             ast::Statement::Drop { object_type, if_exists, names, cascade, .. } => {
                 match object_type {
                     ast::ObjectType::Table => self.drop_tables((names, *if_exists), *cascade),
+                    ast::ObjectType::Sequence => self.drop_sequences((names, *if_exists), *cascade),
                     ast::ObjectType::Index => self.drop_indexes((names, *if_exists), *cascade),
                     other => Err(SqlError::unsupported(format!("DROP {other}"))),
                 }
@@ -57,8 +61,10 @@ impl Binder<'_> {
             );
         }
         let mut draft = TableDraft::new(TableDef::new(name, Vec::new()));
+        let mut sequences = Vec::new();
         for column in &create.columns {
-            let def = self.column(column, &draft.table)?;
+            let mut def = self.column(column, &draft.table)?;
+            sequences.extend(self.column_sequence(column, &mut def, &draft.table)?);
             draft.table.columns.push(def);
         }
         for (position, column) in create.columns.iter().enumerate() {
@@ -74,7 +80,7 @@ impl Binder<'_> {
             return Err(SqlError::new("54011", "tables can have at most 1600 columns"));
         }
         self.checks(&Arc::new(table.clone()))?;
-        Ok(Definition::CreateTable(table))
+        Ok(Definition::CreateTable { table, sequences })
     }
 
     /// A column's name, type, nullability and default.
@@ -87,8 +93,11 @@ impl Binder<'_> {
             )
             .at(column.name.span));
         }
-        let written =
-            types::written_type(&column.data_type).map_err(|error| error.at(column.name.span))?;
+        let written = match serial_type(&column.data_type) {
+            Some(serial) => WrittenType::Column(serial),
+            None => types::written_type(&column.data_type)
+                .map_err(|error| error.at(column.name.span))?,
+        };
         let WrittenType::Column(data_type) = written else {
             return Err(SqlError::unsupported(format!("a column of type {}", written.ty()))
                 .at(column.name.span));
@@ -113,9 +122,9 @@ impl Binder<'_> {
                             .at(column.name.span));
                     }
                 }
+                ast::ColumnOption::Generated { generation_expr: None, .. } => {}
                 ast::ColumnOption::Generated { .. } | ast::ColumnOption::Identity(_) => {
-                    return Err(SqlError::unsupported("a generated or identity column")
-                        .at(column.name.span));
+                    return Err(SqlError::unsupported("a generated column").at(column.name.span));
                 }
                 other => {
                     return Err(SqlError::unsupported(format!("the column option {other}"))
@@ -133,7 +142,7 @@ impl Binder<'_> {
         name: &str,
         data_type: DataType,
     ) -> Result<String, SqlError> {
-        let text = expr.to_string();
+        let text = self.canonical_nextval(expr).unwrap_or_else(|| expr.to_string());
         self.default_expr(&text, name, data_type).map_err(|error| {
             if error.sqlstate == state::UNKNOWN_COLUMN {
                 return SqlError::unsupported("a column reference in a DEFAULT").at(expr.span());
@@ -211,6 +220,11 @@ impl Binder<'_> {
                 Some(table) => tables.push(table),
                 None => {
                     let last = names::last_part(name);
+                    if self.catalog.sequence(names::PUBLIC, &last).is_some() {
+                        let message = format!("\"{last}\" is not a table");
+                        return Err(SqlError::new(state::WRONG_OBJECT, message)
+                            .with_hint("Use DROP SEQUENCE to remove a sequence."));
+                    }
                     let message = format!("table \"{last}\" does not exist");
                     if !lenient {
                         return Err(SqlError::new(state::UNKNOWN_TABLE, message));
@@ -219,6 +233,7 @@ impl Binder<'_> {
                 }
             }
         }
+        self.check_owned_sequences(&tables)?;
         let keys = self.keys_of_dropped(&tables, cascade, &mut notices)?;
         Ok(Definition::DropTables { tables, keys, notices })
     }
@@ -362,7 +377,14 @@ impl Binder<'_> {
             )
             .at(written.name.span));
         }
-        let column = self.column(written, table)?;
+        let mut column = self.column(written, table)?;
+        if let Some(sequence) = self.column_sequence(written, &mut column, table)? {
+            table.columns.push(column.clone());
+            steps.push(AlterStep::AddNumbered { column, sequence });
+            let mut draft = TableDraft::new(table.clone());
+            draft.column_constraints(written, table.columns.len() - 1)?;
+            return self.take_constraints(table, draft, steps);
+        }
         let fill = match &column.default {
             Some(text) => {
                 let expr = self.default_expr(text, &column.name, column.data_type)?;
@@ -463,6 +485,13 @@ impl Binder<'_> {
                 let in_key = table.primary_key().is_some_and(|key| {
                     key.columns.iter().any(|position| usize::from(*position) == column)
                 });
+                if def.identity.is_some() {
+                    let message = format!(
+                        "column \"{}\" of relation \"{}\" is an identity column",
+                        def.name, table.name
+                    );
+                    return Err(SqlError::new(state::SYNTAX, message));
+                }
                 if in_key {
                     return Err(SqlError::new(
                         state::BAD_TABLE,
@@ -470,6 +499,16 @@ impl Binder<'_> {
                     ));
                 }
                 Ok(AlterStep::DropNotNull(column))
+            }
+            ast::AlterColumnOperation::SetDefault { .. }
+            | ast::AlterColumnOperation::DropDefault
+                if def.identity.is_some() =>
+            {
+                let message = format!(
+                    "column \"{}\" of relation \"{}\" is an identity column",
+                    def.name, table.name
+                );
+                Err(SqlError::new(state::SYNTAX, message))
             }
             ast::AlterColumnOperation::SetDefault { value } => {
                 let text = self.default_text(value, &def.name, def.data_type)?;
@@ -480,8 +519,10 @@ impl Binder<'_> {
                 Err(SqlError::unsupported("ALTER COLUMN … TYPE")
                     .with_hint("Create a new table and INSERT … SELECT with casts."))
             }
-            ast::AlterColumnOperation::AddGenerated { .. } => {
-                Err(SqlError::unsupported("a generated column"))
+            ast::AlterColumnOperation::AddGenerated { generated_as, sequence_options } => {
+                let written = (generated_as.as_ref(), sequence_options.as_deref());
+                let (kind, sequence) = self.added_identity(table, column, written)?;
+                Ok(AlterStep::AddIdentity { kind, sequence })
             }
         }
     }

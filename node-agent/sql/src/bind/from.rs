@@ -152,11 +152,14 @@ impl Binder<'_> {
     ) -> Result<FromTree, SqlError> {
         let (schema, last) = names::qualified(name)?;
         let shown = alias.map_or_else(|| last.clone(), |alias| names::folded(&alias.name));
+        let target = schema.as_deref().unwrap_or(names::PUBLIC);
         let cte = if schema.is_none() { self.find_cte(&last) } else { None };
         let mut tree = if let Some((position, cte)) = cte {
             self.with_query(position, &cte, shown)?
         } else if let Some(table) = names::find_table(self.catalog, name)? {
             FromTree::table(shown.clone(), &table, locking.reading(&shown))
+        } else if let Some(sequence) = self.catalog.sequence(target, &last) {
+            sequence_row(sequence, shown)
         } else if let Some(view) = SystemView::find(schema.as_deref(), &last) {
             system(view, shown)
         } else {
@@ -377,6 +380,14 @@ fn shared_names(tree: &FromTree, left_width: usize) -> Vec<String> {
         .filter(|column| side(true).any(|other| other.name == column.name))
         .map(|column| column.name.clone())
         .collect()
+}
+
+/// SELECT … FROM a sequence: its one row.
+fn sequence_row(sequence: &Arc<TableDef>, alias: String) -> FromTree {
+    let relation = Relation::of_table(alias, sequence, 0);
+    let width = sequence.columns.len();
+    let node = Node::Sequence(Arc::clone(sequence));
+    FromTree { node, relations: vec![relation], width, escapes: 0 }
 }
 
 fn system(view: SystemView, alias: String) -> FromTree {

@@ -17,14 +17,17 @@ mod push_down;
 mod reference;
 mod scope;
 mod select;
+mod sequence;
 
 pub(crate) use draft::split_check;
 pub(crate) use scope::{Bound, Relation, Scope, ScopeColumn};
+pub(crate) use sequence::{nextval_text, within as sequence_within};
 
 use crate::{
     cast::{self, CastContext},
     error::{SqlError, state},
     expr::Expr,
+    parse::Overriding,
     plan::Query,
     text,
     types::{Category, Type},
@@ -52,6 +55,8 @@ pub(crate) struct Binder<'a> {
     params: RefCell<Vec<Option<Type>>>,
     slots: Cell<usize>,
     pub(crate) ctes: RefCell<Vec<Cte>>,
+    /// OVERRIDING … VALUE of the INSERT that is bound.
+    pub(crate) overriding: Cell<Option<Overriding>>,
 }
 
 impl<'a> Binder<'a> {
@@ -63,6 +68,7 @@ impl<'a> Binder<'a> {
             params: RefCell::new(params),
             slots: Cell::new(0),
             ctes: RefCell::default(),
+            overriding: Cell::new(None),
         }
     }
 

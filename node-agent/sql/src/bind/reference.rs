@@ -248,6 +248,7 @@ impl Binder<'_> {
         &self,
         mut tables: Vec<Arc<TableDef>>,
         cascade: bool,
+        restart: bool,
     ) -> Result<Definition, SqlError> {
         let mut notices = Vec::new();
         let mut at = 0;
@@ -270,7 +271,7 @@ impl Binder<'_> {
                 tables.push(Arc::clone(other));
             }
         }
-        Ok(Definition::Truncate { tables, notices })
+        Ok(Definition::Truncate { tables, restart, notices })
     }
 
     /// The foreign keys that go before these tables do.

@@ -19,8 +19,21 @@ impl Executor<'_, '_> {
     ) -> Result<CommandTag, ExecError> {
         let store = self.run.context.store;
         match definition {
-            Definition::CreateTable(table) => {
-                store.create_table(self.txn, table.clone()).map_err(refused)?;
+            Definition::CreateTable { table, sequences } => {
+                let id = store.create_table(self.txn, table.clone()).map_err(refused)?;
+                for sequence in sequences {
+                    self.own_sequence(id, sequence)?;
+                }
+            }
+            Definition::CreateSequence(sequence) => {
+                store.create_sequence(self.txn, sequence.clone()).map_err(refused)?;
+            }
+            Definition::AlterSequence { old, new, restart } => {
+                self.alter_sequence(old, new, *restart)?;
+            }
+            Definition::DropSequences { sequences, defaults, notices } => {
+                self.notices(notices);
+                self.drop_sequences(sequences, defaults)?;
             }
             Definition::Skip(notices) => self.notices(notices),
             Definition::DropTables { tables, keys, notices } => {
@@ -37,10 +50,13 @@ impl Executor<'_, '_> {
                     store.drop_index(self.txn, *index).map_err(refused)?;
                 }
             }
-            Definition::Truncate { tables, notices } => {
+            Definition::Truncate { tables, restart, notices } => {
                 self.notices(notices);
                 for table in tables {
                     store.truncate(self.txn, table.id).map_err(refused)?;
+                    if *restart {
+                        self.restart_sequences(table.id)?;
+                    }
                 }
             }
             Definition::CreateIndex { table, index } => {
@@ -90,6 +106,12 @@ impl Executor<'_, '_> {
                     return Err(has_nulls(&column.name, &table.name).into());
                 }
                 changed.columns.push(column);
+            }
+            AlterStep::AddNumbered { column, sequence } => {
+                return self.add_numbered(table, column, sequence);
+            }
+            AlterStep::AddIdentity { kind, sequence } => {
+                return self.add_identity(table, *kind, sequence);
             }
             AlterStep::AddIndex(index) => {
                 if index.is_primary_key {

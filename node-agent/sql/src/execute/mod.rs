@@ -13,6 +13,7 @@ pub(crate) mod query;
 mod rejudge;
 mod room;
 mod rows;
+mod sequence;
 
 use crate::{
     error::{SqlError, state},
@@ -158,6 +159,8 @@ pub(crate) struct Run<'a> {
     pub(crate) kept: RefCell<BTreeMap<usize, Rc<Vec<Vec<Value>>>>>,
     /// While rows are judged anew: the only rows of the tables that are changed or locked.
     pub(crate) only: RefCell<Option<Vec<rejudge::TargetRow>>>,
+    /// Who holds a sequence that an expression needs.
+    pub(crate) blocked: Cell<Option<TxnId>>,
 }
 
 impl<'a> Run<'a> {
@@ -167,6 +170,7 @@ impl<'a> Run<'a> {
             random: Cell::new(context.seed),
             kept: RefCell::default(),
             only: RefCell::default(),
+            blocked: Cell::new(None),
         }
     }
 
@@ -177,6 +181,11 @@ impl<'a> Run<'a> {
             return Err(SqlError::new(state::CANCELED, message));
         }
         Ok(())
+    }
+
+    /// The error, or whom an expression waits for.
+    pub(crate) fn or_blocked(&self, error: ExecError) -> ExecError {
+        self.blocked.get().map_or(error, |on| ExecError::Blocked { on })
     }
 }
 
@@ -210,7 +219,7 @@ pub fn execute_into(
     }
     let run = Run::new(context);
     let mut executor = Executor { run: &run, txn, sink };
-    executor.plan(&prepared.plan, prepared.command)
+    executor.plan(&prepared.plan, prepared.command).map_err(|error| run.or_blocked(error))
 }
 
 /// The pieces that every plan needs.

@@ -46,6 +46,7 @@ pub(crate) fn run(
         }
         Node::Table(table) => rows::table(table, env, &mut |tuple| consume(tuple)),
         Node::Series { from, to, step, ty } => series((from, to, step.as_ref()), *ty, env, consume),
+        Node::Sequence(sequence) => consume(&Values(&system::sequence_row(sequence, env)?)),
         Node::System(view) => system::rows(*view, env, consume),
         Node::Filter { input, predicate } => run(input, env, &mut |tuple| {
             if is_true(predicate, tuple, env)? { consume(tuple) } else { Ok(Flow::More) }
@@ -80,6 +81,7 @@ pub(crate) fn width(node: &Node) -> usize {
         Node::Values(rows) => rows.first().map_or(0, Vec::len),
         Node::Table(table) => table.width(),
         Node::Series { .. } => 1,
+        Node::Sequence(sequence) => sequence.columns.len(),
         Node::System(view) => view.columns().len(),
         Node::Filter { input, .. }
         | Node::Sort { input, .. }

@@ -5,6 +5,7 @@
 
 mod moment;
 mod number;
+mod sequence;
 mod session;
 mod string;
 
@@ -92,6 +93,7 @@ fn all() -> impl Iterator<Item = &'static Function> {
         .chain(number::FUNCTIONS)
         .chain(moment::FUNCTIONS)
         .chain(session::FUNCTIONS)
+        .chain(sequence::FUNCTIONS)
 }
 
 /// How far an argument is from a parameter; None when it does not fit.

@@ -51,7 +51,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Err(SqlError::internal("pg_typeof was not bound"))
     }),
     Function::new("format_type", &[Oid, Int4], Text, format_type).taking_nulls(),
-    Function::new("regclassout", &[Oid], Text, |v, env| system::relation_name(env, int(v, 0))),
+    Function::new("regclassout", &[Oid], Text, |v, env| system::relation_text(env, int(v, 0))),
     // No table is a partition, so none has ancestors.
     Function::new("pg_partition_ancestors", &[Oid], Oid, |_, _| Ok(Value::Null)),
     Function::new("pg_get_userbyid", &[Oid], Name, |v, env| {

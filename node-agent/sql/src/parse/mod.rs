@@ -6,9 +6,12 @@
 
 mod copying;
 mod cursor;
+mod sequence;
 mod session;
 mod statement;
 
+pub use sequence::SequenceStatement;
+pub(crate) use sequence::{Overriding, SequenceAction, SequenceOptions};
 pub use statement::{
     CallArgument, CopyDirection, CopySource, CopyStatement, DiscardTarget, IsolationLevel,
     SetScope, SqlText, Statement, StatementKind, TransactionModes, UserAction, UserStatement,
@@ -99,7 +102,15 @@ fn sqlparser_over(tokens: &[TokenWithSpan]) -> Parser<'static> {
 
 pub(super) fn parse_tree(tokens: &[TokenWithSpan], text: &Arc<str>) -> Result<Statement, SqlError> {
     refuse_long_chains(tokens)?;
-    let mut parser = sqlparser_over(tokens);
+    let (mut overriding, mut changed) = (None, Vec::new());
+    let mut given = tokens;
+    if tokens.iter().any(|token| is_word(&token.token, &["OVERRIDING", "IDENTITY"])) {
+        changed.extend_from_slice(tokens);
+        overriding = sequence::take_overriding(&mut changed);
+        sequence::order_identity_options(&mut changed);
+        given = &changed;
+    }
+    let mut parser = sqlparser_over(given);
     let tree = parser.parse_statement().map_err(|error| translate(error, tokens, text))?;
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
@@ -108,7 +119,7 @@ pub(super) fn parse_tree(tokens: &[TokenWithSpan], text: &Arc<str>) -> Result<St
     if tree_command(&tree).is_empty() {
         return Err(unknown_statement(tokens));
     }
-    Ok(Statement::Sql(Arc::new(SqlText { tree, text: Arc::clone(text) })))
+    Ok(Statement::Sql(Arc::new(SqlText { tree, text: Arc::clone(text), overriding })))
 }
 
 /// Operators met at one level of parentheses.
@@ -282,6 +293,7 @@ pub(crate) fn tree_command(tree: &ast::Statement) -> &'static str {
         ast::Statement::AlterTable(_) => "ALTER TABLE",
         ast::Statement::Drop { object_type: ast::ObjectType::Table, .. } => "DROP TABLE",
         ast::Statement::Drop { object_type: ast::ObjectType::Index, .. } => "DROP INDEX",
+        ast::Statement::Drop { object_type: ast::ObjectType::Sequence, .. } => "DROP SEQUENCE",
         _ => "",
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{
     CallArgument, DiscardTarget, IsolationLevel, SetScope, Statement, TransactionModes, UserAction,
-    UserStatement, copying, cursor::Cursor, parse_tree, session, sqlparser_over, translate,
+    UserStatement, copying, cursor::Cursor, parse_tree, sequence, session, sqlparser_over,
+    translate,
 };
 use crate::error::SqlError;
 use sqlparser::{ast, tokenizer::Token};
@@ -45,6 +46,10 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<Option<Statement>, SqlErr
         ("CALL", _) => call(cursor)?,
         ("COPY", _) => copying::parse(cursor)?,
         ("CREATE" | "ALTER" | "DROP", "USER" | "ROLE") => user(cursor)?,
+        ("CREATE" | "ALTER", "SEQUENCE") => sequence::parse(cursor)?,
+        ("CREATE", "TEMP" | "TEMPORARY") if cursor.word_at(2).as_deref() == Some("SEQUENCE") => {
+            sequence::parse(cursor)?
+        }
         ("GRANT" | "REVOKE", "ADMIN") => admin(cursor)?,
         ("VACUUM" | "ANALYZE" | "ANALYSE" | "CHECKPOINT", _) => maintenance(cursor)?,
         ("EXPLAIN", _) => explain(cursor)?,

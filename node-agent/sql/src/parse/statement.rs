@@ -145,6 +145,8 @@ pub struct SqlText {
     pub(crate) tree: ast::Statement,
     /// The whole text that was parsed; spans of the tree point into it.
     pub(crate) text: Arc<str>,
+    /// OVERRIDING … VALUE of an INSERT.
+    pub(crate) overriding: Option<super::Overriding>,
 }
 
 /// One parsed statement.
@@ -221,6 +223,8 @@ pub enum Statement {
     Copy(CopyStatement),
     /// CREATE, ALTER, DROP USER; GRANT and REVOKE ADMIN.
     User(UserStatement),
+    /// CREATE SEQUENCE, ALTER SEQUENCE.
+    Sequence(super::SequenceStatement),
     /// VACUUM, ANALYZE, CHECKPOINT: accepted; the tag is the value.
     Maintenance(&'static str),
     /// EXPLAIN statement.
@@ -293,6 +297,10 @@ impl Statement {
             Statement::Call { .. } => "CALL",
             Statement::Copy(_) => "COPY",
             Statement::User(user) => user.tag,
+            Statement::Sequence(sequence) => match sequence.action {
+                super::SequenceAction::Create(_) => "CREATE SEQUENCE",
+                _ => "ALTER SEQUENCE",
+            },
             Statement::Maintenance(tag) => tag,
             Statement::Explain { .. } => "EXPLAIN",
             Statement::Sql(sql) => crate::parse::tree_command(&sql.tree),
@@ -325,7 +333,7 @@ impl Statement {
                 CopyDirection::In => StatementKind::Write,
                 CopyDirection::Out => StatementKind::Query,
             },
-            Statement::User(_) => StatementKind::Definition,
+            Statement::User(_) | Statement::Sequence(_) => StatementKind::Definition,
             Statement::Maintenance(_) => StatementKind::Maintenance,
             Statement::Sql(sql) => crate::parse::tree_kind(&sql.tree),
         }

@@ -13,7 +13,7 @@ use crate::{
         Type::{Int4, Name, Text},
     },
 };
-use understudy_store::{DataType, TableDef, Value};
+use understudy_store::{Catalog, DataType, Identity, SequenceDef, TableDef, Value};
 
 const TABLES: Columns = &[
     ("table_catalog", Name),
@@ -37,6 +37,12 @@ const COLUMNS: Columns = &[
     ("numeric_scale", Int4),
     ("udt_name", Name),
     ("is_identity", Text),
+    ("identity_generation", Text),
+    ("identity_start", Text),
+    ("identity_increment", Text),
+    ("identity_maximum", Text),
+    ("identity_minimum", Text),
+    ("identity_cycle", Text),
     ("is_generated", Text),
 ];
 
@@ -124,7 +130,8 @@ fn tables(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
 fn columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let database = &env.run.context.session.database;
     let mut rows = Vec::new();
-    for table in catalog(env)?.tables() {
+    let catalog = catalog(env)?;
+    for table in catalog.tables() {
         for (position, column) in table.columns.iter().enumerate() {
             let ty = Type::of(column.data_type);
             let length = match column.data_type {
@@ -153,12 +160,36 @@ fn columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
                 precision,
                 scale,
                 text(ty.catalog_name()),
-                text("NO"),
-                text("NEVER"),
             ]);
+            let row = rows.last_mut().into_iter();
+            row.for_each(|row| row.extend(identity(catalog, table, position)));
         }
     }
     Ok(rows)
+}
+
+/// From is_identity to is_generated.
+fn identity(catalog: &Catalog, table: &TableDef, position: usize) -> Vec<Value> {
+    let kind = table.columns[position].identity;
+    let sequence = kind.and_then(|_| catalog.sequence_of(table.id, position));
+    let def = sequence.and_then(|sequence| sequence.sequence.as_ref());
+    let number = |of: fn(&SequenceDef) -> i64| {
+        def.map_or(Value::Null, |def| Value::text(of(def).to_string()))
+    };
+    vec![
+        text(if kind.is_some() { "YES" } else { "NO" }),
+        match kind {
+            Some(Identity::Always) => text("ALWAYS"),
+            Some(Identity::ByDefault) => text("BY DEFAULT"),
+            None => Value::Null,
+        },
+        number(|def| def.start),
+        number(|def| def.increment),
+        number(|def| def.max),
+        number(|def| def.min),
+        text(if def.is_some_and(|def| def.cycle) { "YES" } else { "NO" }),
+        text("NEVER"),
+    ]
 }
 
 fn key_columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {

@@ -10,7 +10,10 @@ mod information;
 mod locks;
 mod references;
 mod relations;
+mod sequences;
 mod server;
+
+pub(crate) use sequences::{find_sequence, last_value as sequence_last_value, sequence_row};
 
 use crate::{
     error::{SqlError, state},
@@ -20,7 +23,7 @@ use crate::{
     types::Type,
 };
 use std::{fmt, sync::Arc};
-use understudy_store::{Catalog, IndexDef, TableDef, Value};
+use understudy_store::{Catalog, IndexDef, TableDef, TableId, Value};
 
 /// First number of objects made by users, as in PostgreSQL.
 const FIRST_OID: i64 = 16_384;
@@ -94,6 +97,7 @@ fn all() -> impl Iterator<Item = &'static View> {
         .chain(counts::VIEWS)
         .chain(locks::VIEWS)
         .chain(information::VIEWS)
+        .chain(sequences::VIEWS)
 }
 
 /// Hands the rows of a view on.
@@ -117,6 +121,12 @@ fn catalog<'a>(env: &Env<'a>) -> Result<&'a Arc<Catalog>, SqlError> {
 /// The number of a table.
 pub(crate) fn table_oid(table: &TableDef) -> i64 {
     FIRST_OID + i64::from(table.id.0) * 2
+}
+
+/// The table or sequence that a number would be of.
+fn table_of_oid(oid: i64) -> Option<TableId> {
+    let number = oid.checked_sub(FIRST_OID).filter(|number| number % 2 == 0)? / 2;
+    u32::try_from(number).ok().map(TableId)
 }
 
 /// The number of an index.
@@ -161,7 +171,8 @@ pub(crate) fn relation_constant(catalog: &Catalog, text: &str) -> Result<i64, Sq
         None => part.to_lowercase(),
     };
     let (schema, name) = (fold(schema), fold(name));
-    if let Some(table) = catalog.table(&schema, &name) {
+    let table = catalog.table(&schema, &name).or_else(|| catalog.sequence(&schema, &name));
+    if let Some(table) = table {
         return Ok(table_oid(table));
     }
     if let Some((_, index)) = catalog.index(&schema, &name) {
@@ -174,17 +185,21 @@ pub(crate) fn relation_constant(catalog: &Catalog, text: &str) -> Result<i64, Sq
     Err(SqlError::new(state::UNKNOWN_TABLE, format!("relation \"{text}\" does not exist")))
 }
 
-/// The name of a table or index by number; `-` for none, the number itself for what is not there.
-pub(crate) fn relation_name(env: &Env<'_>, oid: i64) -> Result<Value, SqlError> {
-    let catalog = catalog(env)?;
-    let table = catalog.tables().find(|table| table_oid(table) == oid);
-    let name = match (table, find_index(catalog, oid)) {
-        (Some(table), _) => names::quoted(&table.name),
-        (None, Some((_, index))) => names::quoted(&index.name),
-        (None, None) if oid == 0 => "-".to_owned(),
-        (None, None) => oid.to_string(),
+/// How a relation's number is written; `-` for none, the number itself for what is not there.
+pub(crate) fn relation_text(env: &Env<'_>, oid: i64) -> Result<Value, SqlError> {
+    let name = match relation_name(catalog(env)?, oid) {
+        Some(name) => names::quoted(name),
+        None if oid == 0 => "-".to_owned(),
+        None => oid.to_string(),
     };
     Ok(Value::text(name))
+}
+
+/// The name of a table, sequence or index by number.
+pub(crate) fn relation_name(catalog: &Catalog, oid: i64) -> Option<&str> {
+    let table = catalog.relations().find(|table| table_oid(table) == oid);
+    let index = || find_index(catalog, oid).map(|(_, index)| index.name.as_str());
+    table.map(|table| table.name.as_str()).or_else(index)
 }
 
 fn find_index(catalog: &Catalog, oid: i64) -> Option<(&Arc<TableDef>, &IndexDef)> {

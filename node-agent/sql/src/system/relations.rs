@@ -16,7 +16,7 @@ use crate::{
     },
 };
 use std::collections::BTreeSet;
-use understudy_store::{Catalog, Value};
+use understudy_store::{Catalog, Identity, TableDef, Value};
 
 const PG_CLASS: Columns = &[
     ("oid", Oid),
@@ -237,6 +237,12 @@ fn classes(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
             rows.push(class(index_oid(index), &index.name, "i", index.columns.len()));
         }
     }
+    for sequence in catalog.sequences() {
+        let mut row = class(table_oid(sequence), &sequence.name, "S", sequence.columns.len());
+        row[6] = ZERO;
+        row[25] = text("n");
+        rows.push(row);
+    }
     Ok(rows)
 }
 
@@ -250,9 +256,15 @@ fn attributes(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
             for (position, column) in index.columns.iter().enumerate() {
                 let mut column = table.columns[usize::from(*column)].clone();
                 column.default = None;
+                column.identity = None;
                 column.not_null = false;
                 rows.push(attribute(index_oid(index), position + 1, &column));
             }
+        }
+    }
+    for sequence in catalog.sequences() {
+        for (position, column) in sequence.columns.iter().enumerate() {
+            rows.push(attribute(table_oid(sequence), position + 1, column));
         }
     }
     Ok(rows)
@@ -276,7 +288,11 @@ fn attribute(relation: i64, number: usize, column: &understudy_store::ColumnDef)
         Value::Bool(column.not_null),
         Value::Bool(column.default.is_some()),
         NO,
-        text(""),
+        text(match column.identity {
+            Some(Identity::Always) => "a",
+            Some(Identity::ByDefault) => "d",
+            None => "",
+        }),
         text(""),
         NO,
         YES,
@@ -443,13 +459,18 @@ fn all_types() -> Vec<Vec<Value>> {
         .collect()
 }
 
+/// The number of a column's default.
+pub(super) fn default_oid(table: &TableDef, position: usize) -> i64 {
+    table_oid(table) * 2048 + position as i64
+}
+
 fn defaults(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
     let mut rows = Vec::new();
     for table in catalog.tables() {
         for (position, column) in table.columns.iter().enumerate() {
             let Some(default) = &column.default else { continue };
             rows.push(vec![
-                Value::Int(table_oid(table) * 2048 + position as i64),
+                Value::Int(default_oid(table, position)),
                 Value::Int(table_oid(table)),
                 Value::Int(position as i64 + 1),
                 text(default),

@@ -184,7 +184,6 @@ pub(super) static VIEWS: &[View] = &[
     empty("pg_rewrite", &[("oid", Oid), ("rulename", Name), ("ev_class", Oid)]),
     empty("pg_enum", &[("oid", Oid), ("enumtypid", Oid), ("enumlabel", Name)]),
     empty("pg_range", &[("rngtypid", Oid), ("rngsubtype", Oid)]),
-    empty("pg_sequence", &[("seqrelid", Oid)]),
     empty(
         "pg_views",
         &[("schemaname", Name), ("viewname", Name), ("viewowner", Name), ("definition", Text)],

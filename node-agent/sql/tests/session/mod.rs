@@ -1,10 +1,15 @@
 //! A session without a wire: what the node-agent does around this crate, in miniature.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, Mutex},
+};
 use understudy_sql::{
     CommandTag, CopyDecoder, CopyDirection, CopyIn, ExecContext, ExecError, IsolationLevel,
-    Outcome, Prepared, SessionInfo, SqlError, Statement, StatementKind, append_copy_line,
-    append_text, constant_arguments, copy_out_query, declared_types, execute, parse, prepare,
+    Outcome, Prepared, SequenceLog, SessionInfo, SessionSequences, SqlError, Statement,
+    StatementKind, append_copy_line, append_text, constant_arguments, copy_out_query,
+    declared_types, execute, parse, prepare,
 };
 use understudy_store::{Isolation, Mark, MemoryLimits, Store, Txn, UserDef, Value};
 use understudy_types::Lsn;
@@ -16,7 +21,26 @@ const NOW: i64 = 768_294_489_000_000;
 pub(crate) struct Database {
     pub(crate) store: Store,
     sessions: BTreeMap<String, Session>,
-    next_lsn: Lsn,
+    log: Arc<Log>,
+}
+
+/// The commit section: gives records their LSNs.
+struct Log {
+    store: Store,
+    next_lsn: Mutex<Lsn>,
+}
+
+impl SequenceLog for Log {
+    fn commit(&self, txn: Txn) -> Result<Lsn, SqlError> {
+        let mut next = self.next_lsn.lock().expect("no test panics in it");
+        let lsn = *next;
+        if !self.store.redo(&txn).is_empty() {
+            *next = lsn.next();
+        }
+        self.store.commit(txn, lsn);
+        self.store.set_visible(lsn);
+        Ok(lsn)
+    }
 }
 
 #[derive(Default)]
@@ -41,7 +65,9 @@ pub(crate) enum Ended {
 impl Database {
     pub(crate) fn new() -> Database {
         let limits = MemoryLimits { permanent_bytes: 256 << 20, temporary_bytes: 64 << 20 };
-        Database { store: Store::new(limits), sessions: BTreeMap::new(), next_lsn: Lsn(1) }
+        let store = Store::new(limits);
+        let log = Arc::new(Log { store: store.clone(), next_lsn: Mutex::new(Lsn(1)) });
+        Database { store, sessions: BTreeMap::new(), log }
     }
 
     /// Runs a line and shows what a client would see.
@@ -51,6 +77,7 @@ impl Database {
                 user: "app".to_owned(),
                 database: "test".to_owned(),
                 backend_pid: 42,
+                sequences: SessionSequences::reserved_by(self.log.clone()),
                 ..SessionInfo::default()
             },
             ..Session::default()
@@ -240,12 +267,7 @@ impl Database {
             )
             .into());
         }
-        let lsn = self.next_lsn;
-        if !self.store.redo(&txn).is_empty() {
-            self.next_lsn = lsn.next();
-        }
-        self.store.commit(txn, lsn);
-        self.store.set_visible(lsn);
+        SequenceLog::commit(&*self.log, txn)?;
         Ok(())
     }
 
@@ -326,6 +348,9 @@ fn session_statement(session: &mut Session, statement: &Statement) -> Result<(),
         }
         Statement::Deallocate(Some(name)) => {
             session.statements.remove(name);
+        }
+        Statement::Discard(understudy_sql::DiscardTarget::Sequences) => {
+            session.info.sequences.forget();
         }
         _ => session.statements.clear(),
     }

@@ -66,9 +66,14 @@ impl Session {
                     return Err(Report::error(sqlstate::ACTIVE_TRANSACTION, message).into());
                 }
                 self.statements.clear();
+                self.info.sequences.forget();
                 self.reset(None)
             }
-            DiscardTarget::Plans | DiscardTarget::Sequences | DiscardTarget::Temp => Ok(()),
+            DiscardTarget::Sequences => {
+                self.info.sequences.forget();
+                Ok(())
+            }
+            DiscardTarget::Plans | DiscardTarget::Temp => Ok(()),
         }
     }
 

@@ -191,7 +191,7 @@ impl Session {
     fn new(started: Started, front: &Arc<Front>) -> Session {
         let database = Arc::clone(&front.database);
         let role = database.role();
-        let info = setting::session_info(&started.user, &started.guard, &*database);
+        let info = setting::session_info(&started.user, &started.guard, &database);
         started.guard.belongs_to(&started.user);
         let mut session = Session {
             store: database.store(),

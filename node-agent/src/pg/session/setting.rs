@@ -13,9 +13,11 @@ use crate::pg::{
 };
 use std::{sync::Arc, time::Duration};
 use understudy_sql::{
-    IsolationLevel, SessionInfo, SetScope, Settings, TransactionModes, reported_settings,
+    IsolationLevel, SequenceLog, SessionInfo, SessionSequences, SetScope, Settings, SqlError,
+    TransactionModes, reported_settings,
 };
-use understudy_types::Role;
+use understudy_store::Txn;
+use understudy_types::{Lsn, Role};
 
 /// The PostgreSQL release whose protocol and SQL are spoken.
 const SPOKEN_VERSION: &str = "15.10";
@@ -54,11 +56,22 @@ impl Limits {
     }
 }
 
+/// The commit section, for the small transactions that reserve a sequence's numbers.
+struct Reservations(Arc<dyn Database>);
+
+impl SequenceLog for Reservations {
+    fn commit(&self, reservation: Txn) -> Result<Lsn, SqlError> {
+        self.0.commit(reservation).map_err(|refused| {
+            SqlError::new(refused.sqlstate(), refused.to_string()).with_hint(refused.hint())
+        })
+    }
+}
+
 /// What an execution may know of a new session.
 pub(super) fn session_info(
     user: &str,
     guard: &SessionGuard,
-    database: &dyn Database,
+    database: &Arc<dyn Database>,
 ) -> SessionInfo {
     let identity = database.identity();
     let sessions = Arc::clone(database.sessions());
@@ -78,6 +91,7 @@ pub(super) fn session_info(
             move || sessions.activity(),
             move || ended.ended_transactions(),
         ),
+        sequences: SessionSequences::reserved_by(Arc::new(Reservations(Arc::clone(database)))),
         ..SessionInfo::default()
     }
 }

@@ -14,5 +14,6 @@ mod reclaim;
 mod references;
 mod references_model;
 mod replay;
+mod sequences;
 mod story;
 mod threads;
