@@ -106,6 +106,8 @@ pub mod state {
     pub const OUT_OF_MEMORY: &str = "53200";
     /// query_canceled
     pub const CANCELED: &str = "57014";
+    /// program_limit_exceeded
+    pub const LIMIT_EXCEEDED: &str = "54000";
     /// program_limit_exceeded: statement_too_complex
     pub const TOO_COMPLEX: &str = "54001";
     /// object_not_in_prerequisite_state

@@ -403,6 +403,13 @@ pub(crate) fn check_definition(def: &TableDef) -> Result<(), WriteError> {
     if let Some(twice) = def.columns.iter().find(|c| !names.insert(c.name.as_str())) {
         return invalid(format!("column \"{}\" specified more than once", twice.name));
     }
+    let too_long = |c: &&crate::table::ColumnDef| {
+        c.fill.as_ref().is_some_and(|fill| fill.len() > crate::row::VALUE_BYTES_MAX)
+    };
+    if let Some(column) = def.columns.iter().find(too_long) {
+        let (table, bytes) = (def.name.clone(), column.fill.as_ref().map_or(0, Vec::len));
+        return Err(WriteError::TooLong { table, column: column.name.clone(), bytes });
+    }
     if def.indexes.iter().filter(|i| i.is_primary_key).count() > 1 {
         return invalid(format!(
             "multiple primary keys for table \"{}\" are not allowed",

@@ -3,7 +3,7 @@
 use crate::{
     lock_wait::TxnId,
     memory::Pool,
-    row::{RowError, RowId},
+    row::{RowError, RowId, VALUE_BYTES_MAX},
     table::TableId,
 };
 use understudy_types::Lsn;
@@ -65,6 +65,18 @@ pub enum WriteError {
         table: String,
         /// Name of the column.
         column: String,
+    },
+    /// A value longer than a variable-length column takes (54000).
+    #[error(
+        "value of column \"{column}\" of relation \"{table}\" is too long: {bytes} bytes, at most {VALUE_BYTES_MAX}"
+    )]
+    TooLong {
+        /// Name of the table.
+        table: String,
+        /// Name of the column.
+        column: String,
+        /// Bytes of the value.
+        bytes: usize,
     },
     /// The row was deleted, by this transaction or before its statement began.
     #[error("row {} of table {} is gone", row.0, table.0)]

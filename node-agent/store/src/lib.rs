@@ -104,7 +104,7 @@ pub use memory::{IndexMemory, MemoryLimits, MemoryReport, Pool, TableMemory, Tem
 pub use read::{Direction, KeyBounds, Scan};
 pub use reclaim::{Pinned, ReclaimReport};
 pub use reference::Consequences;
-pub use row::{COLUMNS_MAX, Row, RowBuilder, RowError, RowId};
+pub use row::{COLUMNS_MAX, Row, RowBuilder, RowError, RowId, VALUE_BYTES_MAX};
 pub use sequence::{NextValue, SequenceError, SequenceState};
 pub use store::Store;
 pub use story::{Story, StoryError, Told};

@@ -24,6 +24,9 @@ const WIDE: u16 = 0x8000;
 /// Most columns of one table.
 pub const COLUMNS_MAX: usize = 1600;
 
+/// Most bytes of one value of a variable-length column (text, bytea): 4 MiB, as the original has it.
+pub const VALUE_BYTES_MAX: usize = 4 << 20;
+
 /// Identity of a row within its table: given once, never used again, carried in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowId(pub u64);

@@ -14,7 +14,7 @@ use crate::{
     lock_wait::TxnId,
     memory::{Pool, ROW_BYTES},
     reference::Changed,
-    row::{Row, RowId},
+    row::{Row, RowId, VALUE_BYTES_MAX},
     store::{Inner, Store},
     sync::fence,
     table::TableId,
@@ -335,12 +335,27 @@ fn check_row(table: &Table, row: &Row) -> Result<(), WriteError> {
         let reason = format!("row of {got} columns for a table of {want}");
         return Err(WriteError::InvalidDefinition { reason });
     }
+    if row.as_bytes().len() > VALUE_BYTES_MAX {
+        check_lengths(table, row)?;
+    }
     for (i, column) in columns.iter().enumerate() {
         if column.not_null && row.raw(i).is_none() {
             return Err(WriteError::NotNull {
                 table: table.def.name.clone(),
                 column: column.name.clone(),
             });
+        }
+    }
+    Ok(())
+}
+
+/// No value that is too long, in a row that is long enough for one.
+fn check_lengths(table: &Table, row: &Row) -> Result<(), WriteError> {
+    for (i, column) in table.def.columns.iter().enumerate() {
+        let bytes = row.raw(i).map_or(0, <[u8]>::len);
+        if bytes > VALUE_BYTES_MAX {
+            let (table, column) = (table.def.name.clone(), column.name.clone());
+            return Err(WriteError::TooLong { table, column, bytes });
         }
     }
     Ok(())

@@ -31,7 +31,7 @@ use std::{
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
 };
-use understudy_store::{Store, Txn, TxnId, Value, WriteError};
+use understudy_store::{Store, Txn, TxnId, VALUE_BYTES_MAX, Value, WriteError};
 use understudy_types::Lsn;
 
 /// What an execution is given from outside.
@@ -354,6 +354,12 @@ pub(crate) fn refused(error: WriteError) -> ExecError {
                 "null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"
             ),
         ),
+        WriteError::TooLong { table, column, bytes } => SqlError::new(
+            state::LIMIT_EXCEEDED,
+            format!("value too long for column \"{column}\" of relation \"{table}\""),
+        )
+        .with_detail(format!("It has {bytes} bytes, at most {VALUE_BYTES_MAX} are allowed."))
+        .with_hint("Store it in pieces, or outside the database."),
         WriteError::Missing { what } => {
             SqlError::new(state::UNKNOWN_TABLE, format!("{what} does not exist"))
         }

@@ -198,6 +198,7 @@ fn user_error(error: &WriteError, name: &str) -> Failure {
         | WriteError::UniqueViolation { .. }
         | WriteError::ForeignKeyViolation { .. }
         | WriteError::NotNull { .. }
+        | WriteError::TooLong { .. }
         | WriteError::RowGone { .. }
         | WriteError::InvalidDefinition { .. } => {
             Report::error(sqlstate::INTERNAL, error.to_string())
