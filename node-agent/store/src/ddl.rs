@@ -419,7 +419,8 @@ pub(crate) fn check_definition(def: &TableDef) -> Result<(), WriteError> {
     check_shape(def)?;
     for index in &def.indexes {
         let exists = |c: &u16| usize::from(*c) < def.columns.len();
-        if index.columns.is_empty() || !index.columns.iter().all(exists) {
+        let ordered = index.order.is_empty() || index.order.len() == index.columns.len();
+        if index.columns.is_empty() || !index.columns.iter().all(exists) || !ordered {
             return invalid(format!("index \"{}\" names no column of the table", index.name));
         }
         if index.is_primary_key {

@@ -109,7 +109,8 @@ pub use sequence::{NextValue, SequenceError, SequenceState};
 pub use store::Store;
 pub use story::{Story, StoryError, Told};
 pub use table::{
-    ColumnDef, Identity, IndexDef, IndexId, SequenceDef, SequenceOwner, TableDef, TableId,
+    ColumnDef, ColumnOrder, Identity, IndexDef, IndexId, SequenceDef, SequenceOwner, TableDef,
+    TableId,
 };
 pub use tokens::TokenFate;
 pub use txn::{Isolation, Mark, Targets, Txn};

@@ -116,6 +116,18 @@ pub struct IndexDef {
     pub unique: bool,
     /// Whether it is the table's primary key (then unique, and its columns are not null).
     pub is_primary_key: bool,
+    /// How its columns were declared to be ordered; empty when all are ascending with nulls last. It
+    /// is kept to be shown: entries are always in ascending order, and are read in both directions.
+    pub order: Vec<ColumnOrder>,
+}
+
+/// The order that an index column was declared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ColumnOrder {
+    /// DESC.
+    pub descending: bool,
+    /// NULLS FIRST, which DESC implies.
+    pub nulls_first: bool,
 }
 
 impl TableDef {
@@ -158,6 +170,7 @@ impl TableDef {
             columns: columns.to_vec(),
             unique: true,
             is_primary_key: true,
+            order: Vec::new(),
         });
         self
     }
@@ -232,6 +245,7 @@ impl IndexDef {
             columns: columns.to_vec(),
             unique: false,
             is_primary_key: false,
+            order: Vec::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Binder, Relation, Scope,
-    draft::{TableDraft, index_columns, split_check},
+    draft::{TableDraft, index_columns, index_order, split_check},
     reference::{cascade_notice, served, still_needed},
     sequence::serial_type,
 };
@@ -189,7 +189,9 @@ impl Binder<'_> {
             return Err(SqlError::new(state::DUPLICATE_TABLE, message));
         }
         let unique = create.unique;
-        let index = IndexDef { id: IndexId(0), name, columns, unique, is_primary_key: false };
+        let order = index_order(&create.columns);
+        let id = IndexId(0);
+        let index = IndexDef { id, name, columns, unique, is_primary_key: false, order };
         Ok(Definition::CreateIndex { table, index })
     }
 

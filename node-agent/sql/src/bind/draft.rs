@@ -7,7 +7,7 @@ use crate::{
     names,
 };
 use sqlparser::ast::{self, Spanned as _};
-use understudy_store::{IndexDef, IndexId, TableDef};
+use understudy_store::{ColumnOrder, IndexDef, IndexId, TableDef};
 
 /// A table as its constraints are read, one after the other.
 pub(super) struct TableDraft {
@@ -55,6 +55,7 @@ impl TableDraft {
         match constraint {
             ast::TableConstraint::PrimaryKey(key) => {
                 let columns = index_columns(&self.table, &key.columns)?;
+                constraint_is_unordered(&key.columns)?;
                 self.key(key.name.as_ref().map(names::folded), (columns, true))
             }
             ast::TableConstraint::Unique(unique) => {
@@ -62,6 +63,7 @@ impl TableDraft {
                     return Err(SqlError::unsupported("NULLS NOT DISTINCT"));
                 }
                 let columns = index_columns(&self.table, &unique.columns)?;
+                constraint_is_unordered(&unique.columns)?;
                 self.key(unique.name.as_ref().map(names::folded), (columns, false))
             }
             ast::TableConstraint::Check(check) => {
@@ -161,6 +163,7 @@ impl TableDraft {
                 columns,
                 unique: true,
                 is_primary_key,
+                order: Vec::new(),
             });
         }
         Ok(())
@@ -196,7 +199,27 @@ pub(crate) fn split_check(text: &str) -> Result<(String, String), SqlError> {
     predicate.map(|predicate| (name, predicate.to_owned())).ok_or_else(damaged)
 }
 
-/// The columns of an index; expressions, descending order and operator classes are refused.
+/// A constraint's columns are only named: the grammar has no order there.
+fn constraint_is_unordered(written: &[ast::IndexColumn]) -> Result<(), SqlError> {
+    if index_order(written).is_empty() {
+        return Ok(());
+    }
+    Err(SqlError::new(state::SYNTAX, "the columns of a constraint have no order")
+        .with_hint("Leave DESC and NULLS FIRST out, or use CREATE UNIQUE INDEX."))
+}
+
+/// How the columns of an index are ordered; empty when all are as by default.
+pub(super) fn index_order(written: &[ast::IndexColumn]) -> Vec<ColumnOrder> {
+    let order = written.iter().map(|item| {
+        let options = &item.column.options;
+        let descending = options.asc == Some(false);
+        ColumnOrder { descending, nulls_first: options.nulls_first.unwrap_or(descending) }
+    });
+    let order: Vec<ColumnOrder> = order.collect();
+    if order.iter().all(|column| *column == ColumnOrder::default()) { Vec::new() } else { order }
+}
+
+/// The columns of an index; expressions and operator classes are refused.
 pub(super) fn index_columns(
     table: &TableDef,
     written: &[ast::IndexColumn],
@@ -208,11 +231,6 @@ pub(super) fn index_columns(
                 SqlError::unsupported("an index on an expression").at(item.column.expr.span())
             );
         };
-        if item.column.options.asc == Some(false) || item.column.options.nulls_first == Some(true) {
-            return Err(SqlError::unsupported("a descending or NULLS FIRST index column")
-                .with_hint("An ascending index serves descending reads as well.")
-                .at(ident.span));
-        }
         let name = names::folded(ident);
         let position = table.column_position(&name).ok_or_else(|| {
             SqlError::new(

@@ -221,6 +221,20 @@ pub(crate) fn index_definition(env: &Env<'_>, oid: i64, column: i64) -> Result<V
         let name = usize::try_from(column - 1).ok().and_then(|at| columns.get(at));
         return Ok(name.map_or(Value::Null, |name| Value::text(name.as_str())));
     }
+    let columns: Vec<String> = columns
+        .into_iter()
+        .enumerate()
+        .map(|(at, name)| {
+            let order = index.order.get(at).copied().unwrap_or_default();
+            let shown = match (order.descending, order.nulls_first) {
+                (false, false) => "",
+                (false, true) => " NULLS FIRST",
+                (true, true) => " DESC",
+                (true, false) => " DESC NULLS LAST",
+            };
+            format!("{name}{shown}")
+        })
+        .collect();
     let unique = if index.unique { "UNIQUE " } else { "" };
     Ok(Value::text(format!(
         "CREATE {unique}INDEX {} ON public.{} USING btree ({})",

@@ -310,7 +310,11 @@ fn indexes(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
         for index in &table.indexes {
             let keys: Vec<String> =
                 index.columns.iter().map(|column| (column + 1).to_string()).collect();
-            let options = vec!["0"; keys.len()].join(" ");
+            let bits = |at: usize| {
+                let order = index.order.get(at).copied().unwrap_or_default();
+                (u8::from(order.descending) | u8::from(order.nulls_first) << 1).to_string()
+            };
+            let options = (0..keys.len()).map(bits).collect::<Vec<_>>().join(" ");
             let count = Value::Int(keys.len() as i64);
             rows.push(vec![
                 Value::Int(index_oid(index)),
