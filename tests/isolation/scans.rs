@@ -63,7 +63,7 @@ fn a_scan_ends_by_its_timeout_and_with_its_session() {
         let client = place.connect().await.unwrap();
         client.batch_execute("SET statement_timeout = '50ms'").await.unwrap();
         let ended = timeout(COMES, client.query(FOREVER, &[])).await.expect("it goes on");
-        let error = ended.err().expect("it ended before its time");
+        let error = ended.expect_err("it ended before its time");
         assert_eq!(code(&error), "57014");
         assert!(
             error.to_string().contains("statement timeout")

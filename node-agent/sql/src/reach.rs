@@ -69,7 +69,7 @@ impl Reach {
 
 fn node(plan: &Node) -> Reach {
     match plan {
-        Node::Nothing | Node::System(_) => Reach::Keys,
+        Node::Nothing | Node::Sequence(_) | Node::System(_) => Reach::Keys,
         Node::Values(rows) => rows.iter().fold(Reach::Keys, |reach, row| reach.and(exprs(row))),
         Node::Table(table) => access(table),
         Node::Series { .. } => Reach::Far,

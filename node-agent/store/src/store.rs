@@ -106,6 +106,7 @@ impl Store {
             isolation,
             snapshot,
             current,
+            began: current,
             state,
             state_is_own: false,
             tables: Vec::new(),
@@ -138,8 +139,9 @@ impl Store {
         let inner = &self.inner;
         txn.releases = inner.registry.releases();
         if txn.isolation == Isolation::ReadCommitted && targets == Targets::Renewed {
-            txn.current = inner.visibility.committed();
+            txn.began = inner.visibility.committed();
         }
+        txn.current = txn.began;
         if !txn.state_is_own {
             let newest = inner.state.load();
             if !Arc::ptr_eq(&newest, &txn.state) {

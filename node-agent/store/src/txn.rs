@@ -53,6 +53,8 @@ pub struct Txn {
     pub(crate) snapshot: Lsn,
     /// What reads for update see.
     pub(crate) current: Lsn,
+    /// The same when the statement began: its end looks afresh (`reference`).
+    pub(crate) began: Lsn,
     pub(crate) state: Arc<State>,
     /// Whether `state` has changes of this transaction's own.
     pub(crate) state_is_own: bool,

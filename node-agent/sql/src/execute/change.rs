@@ -11,7 +11,7 @@ use crate::{
     plan::{ChangePlan, LockWaitPolicy, LockingPlan, Node},
 };
 use std::collections::BTreeSet;
-use understudy_store::{Row, RowId, TxnId, Value, View, WriteError};
+use understudy_store::{Row, RowId, TableId, TxnId, Value, View, WriteError};
 
 /// A row to change: its identity, what it is now, its new values, and the rest of the tuple.
 pub(super) struct Target {
@@ -131,6 +131,7 @@ impl Executor<'_, '_> {
             (rows, most, limit.unwrap_or(u64::MAX), offset)
         };
         let (mut count, mut at) = (0, 0);
+        let mut changed = BTreeSet::new();
         let mut is_cut = rows.len() as u64 == most;
         while count < limit {
             let Some(row) = rows.get(at) else { break };
@@ -139,7 +140,7 @@ impl Executor<'_, '_> {
                 skip -= 1;
                 continue;
             }
-            let Some(row) = self.lock_tables(plan, row)? else {
+            let Some(row) = self.lock_tables(plan, row, &mut changed)? else {
                 if std::mem::take(&mut is_cut) {
                     rows = query::collect(&plan.input, &Env::new(self.run, self.txn))?;
                 }
@@ -158,12 +159,13 @@ impl Executor<'_, '_> {
         Ok(CommandTag::counted("SELECT", count))
     }
 
-    /// Locks a tuple's rows. Returns the tuple, made of the newest rows where some have changed; None when
-    /// it is not wanted.
+    /// Locks a tuple's rows. Returns the tuple, made of the newest rows where some have changed, now or when
+    /// an earlier tuple was locked; None when it is not wanted.
     fn lock_tables(
         &mut self,
         plan: &LockingPlan,
         tuple: &[Value],
+        changed: &mut BTreeSet<(TableId, RowId)>,
     ) -> Result<Option<Vec<Value>>, ExecError> {
         let mut locked = Vec::with_capacity(plan.locks.len());
         let mut has_changed = false;
@@ -174,8 +176,9 @@ impl Executor<'_, '_> {
             let mut newest = store.lock_row(self.txn, table_id, id).map(Some);
             if newest == Err(WriteError::Blocked { on: TxnId::ENDED }) {
                 newest = store.lock_newest(self.txn, table_id, id);
-                has_changed = true;
+                changed.insert((table_id, id));
             }
+            has_changed |= changed.contains(&(table_id, id));
             match (newest.map_err(refused), plan.policy) {
                 (Ok(Some(row)), _) => locked.push(TargetRow { table: table_id, id, row }),
                 (Ok(None), _) => return Ok(None),

@@ -415,11 +415,8 @@ impl World {
         let session = self.sessions[s].as_mut().unwrap();
         let got = self.db.store.lock_newest(&mut session.txn, self.db.table, id);
         assert_eq!(got.map(|row| row.as_ref().map(pair)), expected);
-        match expected {
-            Ok(Some(_)) => {
-                session.locks.insert(id);
-            }
-            Ok(None) | Err(_) => {}
+        if let Ok(Some(_)) = expected {
+            session.locks.insert(id);
         }
         if expected.is_ok() {
             assert!(session.txn.depends_lsn() >= pending.unwrap_or_default());
