@@ -15,7 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 use understudy_agent_api::Notice;
-use understudy_txlog::{CheckpointFile, CheckpointMeta, Disks, write_checkpoint};
+use understudy_txlog::{
+    CheckpointFile, CheckpointMeta, Disks, keep_newest_checkpoint, write_checkpoint,
+};
 use understudy_types::{Dbid, Lsn, MemberName};
 
 /// How often to look whether a checkpoint is due.
@@ -80,8 +82,11 @@ impl Checkpoints {
             let grown = usage.segment_bytes > base + most;
             let changed = self.engine.gate.acknowledged() > last;
             let rests = failed.is_some_and(|at| at.elapsed() < AGAIN);
-            let due = grown || taken.elapsed() > AGE || self.makes_room();
-            if changed && due && !rests {
+            let has_to = self.makes_room();
+            if !changed && has_to {
+                self.reclaim();
+            }
+            if changed && (grown || has_to || taken.elapsed() > AGE) && !rests {
                 let own = Arc::clone(&self);
                 match tokio::task::spawn_blocking(move || own.take()).await {
                     Ok(Ok(_)) => failed = None,
@@ -158,9 +163,18 @@ impl Checkpoints {
             slowest = feeds.slowest().filter(|(_, received)| *received < needed);
         }
         let hold = slowest.as_ref().map_or(needed, |(_, received)| *received);
-        match self.engine.log.reclaim_below(hold) {
-            Ok(report) => tracing::debug!(report = ?report, "log was reclaimed"),
-            Err(error) => tracing::warn!(error = %chain(&error), "log was not reclaimed"),
+        self.reclaim_below(hold);
+        let is_full = self.engine.log.is_full() && self.used_tenths() >= LET_GO_TENTHS;
+        if is_full && self.makes_room() {
+            // Filled since the older checkpoint, which alone needs what the newest one covers.
+            match keep_newest_checkpoint(&*self.disks.data) {
+                Ok(0) => {}
+                Ok(_) => {
+                    tracing::warn!("the log is full: the older checkpoint was given up for it");
+                    self.reclaim_below(hold);
+                }
+                Err(error) => tracing::warn!(%error, "the older checkpoint was not removed"),
+            }
         }
         let tenths = self.used_tenths();
         let holder = slowest.filter(|_| tenths >= TOLD_TENTHS);
@@ -168,6 +182,13 @@ impl Checkpoints {
             let follower = follower.member;
             Notice::HoldingLog { follower, tenths }
         }));
+    }
+
+    fn reclaim_below(&self, hold: Lsn) {
+        match self.engine.log.reclaim_below(hold) {
+            Ok(report) => tracing::debug!(report = ?report, "log was reclaimed"),
+            Err(error) => tracing::warn!(error = %chain(&error), "log was not reclaimed"),
+        }
     }
 
     fn duplicated(&self) -> Vec<(MemberName, Lsn)> {
@@ -185,6 +206,7 @@ impl LogKeeper for Checkpoints {
     fn checkpoint(&self) -> Result<Lsn, String> {
         let newest = *self.newest.lock();
         if let Some(lsn) = newest.filter(|lsn| *lsn == self.engine.gate.acknowledged()) {
+            self.reclaim();
             return Ok(lsn);
         }
         let lsn = self.take()?.meta().lsn;

@@ -28,7 +28,9 @@ pub mod recovery;
 mod segment;
 mod slot_file;
 
-pub use checkpoint::{CheckpointFile, CheckpointMeta, CheckpointSink, write_checkpoint};
+pub use checkpoint::{
+    CheckpointFile, CheckpointMeta, CheckpointSink, keep_newest_checkpoint, write_checkpoint,
+};
 pub use log::{
     AppendError, Appender, CutError, CutReport, Export, ExportError, Log, LogError, ReadError,
     Usage,

@@ -8,7 +8,8 @@
 //! ```
 //! The block number is in the checksum, so that exchanged, repeated and missing blocks are seen; the
 //! footer shows that the file is whole. A checkpoint is written to a temporary name, fsynced, read
-//! back, and only then gets its name; the one before it stays until the next one (design §5).
+//! back, and only then gets its name; the one before it stays until the next one (design §5), unless the
+//! log is full for its sake.
 //!
 //! **Invariants.** 1. A file with a checkpoint's name has been verified once, here. 2. A checkpoint
 //! carries the whole epoch history and the running hash at its LSN (R2). 3. The caller takes it at an
@@ -271,14 +272,29 @@ fn begin_partial(disk: &dyn Disk) -> io::Result<Box<dyn DiskFile>> {
 fn publish(disk: &dyn Disk, lsn: Lsn) -> io::Result<()> {
     disk.rename(PARTIAL_NAME, &file_name(lsn))?;
     disk.sync_directory()?;
-    let older = list(disk)?;
-    if older.len() > KEPT {
-        for lsn in &older[KEPT..] {
-            disk.remove(&file_name(*lsn))?;
-        }
+    remove_older(disk, KEPT).map(|_| ())
+}
+
+/// Removes all but the newest `kept` checkpoints; how many there were.
+fn remove_older(disk: &dyn Disk, kept: usize) -> io::Result<usize> {
+    let found = list(disk)?;
+    let older = found.get(kept..).unwrap_or_default();
+    for lsn in older {
+        disk.remove(&file_name(*lsn))?;
+    }
+    if !older.is_empty() {
         disk.sync_directory()?;
     }
-    Ok(())
+    Ok(older.len())
+}
+
+/// Gives up the way back: removes all checkpoints but the newest, which was verified when it was written.
+/// For a log that only the older one keeps full. Returns how many were removed.
+///
+/// # Errors
+/// When the directory cannot be read or a file not be removed; nothing is lost by it.
+pub fn keep_newest_checkpoint(disk: &dyn Disk) -> io::Result<usize> {
+    remove_older(disk, 1)
 }
 
 /// Writes a checkpoint: `body` writes the database into the given writer.
