@@ -66,6 +66,16 @@ impl Store {
         Ok(id)
     }
 
+    /// Keeps everybody else from writing a table until the transaction ends, before a change of its
+    /// definition that its rows must allow (`scan_taken`).
+    ///
+    /// # Errors
+    /// `Blocked` by who writes it, or by another change of definitions.
+    pub fn take(&self, txn: &mut Txn, table: TableId) -> Result<(), WriteError> {
+        self.inner.own_state(txn)?;
+        self.inner.take_table(txn, table).map(|_| ())
+    }
+
     /// Drops a table with everything in it, and the sequences that its columns own.
     ///
     /// # Errors

@@ -117,6 +117,13 @@ impl Store {
         Scan { txn, reader: txn.reader(view), source, batch: Vec::new().into_iter() }
     }
 
+    /// The newest rows of a table that the transaction has taken (`take`): nobody else changes them.
+    #[must_use]
+    pub fn scan_taken<'a>(&'a self, txn: &'a Txn, table: TableId) -> Scan<'a> {
+        let reader = Reader { snapshot: self.committed(), own: txn.id };
+        Scan { reader, ..self.scan(txn, View::ForUpdate, table) }
+    }
+
     /// The rows within bounds of an index, in its order.
     #[must_use]
     pub fn range<'a>(

@@ -8,7 +8,7 @@ use crate::{
     expr::Expr,
 };
 use std::sync::Arc;
-use understudy_store::{IndexDef, TableDef, View};
+use understudy_store::{IndexDef, TableDef};
 
 impl Executor<'_, '_> {
     /// Does a definition.
@@ -94,6 +94,7 @@ impl Executor<'_, '_> {
     fn alter(&mut self, table: &Arc<TableDef>, step: &AlterStep) -> Result<(), ExecError> {
         let store = self.run.context.store;
         let mut changed = (**table).clone();
+        store.take(self.txn, table.id).map_err(refused)?;
         match step {
             AlterStep::AddColumn { column, fill } => {
                 let mut column = column.clone();
@@ -101,7 +102,7 @@ impl Executor<'_, '_> {
                     let env = Env::new(self.run, self.txn);
                     column = column.filled_with(&eval(fill, &NoColumns, &env)?);
                 }
-                let empty = || store.scan(self.txn, View::ForUpdate, table.id).next().is_none();
+                let empty = || store.scan_taken(self.txn, table.id).next().is_none();
                 if column.not_null && column.fill.is_none() && !empty() {
                     return Err(has_nulls(&column.name, &table.name).into());
                 }
@@ -163,7 +164,7 @@ impl Executor<'_, '_> {
     }
 
     fn column_has_no_nulls(&self, table: &TableDef, column: usize) -> Result<(), ExecError> {
-        let mut rows = self.run.context.store.scan(self.txn, View::ForUpdate, table.id);
+        let mut rows = self.run.context.store.scan_taken(self.txn, table.id);
         if rows.any(|(_, row)| row.column_ref(table, column).is_null()) {
             return Err(has_nulls(&table.columns[column].name, &table.name).into());
         }
@@ -177,7 +178,7 @@ impl Executor<'_, '_> {
         predicate: &Expr,
     ) -> Result<(), ExecError> {
         let env = Env::new(self.run, self.txn);
-        for (id, row) in self.run.context.store.scan(self.txn, View::ForUpdate, table.id) {
+        for (id, row) in self.run.context.store.scan_taken(self.txn, table.id) {
             if truth(predicate, &RowTuple { table, id, row: &row }, &env)? == Some(false) {
                 return Err(SqlError::new(
                     state::CHECK,

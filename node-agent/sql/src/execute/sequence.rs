@@ -10,9 +10,7 @@ use crate::{
     types::Type,
 };
 use std::sync::Arc;
-use understudy_store::{
-    ColumnDef, Identity, SequenceDef, SequenceOwner, TableDef, TableId, Value, View,
-};
+use understudy_store::{ColumnDef, Identity, SequenceDef, SequenceOwner, TableDef, TableId, Value};
 
 impl Executor<'_, '_> {
     /// Makes the sequence of a column.
@@ -103,7 +101,7 @@ impl Executor<'_, '_> {
         changed.columns.push(ColumnDef::new(column.name.as_str(), column.data_type));
         store.alter_table(self.txn, changed.clone()).map_err(refused)?;
         let id = self.own_sequence(table.id, sequence)?;
-        let rows: Vec<_> = store.scan(self.txn, View::ForUpdate, table.id).collect();
+        let rows: Vec<_> = store.scan_taken(self.txn, table.id).collect();
         let ty = Type::of(column.data_type);
         for (row_id, row) in rows {
             let number = {
@@ -114,6 +112,8 @@ impl Executor<'_, '_> {
                 cast::convert(&number, Type::Int8, ty, 0)?
             };
             let new = row.replace(&changed, &[(position, number)]);
+            self.run.goes_on()?;
+            store.lock_newest(self.txn, table.id, row_id).map_err(refused)?;
             store.update(self.txn, table.id, row_id, new).map_err(refused)?;
         }
         changed.columns[position] = column.clone();
