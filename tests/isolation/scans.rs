@@ -12,7 +12,7 @@ const COMES: Duration = Duration::from_secs(60);
 /// Rows of the table.
 const ROWS: i32 = 20_000;
 /// For longer than anybody waits.
-const FOREVER: &str = "SELECT count(*) FROM t AS a, t AS b WHERE a.n + b.n < 0";
+const FOREVER: &str = "SELECT count(*) FROM t AS a, t AS b, t AS c WHERE a.n + b.n + c.n < 0";
 
 async fn with_table(place: &Place) {
     let client = place.connect().await.unwrap();

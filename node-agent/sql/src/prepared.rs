@@ -41,11 +41,12 @@ impl Prepared {
     /// as they are now; only INSERT looks again for what it conflicts with.
     #[must_use]
     pub fn targets(&self) -> Targets {
-        match &self.plan {
+        let plan = match &self.plan {
+            Plan::Explain { run: Some(plan), .. } => plan,
+            plan => plan,
+        };
+        match plan {
             Plan::Change(_) | Plan::Locking(_) => Targets::Kept,
-            Plan::Explain { run: Some(plan), .. } if matches!(**plan, Plan::Change(_)) => {
-                Targets::Kept
-            }
             Plan::Query(_)
             | Plan::Insert(_)
             | Plan::Definition(_)

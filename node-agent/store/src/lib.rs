@@ -61,8 +61,8 @@
 //! Not here: SQL, expressions, casts (the SQL crate); files, checksums, fsync (the log crate); clocks and
 //! threads (the agent). Row locks have one strength. Uniqueness is checked row by row, foreign keys at the
 //! end of the statement, neither at the end of the transaction. A foreign key is as good as its caller:
-//! who changes rows calls `settle`, and TRUNCATE asks nobody who references the rows. Privileges are one bit. A dropped table's rows are charged to nobody while old readers
-//! still hold them.
+//! who changes rows calls `settle`, and TRUNCATE asks nobody who references the rows. Privileges are one
+//! bit. A dropped table's rows are charged to nobody while old readers still hold them.
 
 mod apply;
 mod catalog;

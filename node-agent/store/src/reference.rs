@@ -81,6 +81,14 @@ pub trait Consequences {
     /// # Errors
     /// When it may not be written.
     fn accept(&mut self, txn: &Txn, table: &Arc<TableDef>, row: Row) -> Result<Row, Self::Error>;
+
+    /// Asked before each row that follows: a failure ends the statement.
+    ///
+    /// # Errors
+    /// When somebody wants it to end.
+    fn goes_on(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
 /// Whether a referencing row has found its key.
@@ -158,6 +166,8 @@ impl Store {
             return Ok(self.inner.refuse_referenced(txn, enforced, action)?);
         }
         for (id, row, _) in self.inner.referencing(txn, enforced, usize::MAX)? {
+            consequences.goes_on()?;
+            let Some(row) = self.still_referencing(txn, enforced, (id, row))? else { continue };
             let changes: Vec<(usize, Value)> = match (action, new) {
                 (ReferentialAction::Cascade, None) => {
                     self.delete(txn, child.def.id, id)?;
@@ -191,6 +201,22 @@ impl Store {
             self.inner.refuse_referenced(txn, enforced, ReferentialAction::NoAction)?;
         }
         Ok(())
+    }
+
+    /// The referencing row as it is now, held by the transaction; None when it has gone, or references
+    /// another key since it was found.
+    fn still_referencing(
+        &self,
+        txn: &mut Txn,
+        enforced: &Enforced<'_>,
+        (id, row): (RowId, Row),
+    ) -> Result<Option<Row>, WriteError> {
+        if txn.isolation != Isolation::ReadCommitted {
+            return Ok(Some(row));
+        }
+        let def = &enforced.child.def;
+        let newest = self.lock_newest(txn, def.id, id)?;
+        Ok(newest.filter(|newest| same_columns(def, &enforced.key.columns, (&row, newest))))
     }
 }
 

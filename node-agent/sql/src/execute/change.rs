@@ -28,6 +28,7 @@ impl Executor<'_, '_> {
     pub(super) fn change(&mut self, plan: &ChangePlan) -> Result<CommandTag, ExecError> {
         let mut count = 0;
         for target in self.targets(plan)? {
+            self.run.goes_on()?;
             if self.change_wanted(plan, &target)? {
                 count += 1;
             }

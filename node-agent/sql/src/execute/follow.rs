@@ -42,6 +42,10 @@ impl Consequences for Following<'_> {
         Ok(eval(&expr, &NoColumns, &Env::new(self.run, txn))?)
     }
 
+    fn goes_on(&self) -> Result<(), ExecError> {
+        Ok(self.run.goes_on()?)
+    }
+
     fn accept(&mut self, txn: &Txn, table: &Arc<TableDef>, row: Row) -> Result<Row, ExecError> {
         let values: Result<Vec<Value>, SqlError> = row
             .values(table)

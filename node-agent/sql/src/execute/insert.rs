@@ -40,6 +40,7 @@ impl Executor<'_, '_> {
                     rows
                 };
                 for values in rows {
+                    self.run.goes_on()?;
                     count += u64::from(self.insert_row(plan, values, &mut touched)?);
                 }
             }

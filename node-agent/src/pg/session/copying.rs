@@ -13,7 +13,6 @@ use understudy_sql::{
     SqlError, Statement, append_copy_line, append_text, copy_out_query,
 };
 use understudy_store::{DataType, Value};
-use understudy_types::Lsn;
 
 /// A COPY FROM STDIN under way.
 #[derive(Debug)]
@@ -170,7 +169,7 @@ impl Session {
                     }
                 }
                 ExecError::Sql(error) => {
-                    let depends = error.depends_lsn.unwrap_or(Lsn::ZERO);
+                    let depends = self.depends_of(&error);
                     self.hold(depends, self.output.bytes.len());
                     let place = copy.target.place(copy.decoder.line());
                     return Err(Report::from(error).context(place).into());
@@ -202,7 +201,7 @@ impl Session {
                     }
                 }
                 Err(ExecError::Sql(error)) => {
-                    let depends = error.depends_lsn.unwrap_or(Lsn::ZERO);
+                    let depends = self.depends_of(&error);
                     self.hold(depends, self.output.bytes.len());
                     return Err(error.into());
                 }

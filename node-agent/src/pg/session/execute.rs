@@ -177,7 +177,7 @@ impl Session {
                     has_waited = true;
                 }
                 Attempt::Failed(error) => {
-                    self.hold(error.depends_lsn.unwrap_or(Lsn::ZERO), start);
+                    self.hold(self.depends_of(&error), start);
                     return Err(error.into());
                 }
                 Attempt::Unshown(report) => return Err(report.into()),
@@ -228,6 +228,12 @@ impl Session {
             (Err(ExecError::Blocked { on }), _) => Attempt::Blocked(on),
             (Err(ExecError::Sql(error)), _) => Attempt::Failed(error),
         }
+    }
+
+    /// What an error may tell of that is not acknowledged yet (A2.9).
+    pub(super) fn depends_of(&self, error: &SqlError) -> Lsn {
+        let txn = self.transaction.txn.as_ref().map_or(Lsn::ZERO, |txn| txn.depends_lsn());
+        txn.max(error.depends_lsn.unwrap_or(Lsn::ZERO))
     }
 
     /// What has to hold before the rows of a finished statement may leave (R6a, A2.9).
@@ -282,6 +288,14 @@ impl Session {
         if on == TxnId::ENDED {
             // What was in the way is over, or will be in a moment on another loop.
             tokio::task::yield_now().await;
+            if let Some(interrupt) = self.control.interrupt() {
+                return Err(self.interrupted(interrupt));
+            }
+            let limit = self.limits.statement.map(|limit| self.statement_started + limit);
+            return match limit.filter(|limit| *limit <= Instant::now()) {
+                Some(_) => Err(statement_timeout()),
+                None => Ok(()),
+            };
         }
         let txn = self.transaction.txn.as_ref().expect("blocked inside a transaction");
         self.database.note(Noted::LockWait);
@@ -307,10 +321,7 @@ impl Session {
                 let message = "canceling statement due to lock timeout";
                 Err(Report::error(sqlstate::LOCK_NOT_AVAILABLE, message).into())
             }
-            Ok(None) => {
-                let message = "canceling statement due to statement timeout";
-                Err(Report::error(sqlstate::CANCELED, message).into())
-            }
+            Ok(None) => Err(statement_timeout()),
             Err(interrupt) => Err(self.interrupted(interrupt)),
         }
     }
@@ -323,6 +334,11 @@ impl Session {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
+}
+
+fn statement_timeout() -> Failure {
+    let message = "canceling statement due to statement timeout";
+    Report::error(sqlstate::CANCELED, message).into()
 }
 
 /// Whether a statement is planned by the SQL crate, or run by the session itself.
