@@ -19,6 +19,8 @@ use std::{
 
 /// The pair's name in its namespace.
 const PAIR: &str = "orders";
+/// The cluster's nodes.
+const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 /// The fault comes at a random moment of this length, once the load has begun.
 const MOMENTS_MS: u64 = 3_000;
 /// Load before the first of these moments.
@@ -31,10 +33,10 @@ const LOADED: [&str; 4] =
 /// How long the pair must stay whole before it counts: what the status says right after the API server
 /// came back is what it said before.
 const STEADY: Duration = Duration::from_secs(2);
-/// Longest time until every node's proxy leads to the active.
+/// Longest time until every node's proxy leads where it should.
 const ROUTED: Duration = Duration::from_secs(60);
 /// Longest time until the other member has taken over.
-const TAKES_OVER: Duration = Duration::from_secs(30);
+pub(crate) const TAKES_OVER: Duration = Duration::from_secs(30);
 /// Longest time until a broken pair is whole again.
 const WHOLE: Duration = Duration::from_secs(120);
 
@@ -234,7 +236,7 @@ impl<'a> Arena<'a> {
 
     /// Ends every fault of the cluster; the faults of processes ended with their processes.
     pub(crate) fn heal(&self) {
-        for node in ["node-1", "node-2", "node-3"] {
+        for node in NODES {
             let _ = self.shell.cluster(&["fault", "heal", node]);
         }
         let _ = self.shell.cluster(&["fault", "apiserver", "resume"]);
@@ -261,8 +263,36 @@ fn is_operator_afar(pair: &Pair<'_>) -> anyhow::Result<bool> {
     Ok(pair.node(&pair.active()?)? != node && pair.node(&pair.standby()?)? != node)
 }
 
-/// Waits until the pair is Ready with both voters, and stays so; who is active and who stands by.
+/// Waits until pods reach the API server: when it comes back, each node's proxy leads there again only after
+/// its own back-off, and until then an old status looks whole and nobody can write the Lease.
+fn wait_api_reached(shell: &Shell) -> anyhow::Result<()> {
+    let kubectl = shell.kubectl_path()?;
+    let ask = ["--request-timeout=2s", "--server=https://kubernetes.default.svc", "get"];
+    for node in NODES {
+        wait_for(&format!("{node} reaches the API server"), ROUTED, || {
+            let place = ["exec", "--node", node, "--", kubectl];
+            shell.cluster(&[&place, &ask[..], &["--raw", "/readyz"]].concat()).map(Some)
+        })?;
+    }
+    Ok(())
+}
+
+/// When the elected operator and the active last wrote their Leases.
+fn renewals(pair: &Pair<'_>) -> anyhow::Result<[Value; 2]> {
+    let operator = pair.shell().object(&["-n", OPERATOR, "lease", "understudy-operator"])?;
+    let operator = operator.context("no operator was elected")?;
+    Ok([operator["spec"]["renewTime"].clone(), pair.lease_record()?["seq"].clone()])
+}
+
+/// Waits until the pair is Ready with both voters, and stays so; who is active and who stands by. The status
+/// counts once the operator and the active have written anew: until then it may be from before the fault.
 fn wait_steady(pair: &Pair<'_>) -> anyhow::Result<(String, String)> {
+    wait_api_reached(pair.shell())?;
+    let old = wait_for("the Leases can be read", ROUTED, || renewals(pair).map(Some))?;
+    wait_for("the operator and the active write again", WHOLE, || {
+        let is_new = renewals(pair)?.iter().zip(&old).all(|(new, old)| new != old);
+        Ok(is_new.then_some(()))
+    })?;
     let mut seen: Option<((String, String), Instant)> = None;
     wait_for("the pair is whole", WHOLE, || {
         let now = pair.roles_when_ready()?;

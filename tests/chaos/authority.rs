@@ -1,6 +1,6 @@
 //! Faults of the Lease: a person, or a backup, takes away what the pair stands on.
 
-use super::arena::Scene;
+use super::arena::{Scene, TAKES_OVER};
 use crate::shell::wait_for;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -50,6 +50,12 @@ pub(crate) fn edit_lease(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 pub(crate) fn restore_lease(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let old = scene.pair.lease_record()?;
     scene.kill_engine(&scene.active)?;
+    let known = old["epoch"].as_u64().context("the Lease has no epoch")?;
+    wait_for("a later epoch is on the Lease", TAKES_OVER, || {
+        let record = scene.pair.lease_record()?;
+        let is_later = record["epoch"].as_u64().is_some_and(|epoch| epoch > known);
+        Ok((is_later && record["state"] == "held").then_some(()))
+    })?;
     scene.hold(4, 6);
     scene.write_record(&old)
 }
