@@ -115,7 +115,7 @@ fn verdict(sides: [Rounds; 3], place: &str, settings: &[(&str, &str)]) -> Verdic
         rusqlite::version(),
         settings.join(" ")
     );
-    Verdict { ours, peer, notes, settings }
+    Verdict { ours, peer, floor: None, notes, settings }
 }
 
 /// Figures of one side's rounds.

@@ -2,8 +2,10 @@
 //!
 //! The peer is PostgreSQL 15 where a server is measured, and SQLite where the engine is called in the
 //! caller's own process. Rounds go ours, peer, ours, peer; what counts is the median. A ratio above 1 always means better than
-//! the peer. A target that is missed is printed and fails nothing: it is a finding.
+//! the peer. Measures over a socket have a third side, the floor (`floor`): no target above it can be reached by
+//! any server. A target that is missed is printed and fails nothing: it is a finding.
 
+mod floor;
 mod inprocess;
 mod machine;
 mod measure;
@@ -42,6 +44,15 @@ pub(crate) struct Arguments {
     /// Where a directory for the servers' files is made, and removed after
     #[arg(long, default_value = "/var/tmp")]
     directory: PathBuf,
+    /// Be the floor: answer what comes to a socket in this directory with bytes made beforehand
+    #[arg(long, hide = true, value_name = "DIRECTORY")]
+    floor: Option<PathBuf>,
+    /// Loops of the floor
+    #[arg(long, hide = true, default_value = "1")]
+    loops: usize,
+    /// Clients of the floor at a time
+    #[arg(long, hide = true, default_value = "1")]
+    clients: usize,
     /// The program to measure
     #[arg(long, env = "UNDERSTUDY_BIN", default_value = "target/debug/understudy")]
     understudy: PathBuf,
@@ -69,6 +80,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(directory) = &arguments.floor {
+        return floor::serve(directory, arguments.loops, arguments.clients);
+    }
     let chosen = measure::chosen(&arguments.only)?;
     if !arguments.busy {
         machine::assert_quiet()?;

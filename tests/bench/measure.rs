@@ -43,6 +43,8 @@ pub(crate) struct Target {
 pub(crate) struct Verdict {
     pub(crate) ours: Side,
     pub(crate) peer: Side,
+    /// What the machine and the client allow, where a server stands between.
+    pub(crate) floor: Option<Side>,
     /// What else is worth telling: lines for people.
     pub(crate) notes: Vec<String>,
     /// Placement, clients and settings, the peer's in full.
@@ -236,7 +238,13 @@ impl Measure {
             format!("{} ({} to {}){cpu}", shown(side.figure), shown(least), shown(greatest))
         };
         let share = verdict.cpu_share();
-        let notes = verdict.notes.iter().map(|note| format!("\n{:20} {note}", ""));
+        let floor = verdict.floor.map(|floor| {
+            let ratio = self.unit.ratio(floor.figure, verdict.peer.figure);
+            let share = floor.cpu_us.zip(verdict.peer.cpu_us).map_or(f64::NAN, |(f, p)| f / p);
+            format!("answers made beforehand: {}  ratio {ratio:.2}  CPU {share:.2} x", side(&floor))
+        });
+        let notes = floor.iter().chain(&verdict.notes);
+        let notes = notes.map(|note| format!("\n{:20} {note}", ""));
         format!(
             "{:20} ours {}  peer {}  ratio {:.2}{}  target {}  {}{}",
             self.name,
@@ -258,6 +266,11 @@ impl Measure {
             "ours": verdict.ours.figure,
             "peer": verdict.peer.figure,
             "ratio": self.ratio(verdict),
+            "floor": verdict.floor.map(|floor| json!({
+                "figure": floor.figure,
+                "ratio": self.unit.ratio(floor.figure, verdict.peer.figure),
+                "cpu_us_per_txn": floor.cpu_us,
+            })),
             "target": ratio,
             "least": least,
             "cpu_us_per_txn": {"ours": verdict.ours.cpu_us, "peer": verdict.peer.cpu_us, "share_target": cpu_share},

@@ -22,6 +22,28 @@ pub(crate) struct Load {
     pub(crate) over_tcp: bool,
 }
 
+/// What pgbench runs against.
+pub(crate) trait Subject {
+    fn name(&self) -> &'static str;
+    /// Its first process.
+    fn pid(&self) -> u32;
+    fn address(&self, over_tcp: bool) -> Address<'_>;
+}
+
+impl Subject for Server {
+    fn name(&self) -> &'static str {
+        Server::name(self)
+    }
+
+    fn pid(&self) -> u32 {
+        Server::pid(self)
+    }
+
+    fn address(&self, over_tcp: bool) -> Address<'_> {
+        Server::address(self, over_tcp)
+    }
+}
+
 /// One round: transactions a second, and server microseconds for each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Round {
@@ -39,7 +61,7 @@ pub(crate) enum Length {
 
 /// Runs pgbench against a server, and counts what the server used meanwhile.
 pub(crate) fn round(
-    server: &Server,
+    server: &impl Subject,
     load: &Load,
     length: Length,
     placement: Placement,

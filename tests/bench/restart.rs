@@ -85,7 +85,7 @@ pub(crate) fn replay(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
         servers::settings(Durability::Async, Placement::N)
     );
     let (ours, peer) = (Side::of(ours, Vec::new()), Side::of(peer, Vec::new()));
-    Ok(Verdict { ours, peer, notes, settings })
+    Ok(Verdict { ours, peer, floor: None, notes, settings })
 }
 
 /// Bytes a second of a checkpoint into memory, from the page cache.
@@ -118,7 +118,7 @@ pub(crate) fn checkpoint_load(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> 
     let settings = servers::settings(Durability::Async, Placement::N);
     let settings = format!("pgbench -i -s 10; {settings}");
     let (ours, peer) = (Side::of(ours, Vec::new()), Side::of(peer, Vec::new()));
-    Ok(Verdict { ours, peer, notes, settings })
+    Ok(Verdict { ours, peer, floor: None, notes, settings })
 }
 
 /// A server with pgbench's tables, and a checkpoint just now.

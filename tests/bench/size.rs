@@ -36,7 +36,13 @@ pub(crate) fn memory(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
     ];
     let side = |bytes| Side::of(vec![bytes], Vec::new());
     let settings = format!("pgbench -i -s 10, the fill factor 100; {}", servers.settings());
-    Ok(Verdict { ours: side(our_row + our_entry), peer: side(row + entry), notes, settings })
+    Ok(Verdict {
+        ours: side(our_row + our_entry),
+        peer: side(row + entry),
+        floor: None,
+        notes,
+        settings,
+    })
 }
 
 /// Resident bytes of a process.
@@ -90,7 +96,7 @@ pub(crate) fn log_bytes(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
     let settings = servers::settings(Durability::Async, Placement::S);
     let settings = format!("1 client; full_page_writes=off; {settings}");
     let (ours, peer) = (Side::of(figures, Vec::new()), Side::of(without, Vec::new()));
-    Ok(Verdict { ours, peer, notes, settings })
+    Ok(Verdict { ours, peer, floor: None, notes, settings })
 }
 
 fn position(server: &Server) -> anyhow::Result<f64> {

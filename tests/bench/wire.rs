@@ -1,6 +1,7 @@
 //! Measures over a socket, with pgbench as the client of both sides.
 
 use crate::{
+    floor::Floor,
     measure::{Bench, Verdict},
     pgbench::{self, Length, Load, Script},
     tatp,
@@ -89,17 +90,21 @@ fn compare(
     load: impl FnOnce(&Servers) -> anyhow::Result<Load>,
 ) -> anyhow::Result<Verdict> {
     let (rounds, seconds) = (bench.arguments.rounds, Length::Seconds(bench.arguments.seconds));
+    let directory = bench.directory()?;
     let servers = bench.servers(durability, placement)?;
     let load = load(servers)?;
+    let beneath = Floor::start(directory, placement, load.clients)?;
     for server in [&servers.ours, &servers.peer] {
         pgbench::round(server, &load, Length::Seconds(1), placement)?;
     }
-    let (mut ours, mut peer) = (Vec::new(), Vec::new());
+    let (mut ours, mut peer, mut floor) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         ours.push(pgbench::round(&servers.ours, &load, seconds, placement)?);
         peer.push(pgbench::round(&servers.peer, &load, seconds, placement)?);
+        floor.push(pgbench::round(&beneath, &load, seconds, placement)?);
     }
     let settings = format!("{} clients; {}", load.clients, servers.settings());
     let (ours, peer) = (pgbench::side(&ours), pgbench::side(&peer));
-    Ok(Verdict { ours, peer, notes: Vec::new(), settings })
+    let floor = Some(pgbench::side(&floor));
+    Ok(Verdict { ours, peer, floor, notes: Vec::new(), settings })
 }
