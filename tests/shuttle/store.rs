@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod references;
+mod sequences;
+
 use shuttle::{
     future::block_on,
     scheduler::{PctScheduler, RandomScheduler},
@@ -81,7 +84,7 @@ impl Database {
     }
 
     /// The commit section; not acknowledged yet.
-    fn commit(&self, txn: Txn) -> Result<(), SerializationFailure> {
+    fn commit(&self, txn: Txn) -> Result<Lsn, SerializationFailure> {
         let mut log = self.log.lock().unwrap();
         if let Err(failure) = self.store.validate(&txn) {
             self.store.rollback(txn);
@@ -93,7 +96,7 @@ impl Database {
             log.push((lsn, payload));
         }
         self.store.commit(txn, lsn);
-        Ok(())
+        Ok(lsn)
     }
 
     /// Everything committed so far becomes visible.
@@ -208,7 +211,9 @@ fn every_reader_sees_whole_transfers_while_versions_are_freed() {
             let moved = statement(db, &mut txn, |txn| db.add(txn, from, -i))
                 .and_then(|()| statement(db, &mut txn, |txn| db.add(txn, to, i)));
             match moved {
-                Ok(()) => db.commit(txn).unwrap(),
+                Ok(()) => {
+                    db.commit(txn).unwrap();
+                }
                 Err(WriteError::Serialization) => db.store.rollback(txn),
                 Err(other) => panic!("{other}"),
             }
@@ -260,7 +265,9 @@ fn a_key_that_is_deleted_and_inserted_leaves_one_row_at_most() {
                 db.store.insert(txn, db.table, row(1, i)).map(|_| ())
             });
             match done {
-                Ok(()) => db.commit(txn).unwrap(),
+                Ok(()) => {
+                    db.commit(txn).unwrap();
+                }
                 Err(WriteError::UniqueViolation { .. }) => db.store.rollback(txn),
                 Err(other) => panic!("{other}"),
             }

@@ -164,6 +164,8 @@ fn unknown(name: &str) -> SqlError {
 /// The settings of one session.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
+    /// What the session began with; RESET goes back to it.
+    start: BTreeMap<String, String>,
     session: BTreeMap<String, String>,
     local: BTreeMap<String, String>,
     /// What `session` was before the transaction changed it.
@@ -172,7 +174,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// SET; None is SET … TO DEFAULT. Says whether clients must be told (ParameterStatus).
+    /// SET; None is SET … TO DEFAULT, which is what the session began with. Says whether clients must be told (ParameterStatus).
     ///
     /// # Errors
     /// 42704 for an unknown name, 22023 for a bad value, 55P02 for one that cannot be set.
@@ -208,7 +210,8 @@ impl Settings {
                 target.insert(name.clone(), value);
             }
             (None, Some(known), SetScope::Local) => {
-                target.insert(name.clone(), known.default.to_owned());
+                let start = self.start.get(&name).map_or(known.default, String::as_str);
+                target.insert(name.clone(), start.to_owned());
             }
             (None, _, _) => {
                 target.remove(&name);
@@ -218,7 +221,20 @@ impl Settings {
         Ok(known.is_some_and(|known| known.reported))
     }
 
-    /// RESET ALL: every setting to its default.
+    /// A value that the session begins with: from the start-up packet, or from the process's environment.
+    ///
+    /// # Errors
+    /// As [`Settings::set`].
+    pub fn start_with(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
+        self.set(SetScope::Session, name, Some(value))?;
+        if let Some(checked) = self.session.remove(&name.to_lowercase()) {
+            self.start.insert(name.to_lowercase(), checked);
+        }
+        self.commit();
+        Ok(())
+    }
+
+    /// RESET ALL: every setting to what the session began with.
     pub fn reset_all(&mut self) {
         if self.before.is_none() {
             self.before = Some(self.session.clone());
@@ -248,7 +264,8 @@ impl Settings {
     /// computes (see [`SessionInfo::show`]).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        let set = self.local.get(name).or_else(|| self.session.get(name));
+        let maps = [&self.local, &self.session, &self.start];
+        let set = maps.into_iter().find_map(|map| map.get(name));
         set.map(String::as_str).or_else(|| find(name).map(|known| known.default))
     }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::SqlError,
-    eval::Env,
+    eval::{Env, Tuple},
     plan::{ChangePlan, LockingPlan},
 };
 use understudy_store::{Row, RowId, TableId, Value};
@@ -36,31 +36,39 @@ impl Executor<'_, '_> {
         let (store, table) = (self.run.context.store, plan.table.id);
         let newest = store.lock_newest(self.txn, table, target.id).map_err(refused)?;
         let Some(newest) = newest else { return Ok(None) };
-        let before = self.targets_from(plan, target.id, &target.old)?;
-        let now = self.targets_from(plan, target.id, &newest)?;
-        Ok(now.into_iter().find(|new| before.iter().any(|old| old.rest == new.rest)))
+        let mut partners = Vec::new();
+        self.tuples_from(plan, (target.id, &target.old), |_, rest| {
+            partners.push(rest);
+            Ok(Flow::More)
+        })?;
+        let assignments = plan.assignments.as_deref().unwrap_or_default();
+        let mut wanted = None;
+        self.tuples_from(plan, (target.id, &newest), |tuple, rest| {
+            if !partners.contains(&rest) {
+                return Ok(Flow::More);
+            }
+            let changes = changes(assignments, tuple, &Env::new(self.run, self.txn))?;
+            wanted = Some(Target { id: target.id, old: newest.clone(), changes, rest });
+            Ok(Flow::Enough)
+        })?;
+        Ok(wanted)
     }
 
-    /// What the source makes of one row.
-    fn targets_from(
+    /// What the source makes of one row: tuples, and what stands in them beside the row.
+    fn tuples_from(
         &self,
         plan: &ChangePlan,
-        id: RowId,
-        row: &Row,
-    ) -> Result<Vec<Target>, SqlError> {
-        let assignments = plan.assignments.as_deref().unwrap_or_default();
+        (id, row): (RowId, &Row),
+        mut take: impl FnMut(&dyn Tuple, Vec<Value>) -> Result<Flow, SqlError>,
+    ) -> Result<(), SqlError> {
         let (first, width) = (plan.table.columns.len() + 1, query::width(&plan.source));
-        let mut targets = Vec::new();
-        self.with_only(vec![TargetRow { table: plan.table.id, id, row: row.clone() }], || {
-            let env = Env::new(self.run, self.txn);
-            query::run(&plan.source, &env, &mut |tuple| {
-                let changes = changes(assignments, tuple, &env)?;
-                let rest = (first..width).map(|c| tuple.column(c).to_value()).collect();
-                targets.push(Target { id, old: row.clone(), changes, rest });
-                Ok(Flow::More)
+        let only = vec![TargetRow { table: plan.table.id, id, row: row.clone() }];
+        self.with_only(only, || {
+            query::run(&plan.source, &Env::new(self.run, self.txn), &mut |tuple| {
+                take(tuple, (first..width).map(|c| tuple.column(c).to_value()).collect())
             })
         })?;
-        Ok(targets)
+        Ok(())
     }
 
     /// The tuple that a locking read makes of its newest, locked rows, with the partners that `before` had

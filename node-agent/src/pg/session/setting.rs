@@ -103,8 +103,7 @@ impl Session {
             Failure::Report(report) => report,
             Failure::End(_) => Report::error(sqlstate::PRIVILEGE, "the session is over"),
         })?;
-        self.info.settings.set(SetScope::Session, name, Some(value))?;
-        self.info.settings.commit();
+        self.info.settings.start_with(name, value)?;
         self.apply_settings();
         Ok(())
     }
@@ -113,11 +112,10 @@ impl Session {
     /// it is an administrator.
     pub(super) fn start_with_environment(&mut self) {
         let text = std::env::var(ENV_SLOW).ok().filter(|text| !text.is_empty());
-        let set = |text: String| self.info.settings.set(SetScope::Session, SLOW, Some(&text));
-        if let Some(Err(error)) = text.map(set) {
+        let start = |text: String| self.info.settings.start_with(SLOW, &text);
+        if let Some(Err(error)) = text.map(start) {
             tracing::warn!(%error, "{ENV_SLOW} cannot be read; write milliseconds, or -1");
         }
-        self.info.settings.commit();
         self.apply_settings();
     }
 
