@@ -247,33 +247,28 @@ impl IndexData {
 
     /// Removes the entries of versions that are gone, where no other version of the cell has the key.
     pub(crate) fn remove_unused(&self, accountant: &Accountant, cell: &Arc<RowCell>, gone: &[Row]) {
-        let (newest, used) = {
+        let (seen, used) = {
             let chain = cell.chain.lock();
             let rows = chain.versions().filter_map(|v| v.row.as_ref());
             let used: BTreeSet<_> = rows.map(|row| self.key_of(cell.id, row).0).collect();
-            (chain.newest.as_ref().and_then(|v| v.row.clone()), used)
+            (chain.newest_committed().map(|v| v.stamp), used)
         };
         let keys = gone.iter().map(|row| self.key_of(cell.id, row).0);
         let stale: BTreeSet<_> = keys.filter(|key| !used.contains(key)).collect();
         for key in stale {
-            self.remove(accountant, cell, &key, newest.as_ref());
+            self.remove(accountant, cell, &key, seen);
         }
     }
 
-    /// Removes one entry, unless a version came since `newest` was the newest and has its key.
-    fn remove(
-        &self,
-        accountant: &Accountant,
-        cell: &Arc<RowCell>,
-        key: &[u8],
-        newest: Option<&Row>,
-    ) {
+    /// Removes one entry, unless a version came since `seen` was the newest committed stamp and has its key.
+    fn remove(&self, accountant: &Accountant, cell: &Arc<RowCell>, key: &[u8], seen: Option<Lsn>) {
         let _stripe = self.stripe(key).lock();
         let used = {
             let chain = cell.chain.lock();
-            let known = |row: &Row| newest.is_some_and(|newest| newest.is_same_bytes(row));
-            let rows = chain.versions().take_while(|v| !v.row.as_ref().is_some_and(known));
-            rows.filter_map(|v| v.row.as_ref()).any(|row| self.key_of(cell.id, row).0 == key)
+            // What stands from there on was looked at, and can only have become less.
+            let later = chain.versions().take_while(|v| seen.is_none_or(|seen| v.stamp > seen));
+            let mut rows = later.filter_map(|v| v.row.as_ref());
+            rows.any(|row| self.key_of(cell.id, row).0 == key)
         };
         let Some(entry) = self.map.with(key, Entry::clone).filter(|_| !used) else { return };
         let mut cells = entry.cells().to_vec();

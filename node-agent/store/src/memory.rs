@@ -15,9 +15,9 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-/// A row beside its versions: the cell and its entry in the map of rows.
+/// A row beside its versions: what the cell has more than a version, and its entry in the map of rows.
 pub(crate) const ROW_BYTES: u64 = 96;
-/// A version beside its encoded columns.
+/// A version beside its encoded columns, when those are too long to lie in it.
 pub(crate) const VERSION_BYTES: u64 = 48;
 /// An index entry beside its key.
 pub(crate) const ENTRY_BYTES: u64 = 48;

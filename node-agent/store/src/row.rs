@@ -31,9 +31,21 @@ pub const VALUE_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowId(pub u64);
 
-/// One row's encoded columns. Cloning shares the bytes.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Row(Arc<[u8]>);
+/// Longest row that lies in its handle, and so in its version: as many bytes as make a row's cell 96 bytes,
+/// which allocators give out.
+const INLINE: usize = 30;
+
+/// One row's encoded columns. Cloning copies a short row, and shares the bytes of a long one.
+#[derive(Clone)]
+pub struct Row(Encoded);
+
+/// Where a row's bytes are.
+#[derive(Clone)]
+enum Encoded {
+    /// In the handle: so many of them.
+    Inline(u8, [u8; INLINE]),
+    Shared(Arc<[u8]>),
+}
 
 /// Why bytes are not a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +99,11 @@ impl Shape {
         }
     }
 
+    fn value<'a>(&self, bytes: &'a [u8], column: usize) -> &'a [u8] {
+        let start = if column == 0 { self.body } else { self.end(bytes, column - 1) };
+        &bytes[start..self.end(bytes, column)]
+    }
+
     fn is_null(&self, bytes: &[u8], column: usize) -> bool {
         bytes[self.bitmap + column / 8] & (1 << (column % 8)) != 0
     }
@@ -124,36 +141,51 @@ impl Row {
             }
             previous = end;
         }
-        Ok(Row(Arc::from(bytes)))
+        Ok(Row::new(bytes))
+    }
+
+    /// A row of bytes that are known to be one.
+    fn new(bytes: &[u8]) -> Row {
+        if bytes.len() > INLINE {
+            return Row(Encoded::Shared(Arc::from(bytes)));
+        }
+        let mut inline = [0; INLINE];
+        inline[..bytes.len()].copy_from_slice(bytes);
+        Row(Encoded::Inline(bytes.len() as u8, inline))
     }
 
     /// The encoded bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Encoded::Inline(length, bytes) => &bytes[..usize::from(*length)],
+            Encoded::Shared(bytes) => bytes,
+        }
     }
 
-    /// Whether both are handles of the same bytes, not merely equal.
-    pub(crate) fn is_same_bytes(&self, other: &Row) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Bytes of memory that it has beside the handle, as the allocator gives them out.
+    pub(crate) fn heap_bytes(&self) -> u64 {
+        match &self.0 {
+            Encoded::Inline(..) => 0,
+            Encoded::Shared(bytes) => size_class(bytes.len() as u64 + 16),
+        }
     }
 
     /// How many columns are stored; a table may have more by now.
     #[must_use]
     pub fn stored_columns(&self) -> usize {
-        Shape::of(&self.0).columns
+        Shape::of(self.as_bytes()).columns
     }
 
     /// The bytes of a stored column, or None when it is null or not stored.
     #[must_use]
     pub fn raw(&self, column: usize) -> Option<&[u8]> {
-        let bytes = &*self.0;
+        let bytes = self.as_bytes();
         let shape = Shape::of(bytes);
         if column >= shape.columns || shape.is_null(bytes, column) {
             return None;
         }
-        let start = if column == 0 { shape.body } else { shape.end(bytes, column - 1) };
-        Some(&bytes[start..shape.end(bytes, column)])
+        Some(shape.value(bytes, column))
     }
 
     /// One column of the table, owned.
@@ -166,11 +198,16 @@ impl Row {
     #[must_use]
     pub fn column_ref<'a>(&'a self, table: &'a TableDef, column: usize) -> ValueRef<'a> {
         let def = &table.columns[column];
-        if column >= self.stored_columns() {
+        let bytes = self.as_bytes();
+        let shape = Shape::of(bytes);
+        if column >= shape.columns {
             let fill = def.fill.as_deref();
             return fill.map_or(ValueRef::Null, |raw| decode(def.data_type, raw));
         }
-        self.raw(column).map_or(ValueRef::Null, |raw| decode(def.data_type, raw))
+        if shape.is_null(bytes, column) {
+            return ValueRef::Null;
+        }
+        decode(def.data_type, shape.value(bytes, column))
     }
 
     /// An integer column without looking at its type; None when null or not stored.
@@ -188,19 +225,37 @@ impl Row {
     /// The same row with some columns replaced; the others are copied as they lie.
     #[must_use]
     pub fn replace(&self, table: &TableDef, changes: &[(usize, Value)]) -> Row {
-        let mut builder = RowBuilder::new(table.columns.len());
+        let bytes = self.as_bytes();
+        let mut builder = RowBuilder::default();
+        // As long as the old one, and each changed column as long as a number.
+        builder.bytes.reserve(bytes.len() + 8 * (changes.len() + 1));
+        builder.begin(table.columns.len());
+        let shape = Shape::of(bytes);
+        let mut start = shape.body;
         for column in 0..table.columns.len() {
+            let is_stored = column < shape.columns;
+            let end = if is_stored { shape.end(bytes, column) } else { start };
             if let Some((_, value)) = changes.iter().rev().find(|(at, _)| *at == column) {
                 builder.push(value.as_ref());
-            } else if column < self.stored_columns() {
-                builder.push_raw(self.raw(column));
+            } else if is_stored {
+                let null = shape.is_null(bytes, column);
+                builder.push_raw((!null).then(|| &bytes[start..end]));
             } else {
                 builder.push_raw(table.columns[column].fill.as_deref());
             }
+            start = end;
         }
         builder.finish()
     }
 }
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Row) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Row {}
 
 impl fmt::Debug for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -212,6 +267,8 @@ impl fmt::Debug for Row {
 /// Lays a row out column by column, in one buffer that can be used again.
 #[derive(Debug, Default)]
 pub struct RowBuilder {
+    /// Columns that were announced.
+    columns: usize,
     /// Columns pushed so far.
     pushed: usize,
     /// The row as it will be if it is narrow; a wide one is laid out anew at the end.
@@ -232,11 +289,17 @@ impl RowBuilder {
     /// Begins another row in the same buffer.
     pub fn begin(&mut self, columns: usize) {
         assert!(columns <= COLUMNS_MAX, "a table has at most {COLUMNS_MAX} columns");
+        self.columns = columns;
         self.pushed = 0;
         self.ends.clear();
         self.bytes.clear();
-        self.bytes.extend_from_slice(&(columns as u16).to_le_bytes());
-        self.bytes.resize(Shape::new(columns, false).body, 0);
+        let body = Shape::new(columns, false).body;
+        if self.bytes.capacity() == 0 {
+            // Room for a number in each column, so that most rows are one allocation.
+            self.bytes.reserve(body + columns * 8);
+        }
+        self.bytes.resize(body, 0);
+        self.bytes[..2].copy_from_slice(&(columns as u16).to_le_bytes());
     }
 
     /// Adds the next column.
@@ -252,10 +315,12 @@ impl RowBuilder {
     }
 
     fn end_column(&mut self, null: bool) {
-        let shape = Shape::of(&self.bytes);
         let column = self.pushed;
-        assert!(column < shape.columns, "as many columns are pushed as were announced");
-        self.bytes[shape.bitmap + column / 8] |= u8::from(null) << (column % 8);
+        assert!(column < self.columns, "as many columns are pushed as were announced");
+        let shape = Shape::new(self.columns, false);
+        if null {
+            self.bytes[shape.bitmap + column / 8] |= 1 << (column % 8);
+        }
         let end = self.bytes.len() - shape.body;
         if let Ok(end) = u16::try_from(end) {
             let at = shape.offsets + column * 2;
@@ -274,18 +339,26 @@ impl RowBuilder {
     /// The row; the builder is ready for `begin`.
     #[must_use]
     pub fn finish(&mut self) -> Row {
-        let shape = Shape::of(&self.bytes);
-        assert_eq!(self.pushed, shape.columns, "as many columns are pushed as were announced");
+        assert_eq!(self.pushed, self.columns, "as many columns are pushed as were announced");
         if self.ends.is_empty() {
-            return Row(Arc::from(&*self.bytes));
+            return Row::new(&self.bytes);
         }
+        let shape = Shape::new(self.columns, false);
         let mut wide = Vec::with_capacity(self.bytes.len() + shape.columns * 2);
         wide.extend_from_slice(&(shape.columns as u16 | WIDE).to_le_bytes());
         wide.extend_from_slice(&self.bytes[shape.bitmap..shape.offsets]);
         self.ends.iter().for_each(|end| wide.extend_from_slice(&end.to_le_bytes()));
         wide.extend_from_slice(&self.bytes[shape.body..]);
-        Row(wide.into())
+        Row::new(&wide)
     }
+}
+
+/// Bytes that an allocator gives out for so many: mimalloc's classes, four to each doubling.
+pub(crate) fn size_class(bytes: u64) -> u64 {
+    if bytes <= 64 {
+        return bytes.next_multiple_of(8);
+    }
+    bytes.next_multiple_of(1 << ((bytes - 1).ilog2() - 2))
 }
 
 /// Appends the bytes of one value, without any length.
@@ -403,6 +476,29 @@ mod tests {
         assert_eq!(changed.column(&def, 0), Value::Int(9));
         assert_eq!(changed.column(&def, 1), values[1]);
         assert_eq!(changed.int(9), Some(1));
+    }
+
+    #[test]
+    fn a_row_is_one_whether_it_lies_in_its_handle_or_beside_it() {
+        let def = table(&[DataType::Text, DataType::Int4]);
+        // Seven bytes stand before the text, one behind it.
+        for length in 20..26 {
+            let values = vec![Value::text("x".repeat(length)), Value::Int(3)];
+            let row = Row::encode(&values);
+            assert_eq!(row.as_bytes().len(), length + 8);
+            assert_eq!(row.values(&def), values);
+            assert_eq!(Row::from_bytes(row.as_bytes()).unwrap(), row);
+            assert_eq!(row.heap_bytes() == 0, length <= 22);
+        }
+    }
+
+    #[test]
+    fn short_rows_make_a_cell_that_allocators_give_out() {
+        assert_eq!(size_of::<Option<Row>>(), 32);
+        // And the two counters before it.
+        assert_eq!(size_of::<crate::version::RowCell>() + 16, 96);
+        let sizes = [1, 16, 64, 65, 96, 113, 129, 500, 4096, 4097];
+        assert_eq!(sizes.map(size_class), [8, 16, 64, 80, 96, 128, 160, 512, 4096, 5120]);
     }
 
     #[test]

@@ -387,12 +387,12 @@ impl Inner {
 
     /// Bytes of a version with these columns.
     pub(crate) fn version_bytes(row: Option<&Row>) -> u64 {
-        VERSION_BYTES + row.map_or(0, |r| r.as_bytes().len() as u64 + 16)
+        VERSION_BYTES + row.map_or(0, Row::heap_bytes)
     }
 
     /// Gives back versions: `count` of them, of which `rows` had columns.
     pub(crate) fn release_versions(&self, heap: &Heap, count: u64, rows: &[Row]) {
-        let columns: u64 = rows.iter().map(|r| r.as_bytes().len() as u64 + 16).sum();
+        let columns: u64 = rows.iter().map(Row::heap_bytes).sum();
         let bytes = count * VERSION_BYTES + columns;
         heap.bytes.give_back(&self.accountant, bytes);
     }
