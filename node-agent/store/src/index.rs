@@ -22,7 +22,7 @@
 use crate::{
     counts::Tally,
     error::WriteError,
-    key::{self, Key, Nulls},
+    key::{self, Key, KeyBytes, Nulls},
     lock_wait::TxnId,
     memory::{Accountant, ENTRY_BYTES, Pool, Share},
     row::{Row, RowId},
@@ -121,8 +121,8 @@ impl<K: AsBytes + Send + 'static, V: Send + 'static> OrderedIndex<K, V> for Radi
 pub(crate) enum Entry {
     /// The common case.
     One(Arc<RowCell>),
-    /// Rows that had the unique key one after the other.
-    Many(Arc<[Arc<RowCell>]>),
+    /// Rows that had the unique key one after the other. Boxed, so that the common case is short.
+    Many(Arc<Vec<Arc<RowCell>>>),
 }
 
 impl Entry {
@@ -137,7 +137,7 @@ impl Entry {
         match cells.len() {
             0 => None,
             1 => cells.pop().map(Entry::One),
-            _ => Some(Entry::Many(cells.into())),
+            _ => Some(Entry::Many(Arc::new(cells))),
         }
     }
 }
@@ -188,8 +188,8 @@ impl IndexData {
     }
 
     /// The whole key of a row in this index.
-    pub(crate) fn key_of(&self, id: RowId, row: &Row) -> (Vec<u8>, Nulls) {
-        let mut out = Vec::with_capacity(32);
+    pub(crate) fn key_of(&self, id: RowId, row: &Row) -> (KeyBytes, Nulls) {
+        let mut out = KeyBytes::new();
         let nulls = key::encode_row(row, &self.table, &self.def.columns, &mut out);
         if !self.def.unique || nulls == Nulls::Some {
             key::encode_row_id(id, &mut out);
@@ -230,7 +230,7 @@ impl IndexData {
             Some(entry) => {
                 let mut cells = entry.cells().to_vec();
                 cells.push(Arc::clone(cell));
-                Entry::Many(cells.into())
+                Entry::Many(Arc::new(cells))
             }
             None => Entry::One(Arc::clone(cell)),
         };
@@ -250,10 +250,10 @@ impl IndexData {
         let (seen, used) = {
             let chain = cell.chain.lock();
             let rows = chain.versions().filter_map(|v| v.row.as_ref());
-            let used: BTreeSet<_> = rows.map(|row| self.key_of(cell.id, row).0).collect();
+            let used: BTreeSet<_> = rows.map(|row| self.key_of(cell.id, row).0.to_vec()).collect();
             (chain.newest_committed().map(|v| v.stamp), used)
         };
-        let keys = gone.iter().map(|row| self.key_of(cell.id, row).0);
+        let keys = gone.iter().map(|row| self.key_of(cell.id, row).0.to_vec());
         let stale: BTreeSet<_> = keys.filter(|key| !used.contains(key)).collect();
         for key in stale {
             self.remove(accountant, cell, &key, seen);
@@ -268,7 +268,7 @@ impl IndexData {
             // What stands from there on was looked at, and can only have become less.
             let later = chain.versions().take_while(|v| seen.is_none_or(|seen| v.stamp > seen));
             let mut rows = later.filter_map(|v| v.row.as_ref());
-            rows.any(|row| self.key_of(cell.id, row).0 == key)
+            rows.any(|row| *self.key_of(cell.id, row).0 == *key)
         };
         let Some(entry) = self.map.with(key, Entry::clone).filter(|_| !used) else { return };
         let mut cells = entry.cells().to_vec();
@@ -320,7 +320,7 @@ impl IndexData {
         let chain = other.chain.lock();
         let has_key = |version: Option<&Version>| {
             let row = version.and_then(|v| v.row.as_ref());
-            row.is_some_and(|row| !chain.moved || self.key_of(other.id, row).0 == key)
+            row.is_some_and(|row| !chain.moved || *self.key_of(other.id, row).0 == *key)
         };
         let Some(newest) = chain.newest.as_ref() else { return Ok(()) };
         let committed = chain.newest_committed();

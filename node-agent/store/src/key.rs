@@ -1,36 +1,87 @@
 //! Memcomparable keys: comparing the bytes compares the values, column by column.
 //!
-//! Each column begins with a marker (1 = value, 2 = null, so nulls sort last) and ends itself: numbers
+//! Each column begins with a marker (1 = value, 254 = null, so nulls sort last) and ends itself: numbers
 //! have a fixed or self-ending form, text and bytes are escaped and terminated. Therefore no key of an
 //! index is a prefix of another, and the bytes of the first k columns are a prefix of exactly the
-//! keys that have those values.
+//! keys that have those values. An integer's marker says how many bytes it takes, so that small ones
+//! are short: keys lie in the index, each in its entry.
 //!
 //! Invariants: equal values have equal bytes (−0 and 0, `1.0` and `1.00`, `char` with and without
 //! trailing blanks); text compares by its UTF-8 bytes (collation "C"); NaN is above all numbers.
 
 use crate::{
-    row::{Row, RowId},
+    row::{Row, RowId, size_class},
     table::TableDef,
     value::{DataType, Value, ValueRef},
 };
 use artmap::AsBytes;
 use rust_decimal::Decimal;
-use std::{borrow::Borrow, cmp::Ordering, fmt, ops::Bound};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    fmt,
+    ops::{Bound, Deref},
+};
 
 /// Marks a value.
 const VALUE: u8 = 1;
 /// Marks a null.
-const NULL: u8 = 2;
+const NULL: u8 = 254;
+/// Marks the integer 0; larger ones have this and the number of their bytes, smaller ones less.
+const ZERO: u8 = 0x80;
 /// Above the rest of any key that has a given prefix: a marker or row id never begins like this.
 const ABOVE: [u8; 9] = [0xff; 9];
-/// Longest key kept without an allocation of its own.
-const INLINE: usize = 22;
+/// Longest key kept without an allocation of its own: two integers, or one and the row id.
+const INLINE: usize = 14;
+/// Longest key that is built without an allocation.
+const BUILT: usize = 40;
 
-/// The bytes of a key, inline when short.
+/// The bytes of a key in an index, inline when short.
 #[derive(Clone)]
 pub(crate) enum Key {
     Inline(u8, [u8; INLINE]),
-    Heap(Box<[u8]>),
+    /// Boxed twice, so that the short ones have short handles.
+    Heap(Box<Box<[u8]>>),
+}
+
+/// The bytes of a key while it is built and looked for; on the stack when short.
+#[derive(Debug)]
+pub(crate) struct KeyBytes {
+    length: usize,
+    short: [u8; BUILT],
+    /// All of them, once they do not fit.
+    long: Vec<u8>,
+}
+
+impl KeyBytes {
+    pub(crate) fn new() -> KeyBytes {
+        KeyBytes { length: 0, short: [0; BUILT], long: Vec::new() }
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.extend_from_slice(&[byte]);
+    }
+
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        if end <= BUILT {
+            self.short[self.length..end].copy_from_slice(bytes);
+        } else {
+            if self.long.is_empty() {
+                self.long.extend_from_slice(&self.short[..self.length]);
+            }
+            self.long.extend_from_slice(bytes);
+        }
+        self.length = end;
+    }
+}
+
+impl Deref for KeyBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        if self.length <= BUILT { &self.short[..self.length] } else { &self.long }
+    }
 }
 
 impl Key {
@@ -40,7 +91,7 @@ impl Key {
             inline[..bytes.len()].copy_from_slice(bytes);
             Key::Inline(bytes.len() as u8, inline)
         } else {
-            Key::Heap(bytes.into())
+            Key::Heap(Box::new(bytes.into()))
         }
     }
 
@@ -53,7 +104,7 @@ impl Key {
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(length: usize) -> u64 {
-        if length <= INLINE { 0 } else { length as u64 + 16 }
+        if length <= INLINE { 0 } else { 16 + size_class(length as u64) }
     }
 }
 
@@ -103,7 +154,7 @@ pub(crate) enum Nulls {
 }
 
 /// Appends the key columns of a row.
-pub(crate) fn encode_row(row: &Row, def: &TableDef, columns: &[u16], out: &mut Vec<u8>) -> Nulls {
+pub(crate) fn encode_row(row: &Row, def: &TableDef, columns: &[u16], out: &mut KeyBytes) -> Nulls {
     let mut nulls = Nulls::None;
     for &column in columns {
         let column = usize::from(column);
@@ -121,7 +172,7 @@ pub(crate) fn encode_values(
     values: &[Value],
     def: &TableDef,
     columns: &[u16],
-    out: &mut Vec<u8>,
+    out: &mut KeyBytes,
 ) -> Nulls {
     let mut nulls = Nulls::None;
     for (value, &column) in values.iter().zip(columns) {
@@ -134,8 +185,8 @@ pub(crate) fn encode_values(
 }
 
 /// Appends the row id that makes keys of equal columns distinct.
-pub(crate) fn encode_row_id(row: RowId, out: &mut Vec<u8>) {
-    out.extend_from_slice(&row.0.to_be_bytes());
+pub(crate) fn encode_row_id(row: RowId, out: &mut KeyBytes) {
+    encode_unsigned(row.0, out);
 }
 
 /// The bytes between which all keys lie that meet the bounds. A bound names leading columns:
@@ -146,7 +197,7 @@ pub(crate) fn encode_bounds(
     def: &TableDef,
     columns: &[u16],
 ) -> (Vec<u8>, Vec<u8>) {
-    let mut from = Vec::with_capacity(32);
+    let mut from = KeyBytes::new();
     match lower {
         Bound::Unbounded => {}
         Bound::Included(values) => {
@@ -157,7 +208,7 @@ pub(crate) fn encode_bounds(
             from.extend_from_slice(&ABOVE);
         }
     }
-    let mut to = Vec::with_capacity(32);
+    let mut to = KeyBytes::new();
     match upper {
         Bound::Unbounded => to.extend_from_slice(&ABOVE),
         Bound::Included(values) => {
@@ -168,24 +219,31 @@ pub(crate) fn encode_bounds(
             encode_values(values, def, columns, &mut to);
         }
     }
-    (from, to)
+    (from.to_vec(), to.to_vec())
 }
 
-fn encode_column(value: ValueRef<'_>, data_type: DataType, out: &mut Vec<u8>) {
+fn encode_column(value: ValueRef<'_>, data_type: DataType, out: &mut KeyBytes) {
     if value.is_null() {
         out.push(NULL);
         return;
     }
-    out.push(VALUE);
     match value {
-        ValueRef::Null => {}
-        ValueRef::Bool(b) => out.push(u8::from(b)),
         ValueRef::Int(i) | ValueRef::Timestamp(i) | ValueRef::Timestamptz(i) => {
-            out.extend_from_slice(&((i as u64) ^ (1 << 63)).to_be_bytes());
+            return encode_int(i, out);
         }
-        ValueRef::Date(days) => {
-            out.extend_from_slice(&((days as u32) ^ (1 << 31)).to_be_bytes());
-        }
+        ValueRef::Date(days) => return encode_int(i64::from(days), out),
+        ValueRef::Null
+        | ValueRef::Bool(_)
+        | ValueRef::Float(_)
+        | ValueRef::Numeric(_)
+        | ValueRef::Text(_)
+        | ValueRef::Bytes(_)
+        | ValueRef::Uuid(_) => out.push(VALUE),
+    }
+    match value {
+        ValueRef::Null | ValueRef::Int(_) | ValueRef::Date(_) => {}
+        ValueRef::Timestamp(_) | ValueRef::Timestamptz(_) => {}
+        ValueRef::Bool(b) => out.push(u8::from(b)),
         ValueRef::Float(x) => encode_float(x, out),
         ValueRef::Numeric(d) => encode_decimal(d, out),
         ValueRef::Text(t) if matches!(data_type, DataType::Char(_)) => {
@@ -197,8 +255,35 @@ fn encode_column(value: ValueRef<'_>, data_type: DataType, out: &mut Vec<u8>) {
     }
 }
 
+/// A number of no more bytes than it needs, after a marker that says how many those are.
+fn encode_int(i: i64, out: &mut KeyBytes) {
+    if i >= 0 {
+        return encode_unsigned(i as u64, out);
+    }
+    // What it lacks to −1, so that the further down, the more bytes; inverted, as the order is.
+    let below = !i as u64;
+    let length = bytes_of(below);
+    let mut bytes = [0; 9];
+    bytes[0] = ZERO - 1 - length;
+    bytes[1..].copy_from_slice(&(i as u64).wrapping_shl(64 - 8 * u32::from(length)).to_be_bytes());
+    out.extend_from_slice(&bytes[..1 + usize::from(length)]);
+}
+
+fn encode_unsigned(number: u64, out: &mut KeyBytes) {
+    let length = bytes_of(number);
+    let mut bytes = [0; 9];
+    bytes[0] = ZERO + length;
+    bytes[1..].copy_from_slice(&number.wrapping_shl(64 - 8 * u32::from(length)).to_be_bytes());
+    out.extend_from_slice(&bytes[..1 + usize::from(length)]);
+}
+
+/// How many bytes a number needs: none for 0.
+fn bytes_of(number: u64) -> u8 {
+    (8 - number.leading_zeros() / 8) as u8
+}
+
 /// Escapes 0 as 0 255 and ends with 0 0, so that a shorter text sorts before its continuations.
-fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+fn encode_bytes(bytes: &[u8], out: &mut KeyBytes) {
     for &byte in bytes {
         out.push(byte);
         if byte == 0 {
@@ -208,7 +293,7 @@ fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, 0]);
 }
 
-fn encode_float(x: f64, out: &mut Vec<u8>) {
+fn encode_float(x: f64, out: &mut KeyBytes) {
     let x = if x.is_nan() {
         f64::NAN.abs()
     } else if x == 0.0 {
@@ -223,7 +308,7 @@ fn encode_float(x: f64, out: &mut Vec<u8>) {
 
 /// Sign, then for |d| = 0.d₁d₂… × 10^e the exponent and the digits, each plus one, ended by 0; all
 /// bytes inverted for negative numbers. Trailing zeros are gone, so 1.0 and 1.00 are equal.
-fn encode_decimal(d: Decimal, out: &mut Vec<u8>) {
+fn encode_decimal(d: Decimal, out: &mut KeyBytes) {
     let d = d.normalize();
     if d.is_zero() {
         out.push(1);
@@ -236,7 +321,7 @@ fn encode_decimal(d: Decimal, out: &mut Vec<u8>) {
     let exponent = digits.len() as i32 - d.scale() as i32;
     out.push((exponent + 64) as u8 ^ mask);
     let significant = digits.trim_end_matches('0');
-    out.extend(significant.bytes().map(|digit| (digit - b'0' + 1) ^ mask));
+    significant.bytes().for_each(|digit| out.push((digit - b'0' + 1) ^ mask));
     out.push(mask);
 }
 
@@ -248,9 +333,9 @@ mod tests {
 
     fn key(data_type: DataType, value: &Value) -> Vec<u8> {
         let def = TableDef::new("t", vec![ColumnDef::new("c", data_type)]);
-        let mut out = Vec::new();
+        let mut out = KeyBytes::new();
         encode_values(std::slice::from_ref(value), &def, &[0], &mut out);
-        out
+        out.to_vec()
     }
 
     fn ordered(data_type: DataType, ascending: &[Value]) {
@@ -292,7 +377,34 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_small_integer_has_a_short_key() {
+        let of = |i| key(DataType::Int8, &Value::Int(i));
+        let bytes: [&[u8]; 6] =
+            [&[0x80], &[0x81, 1], &[0x83, 1, 0, 0], &[0x7f], &[0x7e, 0], &[0x7e, 0xfe]];
+        assert_eq!([0, 1, 65_536, -1, -256, -2].map(of), bytes.map(<[u8]>::to_vec));
+        assert_eq!(size_of::<Key>(), 16);
+    }
+
+    #[test]
+    fn a_key_is_built_alike_on_the_stack_and_beside_it() {
+        for length in 0..100 {
+            let mut built = KeyBytes::new();
+            (0..length).for_each(|byte| built.push(byte));
+            assert!(built.iter().copied().eq(0..length));
+            assert_eq!(Key::new(&built).bytes(), &*built);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn integer_keys_sort_as_numbers(a in any::<i64>(), s in 0u32..64, b in any::<i64>(), t in 0u32..64) {
+            let (a, b) = (a >> s, b >> t);
+            let keys = (key(DataType::Int8, &Value::Int(a)), key(DataType::Int8, &Value::Int(b)));
+            prop_assert_eq!(a.cmp(&b), keys.0.cmp(&keys.1));
+            prop_assert!(a == b || !keys.0.starts_with(&keys.1));
+        }
+
         #[test]
         fn numeric_keys_sort_as_numbers(a in any::<i64>(), s in 0u32..28, b in any::<i64>(), t in 0u32..28) {
             let (a, b) = (Decimal::new(a, s), Decimal::new(b, t));

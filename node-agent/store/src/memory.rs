@@ -19,8 +19,8 @@ use std::{
 pub(crate) const ROW_BYTES: u64 = 96;
 /// A version beside its encoded columns, when those are too long to lie in it.
 pub(crate) const VERSION_BYTES: u64 = 48;
-/// An index entry beside its key.
-pub(crate) const ENTRY_BYTES: u64 = 48;
+/// An index entry beside a key that does not lie in it: 40 bytes, and its part of the nodes above.
+pub(crate) const ENTRY_BYTES: u64 = 50;
 /// One operation that a transaction remembers until it ends.
 pub(crate) const OPERATION_BYTES: u64 = 32;
 

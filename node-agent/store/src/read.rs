@@ -8,7 +8,7 @@
 use crate::{
     heap::Heap,
     index::{Entry, IndexData, OrderedIndex},
-    key,
+    key::{self, KeyBytes},
     row::{Row, RowId},
     store::Store,
     table::{IndexId, TableId},
@@ -239,12 +239,12 @@ impl Scan<'_> {
 fn look_up(txn: &Txn, view: View, index: IndexId, key: &[Value], mut show: impl FnMut(RowId, Row)) {
     let Some(index) = txn.state.index(index) else { return };
     index.scans.count();
-    let mut bytes = Vec::with_capacity(32);
+    let mut bytes = KeyBytes::new();
     key::encode_values(key, &index.table, &index.def.columns, &mut bytes);
     note_range(txn, index, || {
-        let mut to = bytes.clone();
+        let mut to = bytes.to_vec();
         to.push(0);
-        (bytes.clone(), to)
+        (bytes.to_vec(), to)
     });
     let reader = txn.reader(view);
     index.map.with(&bytes, |entry| {
@@ -280,7 +280,7 @@ fn read_entry(
     let chain = cell.chain.lock();
     let version = chain.visible(reader)?;
     let row = version.row.as_ref()?;
-    if chain.moved && index.key_of(cell.id, row).0 != key {
+    if chain.moved && *index.key_of(cell.id, row).0 != *key {
         return None;
     }
     if version.stamp > txn.snapshot && version.stamp != crate::version::UNCOMMITTED {

@@ -30,7 +30,7 @@ use crate::{
     foreign_key::{ForeignKeyDef, ReferentialAction, same_columns},
     heap::Table,
     index::{Entry, IndexData, OrderedIndex},
-    key::{self, Nulls},
+    key::{self, KeyBytes, Nulls},
     lock_wait::TxnId,
     row::{Row, RowId},
     store::{Inner, Store},
@@ -288,7 +288,7 @@ impl Inner {
         self.enter(txn, parent.def.id)?;
         // Nobody else writes a table whose definition this transaction changes.
         let is_alone = parent.heap.changer() == txn.id;
-        let mut bytes = Vec::with_capacity(32);
+        let mut bytes = KeyBytes::new();
         key::encode_values(&values(&columns), &parent.def, &index.def.columns, &mut bytes);
         let entry = index.map.with(&bytes, Entry::clone);
         let mut depends = Lsn::ZERO;
@@ -314,7 +314,7 @@ impl Inner {
             let chain = cell.chain.lock();
             let has_key = |version: &Version| {
                 let row = version.row.as_ref();
-                row.is_some_and(|row| !chain.moved || index.key_of(cell.id, row).0 == bytes)
+                row.is_some_and(|row| !chain.moved || *index.key_of(cell.id, row).0 == *bytes)
             };
             let open = || chain.versions().take_while(|v| v.stamp == UNCOMMITTED);
             let is_open = open().next().is_some();
@@ -417,7 +417,7 @@ impl Inner {
         self.enter(txn, child.def.id)?;
         let value = |column: &u16| old.column(&parent.def, usize::from(*column));
         let values: Vec<Value> = key.referenced.iter().map(value).collect();
-        let mut wanted = Vec::with_capacity(32);
+        let mut wanted = KeyBytes::new();
         key::encode_values(&values, &child.def, &key.columns, &mut wanted);
         let mut found = Vec::new();
         let mut failed = None;
@@ -436,7 +436,7 @@ impl Inner {
                     .filter_map(|column| key.columns.iter().position(|own| own == column))
                     .map(|at| values[at].clone())
                     .collect();
-                let mut from = Vec::with_capacity(32);
+                let mut from = KeyBytes::new();
                 key::encode_values(&ordered, &child.def, &index.def.columns, &mut from);
                 let to = [&from[..], &ABOVE].concat();
                 index.map.visit(&from, &to, |_, entry: &Entry| entry.cells().iter().all(&mut look));
@@ -492,8 +492,9 @@ fn referencing_row(
     let chain = cell.chain.lock();
     let refers = |version: &Version| {
         version.row.as_ref().is_some_and(|row| {
-            let mut bytes = Vec::with_capacity(wanted.len());
-            key::encode_row(row, &child.def, columns, &mut bytes) == Nulls::None && bytes == wanted
+            let mut bytes = KeyBytes::new();
+            key::encode_row(row, &child.def, columns, &mut bytes) == Nulls::None
+                && *bytes == *wanted
         })
     };
     let version = match chain.held_by_other(me) {
