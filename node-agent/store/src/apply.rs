@@ -110,7 +110,7 @@ impl Applier<'_> {
         self.inner.accountant.charge_always(Pool::Permanent, bytes);
         target.heap.bytes.add(bytes);
         let cell = Arc::new(RowCell::new(id, TxnId::ENDED, self.lsn, row.clone()));
-        target.heap.put_cell(Arc::clone(&cell));
+        target.heap.put_cell(&cell);
         for index in &target.indexes {
             self.trusted(index.add(&self.inner.accountant, &cell, &row, Uniqueness::Trust))?;
         }

@@ -15,7 +15,7 @@ use crate::{
     ddl,
     error::CheckpointError,
     heap::{Heap, State, Table},
-    index::{OrderedIndex, Uniqueness},
+    index::Uniqueness,
     lock_wait::TxnId,
     memory::{MemoryLimits, Pool, ROW_BYTES},
     reclaim::Pinned,
@@ -220,7 +220,7 @@ fn for_each_row(
     loop {
         let mut rows = Vec::with_capacity(BATCH);
         let mut looked = 0;
-        heap.rows.visit(&from.0.to_be_bytes(), &[0xff; 9], |_, cell| {
+        heap.rows.visit(from, |cell| {
             let row = cell.chain.lock().visible(reader).and_then(|v| v.row.clone());
             rows.extend(row.map(|row| (cell.id, row)));
             looked += 1;
@@ -350,7 +350,7 @@ impl Loader<'_> {
         inner.accountant.charge_history(Pool::Permanent, bytes).map_err(memory)?;
         heap.bytes.add(bytes);
         let cell = Arc::new(RowCell::new(id, TxnId::ENDED, lsn, row.clone()));
-        heap.put_cell(Arc::clone(&cell));
+        heap.put_cell(&cell);
         for index in &table.indexes {
             index.add(&inner.accountant, &cell, &row, Uniqueness::Trust).map_err(memory)?;
         }

@@ -10,10 +10,11 @@ use crate::{
     catalog::Catalog,
     counts::RowCounts,
     foreign_key::{Links, referenced_tables},
-    index::{IndexData, OrderedIndex, Radix},
+    index::IndexData,
     lock_wait::TxnId,
     memory::Share,
     row::RowId,
+    rows::Rows,
     sequence::Counter,
     sync::{AtomicU64, Mutex, RwLock},
     table::{IndexId, TableDef, TableId},
@@ -33,7 +34,7 @@ use understudy_types::Lsn;
 pub(crate) struct Heap {
     pub(crate) id: TableId,
     /// Cells by row id.
-    pub(crate) rows: Radix<[u8; 8], Arc<RowCell>>,
+    pub(crate) rows: Rows,
     /// Next row id to give.
     pub(crate) next_row: AtomicU64,
     /// Cells in `rows`.
@@ -59,7 +60,7 @@ impl Heap {
     pub(crate) fn new(id: TableId) -> Heap {
         Heap {
             id,
-            rows: Radix::new(),
+            rows: Rows::new(),
             next_row: AtomicU64::new(1),
             row_count: AtomicU64::new(0),
             bytes: Share::default(),
@@ -73,21 +74,21 @@ impl Heap {
     }
 
     pub(crate) fn cell(&self, id: RowId) -> Option<Arc<RowCell>> {
-        self.rows.with(&id.0.to_be_bytes(), Arc::clone)
+        self.rows.get(id)
     }
 
     pub(crate) fn give_row_id(&self) -> RowId {
         RowId(self.next_row.fetch_add(1, Relaxed))
     }
 
-    pub(crate) fn put_cell(&self, cell: Arc<RowCell>) {
+    pub(crate) fn put_cell(&self, cell: &Arc<RowCell>) {
         self.next_row.fetch_max(cell.id.0 + 1, Relaxed);
         self.row_count.fetch_add(1, Relaxed);
-        self.rows.put(cell.id.0.to_be_bytes(), cell);
+        self.rows.put(cell);
     }
 
     pub(crate) fn take_cell(&self, id: RowId) {
-        if self.rows.take(&id.0.to_be_bytes()) {
+        if self.rows.take(id) {
             self.row_count.fetch_sub(1, Relaxed);
         }
     }
@@ -106,7 +107,7 @@ impl Heap {
     /// Up to `limit` cells with ids in `[from, …)`, in order.
     pub(crate) fn cells_from(&self, from: RowId, limit: usize) -> Vec<Arc<RowCell>> {
         let mut cells = Vec::new();
-        self.rows.visit(&from.0.to_be_bytes(), &[0xff; 9], |_, cell| {
+        self.rows.visit(from, |cell| {
             cells.push(Arc::clone(cell));
             cells.len() < limit
         });

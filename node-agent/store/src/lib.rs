@@ -52,8 +52,9 @@
 //!   statistics views. One relaxed addition where something happens; nothing waits for them.
 //!
 //! # Who takes which lock
-//! Readers: a row's own mutex, for the moment of looking. Writers: the same, and a stripe of an index
-//! when a key is new. Order: stripe, then cell; never two cells at once by one thread except under a
+//! Readers: a row's own mutex, for the moment of looking, and who looks for it by its id its page's lock
+//! (`rows`), shared. Writers: the same, the page's when a row comes or goes, and a stripe of an index
+//! when a key is new. Order: stripe or page, then cell; never two cells at once by one thread except under a
 //! stripe. There is no lock around the store, a table or the catalog; definitions are replaced as a
 //! whole behind an atomic pointer.
 //!
@@ -81,6 +82,7 @@ mod reclaim;
 mod redo;
 mod reference;
 mod row;
+mod rows;
 mod sequence;
 mod shares;
 mod store;

@@ -21,8 +21,6 @@ use std::{ops::Bound, sync::Arc};
 
 /// Rows copied out at a time.
 const BATCH: usize = 256;
-/// Above every row id's bytes.
-const LAST: [u8; 9] = [0xff; 9];
 
 /// Which keys of an index. A bound names one or more leading columns and speaks of all keys that
 /// begin with them.
@@ -190,8 +188,7 @@ impl Scan<'_> {
             Some(Source::Rows { heap, from }) => {
                 let mut looked = 0;
                 let (txn, reader) = (self.txn, self.reader);
-                let start = from.0.to_be_bytes();
-                heap.rows.visit(&start, &LAST, |_, cell| {
+                heap.rows.visit(*from, |cell| {
                     rows.extend(read_cell(txn, reader, cell).map(|row| (cell.id, row)));
                     looked += 1;
                     *from = RowId(cell.id.0 + 1);

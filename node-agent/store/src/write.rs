@@ -39,7 +39,7 @@ impl Store {
         heap.bytes.add(bytes);
         let id = heap.give_row_id();
         let cell = Arc::new(RowCell::new(id, txn.id, UNCOMMITTED, row.clone()));
-        heap.put_cell(Arc::clone(&cell));
+        heap.put_cell(&cell);
         let before = txn.operations.len();
         let kind = Kind::Insert;
         let operation = Operation::Row { cell: Arc::clone(&cell), table: at, kind, first: true };
