@@ -16,7 +16,7 @@ use crate::{
     value::{DataType, Value, ValueRef},
 };
 use rust_decimal::Decimal;
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 /// Set in the column count when end offsets take four bytes.
 const WIDE: u16 = 0x8000;
@@ -76,6 +76,7 @@ struct Shape {
 }
 
 impl Shape {
+    #[inline]
     fn new(columns: usize, wide: bool) -> Shape {
         let bitmap = 2;
         let offsets = bitmap + columns.div_ceil(8);
@@ -83,11 +84,13 @@ impl Shape {
         Shape { columns, wide, bitmap, offsets, body }
     }
 
+    #[inline]
     fn of(bytes: &[u8]) -> Shape {
         let head = u16::from_le_bytes([bytes[0], bytes[1]]);
         Shape::new(usize::from(head & !WIDE), head & WIDE != 0)
     }
 
+    #[inline]
     fn end(&self, bytes: &[u8], column: usize) -> usize {
         if self.wide {
             let at = self.offsets + column * 4;
@@ -99,11 +102,18 @@ impl Shape {
         }
     }
 
+    #[inline]
     fn value<'a>(&self, bytes: &'a [u8], column: usize) -> &'a [u8] {
-        let start = if column == 0 { self.body } else { self.end(bytes, column - 1) };
-        &bytes[start..self.end(bytes, column)]
+        &bytes[self.value_at(bytes, column)]
     }
 
+    #[inline]
+    fn value_at(&self, bytes: &[u8], column: usize) -> Range<usize> {
+        let start = if column == 0 { self.body } else { self.end(bytes, column - 1) };
+        start..self.end(bytes, column)
+    }
+
+    #[inline]
     fn is_null(&self, bytes: &[u8], column: usize) -> bool {
         bytes[self.bitmap + column / 8] & (1 << (column % 8)) != 0
     }
@@ -155,6 +165,7 @@ impl Row {
     }
 
     /// The encoded bytes.
+    #[inline]
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
@@ -164,6 +175,7 @@ impl Row {
     }
 
     /// Bytes of memory that it has beside the handle, as the allocator gives them out.
+    #[inline]
     pub(crate) fn heap_bytes(&self) -> u64 {
         match &self.0 {
             Encoded::Inline(..) => 0,
@@ -172,12 +184,14 @@ impl Row {
     }
 
     /// How many columns are stored; a table may have more by now.
+    #[inline]
     #[must_use]
     pub fn stored_columns(&self) -> usize {
         Shape::of(self.as_bytes()).columns
     }
 
     /// The bytes of a stored column, or None when it is null or not stored.
+    #[inline]
     #[must_use]
     pub fn raw(&self, column: usize) -> Option<&[u8]> {
         let bytes = self.as_bytes();
@@ -225,6 +239,9 @@ impl Row {
     /// The same row with some columns replaced; the others are copied as they lie.
     #[must_use]
     pub fn replace(&self, table: &TableDef, changes: &[(usize, Value)]) -> Row {
+        if let Some(row) = self.patched(table, changes) {
+            return row;
+        }
         let bytes = self.as_bytes();
         let mut builder = RowBuilder::default();
         // As long as the old one, and each changed column as long as a number.
@@ -246,6 +263,38 @@ impl Row {
             start = end;
         }
         builder.finish()
+    }
+}
+
+impl Row {
+    /// The same row with some integers replaced, when all else can stay where it lies.
+    fn patched(&self, table: &TableDef, changes: &[(usize, Value)]) -> Option<Row> {
+        let bytes = self.as_bytes();
+        let shape = Shape::of(bytes);
+        if shape.columns != table.columns.len() {
+            return None;
+        }
+        let patch = |(column, value): &(usize, Value)| {
+            let (Value::Int(i) | Value::Timestamp(i) | Value::Timestamptz(i)) = *value else {
+                return None;
+            };
+            let at = shape.value_at(bytes, *column);
+            let fits = !shape.is_null(bytes, *column) && at.len() == int_length(i);
+            fits.then(|| (at, i.to_le_bytes()))
+        };
+        if !changes.iter().all(|change| patch(change).is_some()) {
+            return None;
+        }
+        let mut new = Row::new(bytes);
+        let target = match &mut new.0 {
+            Encoded::Inline(length, bytes) => &mut bytes[..usize::from(*length)],
+            Encoded::Shared(bytes) => Arc::get_mut(bytes)?,
+        };
+        for (at, raw) in changes.iter().filter_map(patch) {
+            let length = at.len();
+            target[at].copy_from_slice(&raw[..length]);
+        }
+        Some(new)
     }
 }
 
@@ -402,8 +451,12 @@ pub(crate) fn decode(data_type: DataType, raw: &[u8]) -> ValueRef<'_> {
 }
 
 fn encode_int(value: i64, out: &mut Vec<u8>) {
-    let bytes = value.to_le_bytes();
-    let length = if value == 0 {
+    out.extend_from_slice(&value.to_le_bytes()[..int_length(value)]);
+}
+
+/// Bytes that an integer takes.
+fn int_length(value: i64) -> usize {
+    if value == 0 {
         0
     } else if i8::try_from(value).is_ok() {
         1
@@ -413,8 +466,7 @@ fn encode_int(value: i64, out: &mut Vec<u8>) {
         4
     } else {
         8
-    };
-    out.extend_from_slice(&bytes[..length]);
+    }
 }
 
 fn decode_int(raw: &[u8]) -> i64 {
@@ -476,6 +528,30 @@ mod tests {
         assert_eq!(changed.column(&def, 0), Value::Int(9));
         assert_eq!(changed.column(&def, 1), values[1]);
         assert_eq!(changed.int(9), Some(1));
+    }
+
+    #[test]
+    fn a_row_is_patched_as_it_is_built() {
+        let def = table(&[DataType::Int4, DataType::Text, DataType::Int8, DataType::Text]);
+        for long in ["", "a filler that makes the row longer than its handle"] {
+            let ints = [0, 1, -128, 300, 70_000, 1 << 40];
+            for (old, new) in ints.iter().flat_map(|old| ints.map(|new| (*old, new))) {
+                let mut values =
+                    vec![Value::Int(old), Value::text("x"), Value::Int(old), Value::text(long)];
+                let row = Row::encode(&values);
+                let changes = [(2, Value::Int(5)), (0, Value::Int(new)), (2, Value::Int(new))];
+                values[0] = Value::Int(new);
+                values[2] = Value::Int(new);
+                assert_eq!(row.replace(&def, &changes), Row::encode(&values));
+                values[2] = Value::Null;
+                assert_eq!(
+                    row.replace(&def, &[(0, Value::Int(new)), (2, Value::Null)]),
+                    Row::encode(&values)
+                );
+            }
+        }
+        let null = Row::encode(&[Value::Null, Value::Null, Value::Null, Value::Null]);
+        assert_eq!(null.replace(&def, &[(0, Value::Int(0))]).int(0), Some(0));
     }
 
     #[test]
