@@ -279,7 +279,7 @@ impl Inner {
         } else if let Err(on) = heap.changer.compare_exchange(0, txn.id.0, SeqCst, SeqCst) {
             return Err(WriteError::Blocked { on: TxnId(on) });
         } else {
-            txn.changing.push(Arc::clone(&heap));
+            txn.seldom().changing.push(Arc::clone(&heap));
         }
         fence(SeqCst);
         match self.registry.user_of(table, txn.id) {

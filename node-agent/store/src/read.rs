@@ -12,7 +12,7 @@ use crate::{
     row::{Row, RowId},
     store::Store,
     table::{IndexId, TableId},
-    txn::{Isolation, Txn},
+    txn::Txn,
     value::Value,
     version::{Reader, RowCell},
     visibility::View,
@@ -61,8 +61,8 @@ impl Store {
     pub fn get(&self, txn: &Txn, view: View, table: TableId, row: RowId) -> Option<Row> {
         let heap = &txn.state.table(table)?.heap;
         let cell = heap.cell(row)?;
-        if txn.isolation == Isolation::Serializable {
-            txn.reads.lock().add_row(heap, &cell);
+        if let Some(mut reads) = txn.reads() {
+            reads.add_row(heap, &cell);
         }
         read_cell(txn, txn.reader(view), &cell)
     }
@@ -107,8 +107,8 @@ impl Store {
     pub fn scan<'a>(&'a self, txn: &'a Txn, view: View, table: TableId) -> Scan<'a> {
         let source = txn.state.table(table).map(|table| {
             table.heap.counts.scans.count();
-            if txn.isolation == Isolation::Serializable {
-                txn.reads.lock().add_table(&table.heap);
+            if let Some(mut reads) = txn.reads() {
+                reads.add_table(&table.heap);
             }
             Source::Rows { heap: Arc::clone(&table.heap), from: RowId(0) }
         });
@@ -287,9 +287,9 @@ fn read_entry(
 }
 
 fn note_range(txn: &Txn, index: &Arc<IndexData>, bounds: impl FnOnce() -> (Vec<u8>, Vec<u8>)) {
-    if txn.isolation == Isolation::Serializable
+    if let Some(mut reads) = txn.reads()
         && let Some(table) = txn.state.table(index.table.id)
     {
-        txn.reads.lock().add_range(&table.heap, index, bounds());
+        reads.add_range(&table.heap, index, bounds());
     }
 }

@@ -114,7 +114,7 @@ impl Txn {
     /// Whether the statement has changed rows that foreign keys have a say in: call `Store::settle`.
     #[must_use]
     pub fn has_unchecked(&self) -> bool {
-        !self.unchecked.is_empty()
+        self.seldom.as_ref().is_some_and(|seldom| !seldom.unchecked.is_empty())
     }
 }
 
@@ -134,7 +134,7 @@ impl Store {
             // As if each check were a statement of its own, with a fresh look.
             txn.current = inner.visibility.committed();
         }
-        while let Some(changed) = txn.unchecked.front().cloned() {
+        while let Some(changed) = txn.seldom.as_ref().and_then(|s| s.unchecked.front()).cloned() {
             let table = Arc::clone(table_of(txn, changed.table)?);
             inner.check_own_keys(txn, &table, &changed)?;
             let referrers = table.links.iter().flat_map(|links| &links.referrers);
@@ -148,7 +148,7 @@ impl Store {
                     self.enforce(txn, &enforced, consequences)?;
                 }
             }
-            txn.unchecked.pop_front();
+            txn.seldom().unchecked.pop_front();
         }
         Ok(())
     }

@@ -21,16 +21,13 @@ use crate::{
     shares::Shares,
     sync::{AtomicU64, Mutex},
     tokens::{TokenFate, Tokens},
-    txn::{Entered, Isolation, Kind, Mark, Operation, ReadSet, Targets, Txn},
+    txn::{Entered, Isolation, Kind, Mark, Operation, Targets, Txn},
     visibility::Visibility,
 };
 use arc_swap::ArcSwap;
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::Ordering::{Relaxed, SeqCst},
-    },
+use std::sync::{
+    Arc,
+    atomic::Ordering::{Relaxed, SeqCst},
 };
 use understudy_types::{CommitToken, Epoch, Lsn};
 
@@ -111,12 +108,9 @@ impl Store {
             state_is_own: false,
             tables: Vec::new(),
             operations: Vec::new(),
-            unchecked: VecDeque::new(),
-            shares: Vec::new(),
-            changing: Vec::new(),
+            seldom: (isolation == Isolation::Serializable).then(Box::default),
             depends: AtomicU64::new(depends),
             last: Mutex::new(None),
-            reads: Mutex::new(ReadSet::default()),
             temporary: 0,
             releases,
             on_behalf: TxnId::ENDED,
@@ -158,13 +152,16 @@ impl Store {
     #[must_use]
     pub fn savepoint(&self, txn: &Txn) -> Mark {
         let state = txn.state_is_own.then(|| Arc::clone(&txn.state));
-        Mark { operations: txn.operations.len(), unchecked: txn.unchecked.len(), state }
+        let unchecked = txn.seldom.as_ref().map_or(0, |seldom| seldom.unchecked.len());
+        Mark { operations: txn.operations.len(), unchecked, state }
     }
 
     /// Undoes everything after the mark. Row locks taken after it are given back, and who waits for
     /// this transaction looks again. Table locks stay until the end.
     pub fn rollback_to(&self, txn: &mut Txn, mark: &Mark) {
-        txn.unchecked.truncate(mark.unchecked);
+        if let Some(seldom) = &mut txn.seldom {
+            seldom.unchecked.truncate(mark.unchecked);
+        }
         if txn.operations.len() > mark.operations {
             self.inner.undo(txn, mark.operations);
             self.inner.registry.note_release(txn.slot());
@@ -193,10 +190,7 @@ impl Store {
     /// # Errors
     /// When something read has been changed by a later commit: roll the transaction back.
     pub fn validate(&self, txn: &Txn) -> Result<(), SerializationFailure> {
-        if txn.isolation != Isolation::Serializable || txn.is_read_only() {
-            return Ok(());
-        }
-        let reads = txn.reads.lock();
+        let Some(reads) = txn.reads().filter(|_| !txn.is_read_only()) else { return Ok(()) };
         let mut stale = reads.tables.iter().any(|t| t.last_commit.load(SeqCst) > txn.snapshot.0);
         stale = stale || reads.rows.iter().any(|cell| is_newer(cell, txn));
         for (index, from, to) in &reads.ranges {
@@ -435,7 +429,7 @@ impl Inner {
                 }
                 // Its version was merged into the row's newest one; a lock had none.
                 Operation::Row { first: false, .. } => {}
-                Operation::Share(table, row) => txn.shares.push((table, row)),
+                Operation::Share(table, row) => txn.seldom().shares.push((table, row)),
                 Operation::Ddl(_) | Operation::IndexAdded(..) => {}
                 Operation::IndexDropped(heap, index) => {
                     heap.kept_up.write().retain(|i| !Arc::ptr_eq(i, &index));
@@ -485,11 +479,13 @@ impl Inner {
     /// Gives back what the transaction holds beside its row locks, which are gone already.
     fn end(&self, txn: &mut Txn) {
         // After the commit is stamped: whoever waits for a key sees the rows that reference it.
-        for place in txn.shares.drain(..) {
-            self.shares.remove(place, txn.id);
-        }
-        for heap in txn.changing.drain(..) {
-            heap.changer.store(0, SeqCst);
+        if let Some(seldom) = txn.seldom.take() {
+            for place in seldom.shares {
+                self.shares.remove(place, txn.id);
+            }
+            for heap in seldom.changing {
+                heap.changer.store(0, SeqCst);
+            }
         }
         if txn.id != TxnId::ENDED && self.changer.load(Relaxed) == txn.id.0 {
             self.changer.store(0, SeqCst);

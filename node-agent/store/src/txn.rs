@@ -17,7 +17,7 @@ use crate::{
     row::RowId,
     shares::Place,
     store::Inner,
-    sync::{AtomicU64, Mutex},
+    sync::{AtomicU64, Mutex, MutexGuard},
     table::TableId,
     version::{Reader, RowCell},
     visibility::View,
@@ -61,17 +61,11 @@ pub struct Txn {
     /// Tables entered; operations name them by position.
     pub(crate) tables: Vec<Entered>,
     pub(crate) operations: Vec<Operation>,
-    /// Changes of the running statement that foreign keys have a say in, in order.
-    pub(crate) unchecked: VecDeque<Changed>,
-    /// While the transaction is stamped: the shares that end with it.
-    pub(crate) shares: Vec<Place>,
-    /// Tables whose `changer` is this transaction.
-    pub(crate) changing: Vec<Arc<Heap>>,
+    /// None for most transactions, so that they are small and quickly gone.
+    pub(crate) seldom: Option<Box<Seldom>>,
     pub(crate) depends: AtomicU64,
     /// The row that was last looked up for update, which is the one that is written next.
     pub(crate) last: Mutex<Option<(TableId, Arc<RowCell>)>>,
-    /// Kept only under SERIALIZABLE.
-    pub(crate) reads: Mutex<ReadSet>,
     /// Bytes of `operations` charged to the temporary size.
     pub(crate) temporary: u64,
     /// Reading of the registry's counter of releases when the statement began.
@@ -79,6 +73,19 @@ pub struct Txn {
     /// The transaction whose statement waits for this one (see `sequence`); `ENDED` for none. What
     /// it has taken is no obstacle to this one.
     pub(crate) on_behalf: TxnId,
+}
+
+/// What few transactions have.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom {
+    /// Changes of the running statement that foreign keys have a say in, in order.
+    pub(crate) unchecked: VecDeque<Changed>,
+    /// While the transaction is stamped: the shares that end with it.
+    pub(crate) shares: Vec<Place>,
+    /// Tables whose `changer` is this transaction.
+    pub(crate) changing: Vec<Arc<Heap>>,
+    /// Kept only under SERIALIZABLE.
+    reads: Mutex<ReadSet>,
 }
 
 /// A table that the transaction writes.
@@ -290,6 +297,16 @@ impl Txn {
         let by_statement = self.isolation == Isolation::ReadCommitted && !is_update;
         let current = if by_statement { self.current } else { Lsn::MAX };
         Uniqueness::Check { me: self.id, visible: self.snapshot, current }
+    }
+
+    pub(crate) fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
+
+    /// What it has read; None unless it is SERIALIZABLE.
+    pub(crate) fn reads(&self) -> Option<MutexGuard<'_, ReadSet>> {
+        let seldom = self.seldom.as_ref().filter(|_| self.isolation == Isolation::Serializable)?;
+        Some(seldom.reads.lock())
     }
 
     pub(crate) fn slot(&self) -> &Arc<Slot> {

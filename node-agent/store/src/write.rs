@@ -54,7 +54,7 @@ impl Store {
             .keep_up(txn, &target, &cell, (None, &row))
             .inspect_err(|_| inner.undo(txn, before))?;
         if target.links.as_ref().is_some_and(|links| links.references) {
-            txn.unchecked.push_back(Changed { table, row: id, old: None, new: Some(row) });
+            txn.seldom().unchecked.push_back(Changed { table, row: id, old: None, new: Some(row) });
         }
         Ok(id)
     }
@@ -307,7 +307,12 @@ fn note_change(txn: &mut Txn, target: &Table, row: RowId, (old, new): (Row, Opti
     if let Some(links) = &target.links
         && links.concerns(&target.def, &old, new.as_ref())
     {
-        txn.unchecked.push_back(Changed { table: target.def.id, row, old: Some(old), new });
+        txn.seldom().unchecked.push_back(Changed {
+            table: target.def.id,
+            row,
+            old: Some(old),
+            new,
+        });
     }
 }
 
