@@ -107,6 +107,9 @@ pub(crate) fn each(
     consume: &mut dyn FnMut(&[Value]) -> Result<Flow, SqlError>,
 ) -> Result<Flow, SqlError> {
     if let Node::Project { input, exprs } = node {
+        if let [expr] = &exprs[..] {
+            return run(input, env, &mut |tuple| consume(&[eval(expr, tuple, env)?]));
+        }
         let mut values = Vec::with_capacity(exprs.len());
         return run(input, env, &mut |tuple| {
             values.clear();

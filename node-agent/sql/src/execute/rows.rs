@@ -37,11 +37,19 @@ pub(crate) fn table(
     match &node.access {
         Access::Scan => reader.all(store.scan(txn, view, node.table.id)),
         Access::Key { index, key } => {
-            let key = keys(key, env)?;
+            // One column's value stays on the stack.
+            let (one, several);
+            let key: &[Value] = if let [expr] = &key[..] {
+                one = [eval(expr, &NoColumns, env)?];
+                &one
+            } else {
+                several = keys(key, env)?;
+                &several
+            };
             if key.iter().any(Value::is_null) {
                 return Ok(Flow::More);
             }
-            reader.by_key((store, txn, view), *index, &key)
+            reader.by_key((store, txn, view), *index, key)
         }
         Access::KeyList { index, keys: list } => {
             let wanted: BTreeSet<Sortable> = keys(list, env)?
