@@ -76,10 +76,12 @@ impl Store {
         check_row(&target, &new)?;
         let cell = find(txn, &target.heap, row)?;
         let before = txn.operations.len();
-        let old = inner.push(txn, (at, &target), &cell, Some(&new))?;
-        inner
-            .keep_up(txn, &target, &cell, (Some(&old), &new))
-            .inspect_err(|_| inner.undo(txn, before))?;
+        let (old, keys) = inner.push(txn, (at, &target), &cell, Some(&new))?;
+        if keys == Keys::Differ {
+            inner
+                .keep_up(txn, &target, &cell, (Some(&old), &new))
+                .inspect_err(|_| inner.undo(txn, before))?;
+        }
         note_change(txn, &target, row, (old, Some(new)));
         Ok(())
     }
@@ -93,7 +95,7 @@ impl Store {
         let at = inner.enter(txn, table)?;
         let target = Arc::clone(table_of(txn, table)?);
         let cell = find(txn, &target.heap, row)?;
-        let old = inner.push(txn, (at, &target), &cell, None)?;
+        let (old, _) = inner.push(txn, (at, &target), &cell, None)?;
         note_change(txn, &target, row, (old, None));
         Ok(())
     }
@@ -144,6 +146,13 @@ impl Store {
         };
         inner.remember_lock(txn, at, cell, first).map(|()| Some(newest))
     }
+}
+
+/// Whether a new version has other keys than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keys {
+    Same,
+    Differ,
 }
 
 impl Inner {
@@ -215,14 +224,14 @@ impl Inner {
     }
 
     /// Pushes a version in front of a row that the transaction may write, remembers the operation and
-    /// returns the row as it was.
+    /// returns the row as it was, and whether an index must be kept up.
     pub(crate) fn push(
         &self,
         txn: &mut Txn,
         (at, target): (u32, &Table),
         cell: &Arc<RowCell>,
         new: Option<&Row>,
-    ) -> Result<Row, WriteError> {
+    ) -> Result<(Row, Keys), WriteError> {
         let bytes = Inner::version_bytes(new);
         match new {
             Some(_) => self.accountant.charge(Pool::Permanent, bytes)?,
@@ -238,17 +247,17 @@ impl Inner {
                     let same = |i: &Arc<crate::index::IndexData>| {
                         new.is_none_or(|new| i.same_columns(&old, new))
                     };
-                    if !target.indexes.iter().all(same) {
-                        chain.moved = true;
-                    }
+                    let is_same = target.indexes.iter().all(same);
+                    chain.moved |= !is_same;
+                    let keys = if is_same { Keys::Same } else { Keys::Differ };
                     let first = chain.take(txn.id);
                     chain.push(UNCOMMITTED, new.cloned());
-                    Ok((old, first))
+                    Ok((old, keys, first))
                 }
                 Err(error) => Err(error),
             }
         };
-        let (old, first) =
+        let (old, keys, first) =
             pushed.inspect_err(|_| self.accountant.release(Pool::Permanent, bytes))?;
         target.heap.bytes.add(bytes);
         let kind = if new.is_some() { Kind::Update } else { Kind::Delete };
@@ -264,7 +273,7 @@ impl Inner {
             self.release_versions(&target.heap, 1, row.as_slice());
             return Err(error);
         }
-        Ok(old)
+        Ok((old, keys))
     }
 
     /// The old row, unless another transaction shares a key that the change takes away.
