@@ -31,7 +31,6 @@ struct Applier<'a> {
     state: Arc<State>,
     /// Set when definitions have changed.
     changed: bool,
-    garbage: Vec<Garbage>,
 }
 
 impl Store {
@@ -45,17 +44,19 @@ impl Store {
         if lsn <= committed {
             return Err(ApplyError::Order { lsn, committed });
         }
-        let changes = inner.check_room(lsn, payload)?;
-        inner.reclaim_share(changes);
+        let refused = |error| malformed(lsn, error);
+        let mut changes = Changes::new(payload).map_err(refused)?;
+        // Most records have one change, which is read once.
+        let first = changes.next().map_err(refused)?;
+        let count = usize::from(first.is_some());
+        inner.reclaim_share(inner.check_room((lsn, payload), (count, changes.clone()))?);
         let state = inner.state.load_full();
-        let mut applier = Applier { inner, lsn, state, changed: false, garbage: Vec::new() };
-        let mut changes = Changes::new(payload).map_err(|error| malformed(lsn, error))?;
-        while let Some(change) = changes.next().map_err(|error| malformed(lsn, error))? {
+        let mut applier = Applier { inner, lsn, state, changed: false };
+        let mut next = first;
+        while let Some(change) = next {
             applier.apply(change)?;
+            next = changes.next().map_err(refused)?;
         }
-        let mut notes = inner.reclamation.notes();
-        applier.garbage.into_iter().for_each(|garbage| notes.add(garbage));
-        drop(notes);
         if applier.changed {
             inner.publish(applier.state.since(lsn));
         }
@@ -65,11 +66,13 @@ impl Store {
 }
 
 impl Inner {
-    /// Reads the whole payload once, so that a bad one changes nothing, and asks for the most memory
-    /// that it can take. Returns how many changes there are.
-    fn check_room(&self, lsn: Lsn, payload: &[u8]) -> Result<usize, ApplyError> {
-        let mut changes = Changes::new(payload).map_err(|error| malformed(lsn, error))?;
-        let mut count = 0;
+    /// Reads the payload to the end behind the changes that were counted, so that a bad one changes
+    /// nothing, and asks for the most memory that it can take. Returns how many changes there are.
+    fn check_room(
+        &self,
+        (lsn, payload): (Lsn, &[u8]),
+        (mut count, mut changes): (usize, Changes<'_>),
+    ) -> Result<usize, ApplyError> {
         while changes.next().map_err(|error| malformed(lsn, error))?.is_some() {
             count += 1;
         }
@@ -135,7 +138,7 @@ impl Applier<'_> {
         cell: Arc<RowCell>,
         new: Option<Row>,
     ) -> Result<(), ApplyError> {
-        let old = {
+        let (old, is_same) = {
             let mut chain = cell.chain.lock();
             let newest = chain.newest.as_ref().filter(|_| chain.locker == TxnId::ENDED);
             let Some(old) = newest.and_then(|v| v.row.clone()) else {
@@ -145,15 +148,16 @@ impl Applier<'_> {
                 return Err(self.contradiction(reason));
             };
             let same = |new: &Row| target.indexes.iter().all(|i| i.same_columns(&old, new));
-            chain.moved |= !new.as_ref().is_none_or(same);
+            let is_same = new.as_ref().is_none_or(same);
+            chain.moved |= !is_same;
             chain.push(self.lsn, new.clone());
             target.heap.note_commit(self.lsn, chain.hash_delta(cell.id));
-            old
+            (old, is_same)
         };
         let bytes = Inner::version_bytes(new.as_ref());
         self.inner.accountant.charge_always(Pool::Permanent, bytes);
         target.heap.bytes.add(bytes);
-        if let Some(new) = &new {
+        if let Some(new) = new.as_ref().filter(|_| !is_same) {
             for index in target.indexes.iter().filter(|i| !i.same_columns(&old, new)) {
                 self.trusted(index.add(&self.inner.accountant, &cell, new, Uniqueness::Trust))?;
             }
@@ -162,7 +166,8 @@ impl Applier<'_> {
         changes.add(false, new.is_some());
         target.heap.counts.add(changes);
         let (lsn, table) = (self.lsn, target.def.id);
-        self.garbage.push(Garbage { lsn, table, cell, rows: Vec::new() });
+        // Nobody works it off before `committed` has come so far.
+        self.inner.reclamation.notes().add(Garbage { lsn, table, cell, rows: Vec::new() });
         Ok(())
     }
 
