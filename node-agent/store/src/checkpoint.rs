@@ -15,7 +15,6 @@ use crate::{
     ddl,
     error::CheckpointError,
     heap::{Heap, State, Table},
-    index::Uniqueness,
     lock_wait::TxnId,
     memory::{MemoryLimits, Pool, ROW_BYTES},
     reclaim::Pinned,
@@ -251,6 +250,15 @@ impl Counted<'_> {
     }
 }
 
+/// A block's rows on their way into a table.
+#[derive(Default)]
+struct Taken {
+    cells: Vec<Arc<RowCell>>,
+    /// What they are charged, and what their index entries are.
+    row_bytes: u64,
+    entry_bytes: u64,
+}
+
 /// Reads a checkpoint's parts.
 struct Loader<'a> {
     lsn: Lsn,
@@ -298,13 +306,14 @@ impl Loader<'_> {
             if block.is_empty() {
                 break;
             }
-            let mut at = 0;
+            let (mut at, mut taken) = (0, Taken::default());
             while at < block.len() {
                 let (id, bytes) = self.row(&block, &mut at)?;
-                rows += 1;
                 hash = hash.wrapping_add(row_hash(id, bytes));
-                self.put(inner, table, id, bytes)?;
+                self.take(table, (id, bytes), &mut taken)?;
             }
+            rows += taken.cells.len() as u64;
+            self.put(inner, table, &taken)?;
         }
         table.heap.next_row.fetch_max(next_row, Relaxed);
         table.heap.counts.loaded.store(rows, Relaxed);
@@ -331,30 +340,48 @@ impl Loader<'_> {
         Ok((RowId(id), bytes))
     }
 
-    fn put(
+    /// Makes a row's cell and its index entries.
+    fn take(
         &self,
-        inner: &Inner,
         table: &Table,
-        id: RowId,
-        bytes: &[u8],
+        (id, bytes): (RowId, &[u8]),
+        taken: &mut Taken,
     ) -> Result<(), CheckpointError> {
-        let (lsn, heap) = (self.lsn, &table.heap);
+        let lsn = self.lsn;
         let row = Row::from_bytes(bytes).map_err(|source| CheckpointError::Row {
             lsn,
             table: table.def.id,
             row: id,
             source,
         })?;
-        let memory = |source| CheckpointError::Memory { lsn, source };
-        let bytes = ROW_BYTES + Inner::version_bytes(Some(&row));
-        inner.accountant.charge_history(Pool::Permanent, bytes).map_err(memory)?;
-        heap.bytes.add(bytes);
+        taken.row_bytes += ROW_BYTES + Inner::version_bytes(Some(&row));
         let cell = Arc::new(RowCell::new(id, TxnId::ENDED, lsn, row.clone()));
-        heap.put_cell(&cell);
         for index in &table.indexes {
-            index.add(&inner.accountant, &cell, &row, Uniqueness::Trust).map_err(memory)?;
+            let Some(bytes) = index.load(&cell, &row) else {
+                let (id, table) = (id.0, table.def.id.0);
+                let reason = format!("row {id} of table {table} has the key of another row");
+                return Err(self.malformed(&reason));
+            };
+            taken.entry_bytes += bytes;
         }
+        taken.cells.push(cell);
         Ok(())
+    }
+
+    /// Charges for a block's rows, and puts them into their table.
+    fn put(&self, inner: &Inner, table: &Table, taken: &Taken) -> Result<(), CheckpointError> {
+        let Taken { cells, row_bytes, entry_bytes } = taken;
+        let memory = |source| CheckpointError::Memory { lsn: self.lsn, source };
+        inner.accountant.charge_history(Pool::Permanent, *row_bytes).map_err(memory)?;
+        inner.accountant.charge_always(Pool::Permanent, *entry_bytes);
+        table.heap.bytes.add(*row_bytes);
+        match table.heap.put_cells(cells) {
+            Ok(()) => Ok(()),
+            Err(RowId(id)) => {
+                let table = table.def.id.0;
+                Err(self.malformed(&format!("row {id} of table {table} is there twice")))
+            }
+        }
     }
 
     fn block(&mut self) -> Result<Vec<u8>, CheckpointError> {

@@ -87,6 +87,14 @@ impl Heap {
         self.rows.put(cell);
     }
 
+    /// Puts many rows in that are not there; else tells one that is there twice.
+    pub(crate) fn put_cells(&self, cells: &[Arc<RowCell>]) -> Result<(), RowId> {
+        let next = cells.iter().map(|cell| cell.id.0.saturating_add(1)).max().unwrap_or(0);
+        self.next_row.fetch_max(next, Relaxed);
+        self.row_count.fetch_add(cells.len() as u64, Relaxed);
+        self.rows.put_all(cells)
+    }
+
     pub(crate) fn take_cell(&self, id: RowId) {
         if self.rows.take(id) {
             self.row_count.fetch_sub(1, Relaxed);

@@ -245,6 +245,17 @@ impl IndexData {
         Ok(())
     }
 
+    /// Adds the entry of a row that is loaded into a store which nobody else has yet. Returns what it is to
+    /// be charged; None when another row has the key.
+    pub(crate) fn load(&self, cell: &Arc<RowCell>, row: &Row) -> Option<u64> {
+        let (bytes, _) = self.key_of(cell.id, row);
+        let cost = ENTRY_BYTES + Key::heap_bytes(bytes.len());
+        self.entries.fetch_add(1, Relaxed);
+        self.bytes.add(cost);
+        let is_new = !self.map.put(Key::new(&bytes), Entry::One(Arc::clone(cell)));
+        is_new.then_some(cost)
+    }
+
     /// Removes the entries of versions that are gone, where no other version of the cell has the key.
     pub(crate) fn remove_unused(&self, accountant: &Accountant, cell: &Arc<RowCell>, gone: &[Row]) {
         let (seen, used) = {

@@ -65,6 +65,26 @@ impl Rows {
         }
     }
 
+    /// Puts many rows in that are not there, neighbours together; else tells one that was there.
+    pub(crate) fn put_all(&self, cells: &[Arc<RowCell>]) -> Result<(), RowId> {
+        let page_of = |cell: &Arc<RowCell>| cell.id.0 / PAGE as u64;
+        for run in cells.chunk_by(|a, b| page_of(a) == page_of(b)) {
+            let (first, others) = run.split_first().expect("no run is empty");
+            if !self.put(first) {
+                return Err(first.id);
+            }
+            let (key, _) = place(first.id);
+            let put = |page: &Arc<RwLock<Page>>| {
+                let mut page = page.write();
+                others.iter().find(|cell| page.put(place(cell.id).1, cell) != Some(true))
+            };
+            if let Some(twice) = self.pages.with(&key, put).flatten() {
+                return Err(twice.id);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a row out; whether it was there.
     pub(crate) fn take(&self, id: RowId) -> bool {
         let (key, place) = place(id);
@@ -139,6 +159,17 @@ mod tests {
     #[test]
     fn a_page_comes_to_half_a_kilobyte() {
         assert_eq!(size_of::<RwLock<Page>>() + 16, 512);
+    }
+
+    #[test]
+    fn many_rows_are_put_in_at_once() {
+        let rows = Rows::new();
+        let wanted: Vec<u64> = (1..200).chain([1_000, 1_001]).collect();
+        let cells: Vec<_> = wanted.iter().map(|id| cell(*id)).collect();
+        assert_eq!(rows.put_all(&cells), Ok(()));
+        assert_eq!(ids(&rows, 0), wanted);
+        assert_eq!(rows.put_all(&[cell(500), cell(150)]), Err(RowId(150)));
+        assert_eq!(rows.put_all(&[cell(601), cell(601)]), Err(RowId(601)));
     }
 
     #[test]
