@@ -2,7 +2,14 @@
 
 use crate::{config::Sizes, datadir::StoreDir, engine::begin_epoch, node::lease_link::chain};
 use anyhow::Context;
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, SyncSender},
+    },
+    thread,
+    time::Instant,
+};
 use understudy_agent_api::Notice;
 use understudy_store::{MemoryLimits, Store};
 use understudy_txlog::{
@@ -14,7 +21,7 @@ use understudy_txlog::{
 use understudy_types::{Lsn, Position};
 
 /// Records replayed at once, in bytes.
-const BATCH: usize = 4 << 20;
+const BATCH: usize = 1 << 20;
 /// Smallest and largest segment; in between a sixteenth of the volume.
 const SEGMENT: (u64, u64) = (4 << 20, 64 << 20);
 
@@ -126,27 +133,149 @@ fn load(sizes: Sizes, checkpoint: Option<&CheckpointFile>) -> anyhow::Result<(St
     Ok((store, lsn))
 }
 
+/// Applies the records after one, up to another; how many transactions those were. While a batch is
+/// applied, the next one is read and checked.
 fn replay(store: &Store, log: &Log, after: Lsn, end: Lsn) -> anyhow::Result<u64> {
-    let mut next = after.next();
-    let mut replayed = 0;
-    let mut batch = Vec::new();
-    while next <= end {
-        batch.clear();
-        let following = log.read_into(next, BATCH, &mut batch)?;
-        for record in records(&batch) {
-            let record = record.map_err(|e| anyhow::anyhow!("record after {next}: {e}"))?;
-            match record.kind {
-                RecordKind::Transaction => {
-                    store.apply(record.lsn, record.payload)?;
-                    replayed += 1;
-                }
-                RecordKind::EpochBegin => begin_epoch(store, record.lsn, record.payload)
-                    .map_err(|e| anyhow::anyhow!("record {}: {e}", record.lsn))?,
-                RecordKind::Feeder => store.advance(record.lsn),
-            }
+    thread::scope(|scope| {
+        let (full, batches) = mpsc::sync_channel(1);
+        let (applied, empty) = mpsc::channel();
+        scope.spawn(move || read(log, (after.next(), end), (&full, &empty)));
+        let mut replayed = 0;
+        // An error here ends the reader too: nobody takes its batches any more.
+        for batch in batches {
+            let batch: Vec<u8> = batch?;
+            replayed += apply(store, &batch)?;
+            // The reader may have ended.
+            let _ = applied.send(batch);
         }
-        anyhow::ensure!(following > next, "the log ends before {end}");
-        next = following;
+        Ok(replayed)
+    })
+}
+
+/// Reads records in batches, into buffers that were used before.
+fn read(
+    log: &Log,
+    (mut next, end): (Lsn, Lsn),
+    (full, empty): (&SyncSender<anyhow::Result<Vec<u8>>>, &Receiver<Vec<u8>>),
+) {
+    while next <= end {
+        let mut batch = empty.try_recv().unwrap_or_default();
+        batch.clear();
+        let read = match log.read_into(next, BATCH, &mut batch) {
+            Ok(following) if following > next => {
+                next = following;
+                Ok(batch)
+            }
+            Ok(_) => Err(anyhow::anyhow!("the log ends before {end}")),
+            Err(error) => Err(error.into()),
+        };
+        let failed = read.is_err();
+        if full.send(read).is_err() || failed {
+            return;
+        }
     }
-    Ok(replayed)
+}
+
+/// Applies a batch of records; how many transactions those were.
+fn apply(store: &Store, batch: &[u8]) -> anyhow::Result<u64> {
+    let mut applied = 0;
+    for record in records(batch) {
+        let after = store.committed();
+        let record = record.map_err(|e| anyhow::anyhow!("record after {after}: {e}"))?;
+        match record.kind {
+            RecordKind::Transaction => {
+                store.apply(record.lsn, record.payload)?;
+                applied += 1;
+            }
+            RecordKind::EpochBegin => begin_epoch(store, record.lsn, record.payload)
+                .map_err(|e| anyhow::anyhow!("record {}: {e}", record.lsn))?,
+            RecordKind::Feeder => store.advance(record.lsn),
+        }
+    }
+    Ok(applied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use understudy_store::{ColumnDef, DataType, Isolation, Row, TableDef, TableId, Txn, Value};
+    use understudy_txlog::Appender;
+    use understudy_types::{Epoch, EpochBegin, EpochId, Incarnation};
+
+    const EPOCH: Epoch = Epoch(1);
+    const LIMITS: MemoryLimits =
+        MemoryLimits { permanent_bytes: 1 << 30, temporary_bytes: 1 << 30 };
+
+    /// A log with its epoch begun.
+    fn begun() -> (Log, Appender) {
+        let disks = Disks::one(Arc::new(MemDisk::new()));
+        let log = recover(disks, LogOptions::default()).unwrap().log;
+        let mut appender = log.appender();
+        appender
+            .begin_epoch(&EpochBegin {
+                epoch: EpochId { number: EPOCH, ..EpochId::default() },
+                author: Incarnation { start: 1, id: EpochId::default().author },
+                previous: appender.position(),
+                hash: appender.hash(),
+                lossy: false,
+            })
+            .unwrap();
+        (log, appender)
+    }
+
+    fn commit(store: &Store, appender: &mut Appender, txn: Txn) {
+        let record = store.redo(&txn);
+        store.commit(txn, appender.append(EPOCH, RecordKind::Transaction, &record));
+    }
+
+    /// Rows of a table, each in a record of its own, that come to several batches.
+    fn filled(store: &Store, appender: &mut Appender) -> TableId {
+        let mut txn = store.begin(Isolation::ReadCommitted);
+        let columns =
+            vec![ColumnDef::new("k", DataType::Int4), ColumnDef::new("v", DataType::Text)];
+        let def = TableDef::new("t", columns).with_primary_key(&[0]);
+        let table = store.create_table(&mut txn, def).unwrap();
+        commit(store, appender, txn);
+        for k in 0..3000 {
+            let mut txn = store.begin(Isolation::ReadCommitted);
+            let row = [Value::Int(k), Value::text("x".repeat(2000))];
+            store.insert(&mut txn, table, Row::encode(&row)).unwrap();
+            commit(store, appender, txn);
+        }
+        table
+    }
+
+    #[test]
+    fn records_of_many_batches_are_applied_in_order() {
+        let (log, mut appender) = begun();
+        let origin = Store::new(LIMITS);
+        let table = filled(&origin, &mut appender);
+        log.sync_all().unwrap();
+        let end = log.durable_lsn();
+        let store = Store::new(LIMITS);
+        assert_eq!(replay(&store, &log, Lsn::ZERO, end).unwrap(), 3001);
+        assert_eq!(store.committed(), end);
+        let hashes = [&origin, &store].map(|store| store.content_hash(table, end));
+        assert!(hashes[0].is_some() && hashes[0] == hashes[1]);
+    }
+
+    #[test]
+    fn a_record_that_is_refused_ends_the_replay() {
+        let (log, mut appender) = begun();
+        let origin = Store::new(LIMITS);
+        appender.append(EPOCH, RecordKind::Transaction, b"no record");
+        filled(&origin, &mut appender);
+        log.sync_all().unwrap();
+        let refused = replay(&Store::new(LIMITS), &log, Lsn::ZERO, log.durable_lsn()).unwrap_err();
+        assert!(format!("{refused:#}").contains("format 110"), "{refused:#}");
+    }
+
+    #[test]
+    fn a_log_that_ends_too_early_is_refused() {
+        let (log, _) = begun();
+        log.sync_all().unwrap();
+        let beyond = log.durable_lsn().next();
+        let refused = replay(&Store::new(LIMITS), &log, Lsn::ZERO, beyond);
+        assert!(refused.unwrap_err().to_string().contains("ends before"));
+    }
 }
