@@ -113,7 +113,11 @@ impl Applier<'_> {
         self.inner.accountant.charge_always(Pool::Permanent, bytes);
         target.heap.bytes.add(bytes);
         let cell = Arc::new(RowCell::new(id, TxnId::ENDED, self.lsn, row.clone()));
-        target.heap.put_cell(&cell);
+        let charge = |bytes| {
+            self.inner.accountant.charge_always(Pool::Permanent, bytes);
+            Ok::<(), ApplyError>(())
+        };
+        target.heap.put_cell(&cell, charge)?;
         for index in &target.indexes {
             self.trusted(index.add(&self.inner.accountant, &cell, &row, Uniqueness::Trust))?;
         }

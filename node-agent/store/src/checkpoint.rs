@@ -372,12 +372,14 @@ impl Loader<'_> {
     fn put(&self, inner: &Inner, table: &Table, taken: &Taken) -> Result<(), CheckpointError> {
         let Taken { cells, row_bytes, entry_bytes } = taken;
         let memory = |source| CheckpointError::Memory { lsn: self.lsn, source };
-        inner.accountant.charge_history(Pool::Permanent, *row_bytes).map_err(memory)?;
+        let charge =
+            |bytes| inner.accountant.charge_history(Pool::Permanent, bytes).map_err(memory);
+        charge(*row_bytes)?;
         inner.accountant.charge_always(Pool::Permanent, *entry_bytes);
         table.heap.bytes.add(*row_bytes);
-        match table.heap.put_cells(cells) {
-            Ok(()) => Ok(()),
-            Err(RowId(id)) => {
+        match table.heap.put_cells(cells, charge)? {
+            None => Ok(()),
+            Some(RowId(id)) => {
                 let table = table.def.id.0;
                 Err(self.malformed(&format!("row {id} of table {table} is there twice")))
             }

@@ -12,9 +12,9 @@ use crate::{
     foreign_key::{Links, referenced_tables},
     index::IndexData,
     lock_wait::TxnId,
-    memory::Share,
+    memory::{Accountant, PAGE_BYTES, ROW_BYTES, Share},
     row::RowId,
-    rows::Rows,
+    rows::{Rows, Taken},
     sequence::Counter,
     sync::{AtomicU64, Mutex, RwLock},
     table::{IndexId, TableDef, TableId},
@@ -39,7 +39,7 @@ pub(crate) struct Heap {
     pub(crate) next_row: AtomicU64,
     /// Cells in `rows`.
     pub(crate) row_count: AtomicU64,
-    /// Bytes of cells and versions.
+    /// Bytes of pages, cells and versions.
     pub(crate) bytes: Share,
     /// For statistics.
     pub(crate) counts: RowCounts,
@@ -81,24 +81,47 @@ impl Heap {
         RowId(self.next_row.fetch_add(1, Relaxed))
     }
 
-    pub(crate) fn put_cell(&self, cell: &Arc<RowCell>) {
+    /// Puts a row in whose cell and version are charged already; the page that it may need is charged
+    /// here.
+    pub(crate) fn put_cell<E>(
+        &self,
+        cell: &Arc<RowCell>,
+        charge: impl Fn(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.rows.put(cell, || self.charge_page(&charge))?;
         self.next_row.fetch_max(cell.id.0 + 1, Relaxed);
         self.row_count.fetch_add(1, Relaxed);
-        self.rows.put(cell);
+        Ok(())
     }
 
-    /// Puts many rows in that are not there; else tells one that is there twice.
-    pub(crate) fn put_cells(&self, cells: &[Arc<RowCell>]) -> Result<(), RowId> {
-        let next = cells.iter().map(|cell| cell.id.0.saturating_add(1)).max().unwrap_or(0);
+    /// The same with many rows that are not there; else tells one that is there twice.
+    pub(crate) fn put_cells<E>(
+        &self,
+        cells: &[Arc<RowCell>],
+        charge: impl Fn(u64) -> Result<(), E>,
+    ) -> Result<Option<RowId>, E> {
+        let twice = self.rows.put_all(cells, || self.charge_page(&charge))?;
+        let next = cells.iter().map(|cell| cell.id.0 + 1).max().unwrap_or(0);
         self.next_row.fetch_max(next, Relaxed);
         self.row_count.fetch_add(cells.len() as u64, Relaxed);
-        self.rows.put_all(cells)
+        Ok(twice)
     }
 
-    pub(crate) fn take_cell(&self, id: RowId) {
-        if self.rows.take(id) {
-            self.row_count.fetch_sub(1, Relaxed);
-        }
+    fn charge_page<E>(&self, charge: impl Fn(u64) -> Result<(), E>) -> Result<(), E> {
+        charge(PAGE_BYTES)?;
+        self.bytes.add(PAGE_BYTES);
+        Ok(())
+    }
+
+    /// Takes a row out whose versions have gone, and gives back what it and its page were charged.
+    pub(crate) fn take_cell(&self, accountant: &Accountant, id: RowId) {
+        let bytes = match self.rows.take(id) {
+            Taken::Nothing => return,
+            Taken::Row => ROW_BYTES,
+            Taken::RowAndPage => ROW_BYTES + PAGE_BYTES,
+        };
+        self.row_count.fetch_sub(1, Relaxed);
+        self.bytes.give_back(accountant, bytes);
     }
 
     /// Notes a commit that changed rows, and what it changed in the sum of their hashes.

@@ -15,9 +15,10 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-/// A row beside its versions: 48 bytes that its cell has more than a version, and its place in a page of
-/// rows.
-pub(crate) const ROW_BYTES: u64 = 58;
+/// A row beside its versions: what its cell has more than a version.
+pub(crate) const ROW_BYTES: u64 = 48;
+/// A page of rows: 512 bytes, 32 where the map has it, and its part of the nodes above.
+pub(crate) const PAGE_BYTES: u64 = 554;
 /// A version beside its encoded columns, when those are too long to lie in it.
 pub(crate) const VERSION_BYTES: u64 = 48;
 /// An index entry beside a key that does not lie in it: 40 bytes, and its part of the nodes above.

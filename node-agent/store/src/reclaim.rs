@@ -240,8 +240,7 @@ impl Inner {
         self.release_versions(heap, count, &freed);
         report.versions += count;
         if dead {
-            heap.take_cell(cell.id);
-            self.release_row(heap);
+            heap.take_cell(&self.accountant, cell.id);
             report.rows += 1;
         }
         // Rows that left with their commit had keys of their own; those that were trimmed had others

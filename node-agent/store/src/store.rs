@@ -12,8 +12,8 @@ use crate::{
     index::{Entry, OrderedIndex},
     lock_wait::{LockWait, Registry, TxnId},
     memory::{
-        Accountant, IndexMemory, MemoryLimits, MemoryReport, OPERATION_BYTES, Pool, ROW_BYTES,
-        TableMemory, TemporaryMemory, VERSION_BYTES,
+        Accountant, IndexMemory, MemoryLimits, MemoryReport, OPERATION_BYTES, Pool, TableMemory,
+        TemporaryMemory, VERSION_BYTES,
     },
     reclaim::{Garbage, Reclamation},
     redo,
@@ -357,8 +357,7 @@ impl Inner {
         }
         self.release_versions(heap, 1, row.as_slice());
         if gone {
-            heap.take_cell(cell.id);
-            self.release_row(heap);
+            heap.take_cell(&self.accountant, cell.id);
         }
         if let Some(row) = row
             && (gone || moved)
@@ -389,10 +388,6 @@ impl Inner {
         let columns: u64 = rows.iter().map(Row::heap_bytes).sum();
         let bytes = count * VERSION_BYTES + columns;
         heap.bytes.give_back(&self.accountant, bytes);
-    }
-
-    pub(crate) fn release_row(&self, heap: &Heap) {
-        heap.bytes.give_back(&self.accountant, ROW_BYTES);
     }
 
     /// Stamps every version of the transaction, and publishes its definitions.

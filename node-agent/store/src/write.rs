@@ -39,15 +39,17 @@ impl Store {
         heap.bytes.add(bytes);
         let id = heap.give_row_id();
         let cell = Arc::new(RowCell::new(id, txn.id, UNCOMMITTED, row.clone()));
-        heap.put_cell(&cell);
+        let charge = |bytes| inner.accountant.charge(Pool::Permanent, bytes);
+        heap.put_cell(&cell, charge)
+            .inspect_err(|_| heap.bytes.give_back(&inner.accountant, bytes))?;
         let before = txn.operations.len();
         let kind = Kind::Insert;
         let operation = Operation::Row { cell: Arc::clone(&cell), table: at, kind, first: true };
         let remembered = inner.remember(txn, operation);
         if let Err(error) = remembered {
-            heap.take_cell(id);
             cell.chain.lock().pop();
-            heap.bytes.give_back(&inner.accountant, bytes);
+            heap.take_cell(&inner.accountant, id);
+            inner.release_versions(heap, 1, std::slice::from_ref(&row));
             return Err(error);
         }
         inner

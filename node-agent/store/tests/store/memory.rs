@@ -77,6 +77,55 @@ fn everything_that_was_charged_is_given_back() {
 }
 
 #[test]
+fn the_last_row_of_a_page_is_charged_the_page() {
+    let db = Database::new();
+    let bytes = |db: &Database| db.store.memory().tables[0].row_bytes;
+    db.run(|txn| (1..=6000).for_each(|k| db.insert(txn, k, k).map(|_| ()).unwrap()));
+    let full = bytes(&db);
+    // Sixty rows share a page: half a kilobyte and what the map has for it.
+    let (row, page) = (96, 554);
+    assert_eq!(full, 6000 * row + 101 * page);
+    db.run(|txn| {
+        for k in (1..=6000).filter(|k| k % 60 != 0) {
+            db.remove(txn, k).unwrap();
+        }
+    });
+    db.store.reclaim(usize::MAX);
+    // Ids are given from one on, so the rows that are left stand in a hundred pages, each alone.
+    assert_eq!(bytes(&db), 100 * (row + page));
+    let mut stream = Vec::new();
+    let at = db.store.visible();
+    db.store.write_checkpoint(at, &mut stream).unwrap();
+    let loaded = Store::load_checkpoint(LIMITS, at, &mut &*stream).unwrap();
+    assert_eq!(loaded.memory().tables[0].row_bytes, 100 * (row + page));
+    let follower = Store::new(LIMITS);
+    db.log.lock().iter().for_each(|(lsn, record)| follower.apply(*lsn, record).unwrap());
+    follower.set_visible(at);
+    follower.reclaim(usize::MAX);
+    assert_eq!(follower.memory().tables[0].row_bytes, 100 * (row + page));
+    db.run(|txn| (1..=100).for_each(|k| db.remove(txn, k * 60).unwrap()));
+    db.store.reclaim(usize::MAX);
+    assert_eq!(bytes(&db), 0);
+}
+
+#[test]
+fn a_page_that_does_not_fit_is_refused_with_its_row() {
+    let db = Database::with_limits(MemoryLimits { permanent_bytes: 800, ..LIMITS });
+    let mut txn = db.begin();
+    // A cell, its version and two entries alone would fit.
+    db.insert(&mut txn, 1, 1).unwrap();
+    db.store.rollback(txn);
+    assert_eq!(db.store.memory().permanent_used, 0);
+    db.store.set_limits(MemoryLimits { permanent_bytes: 400, ..LIMITS });
+    let mut txn = db.begin();
+    let refused = db.insert(&mut txn, 2, 2);
+    assert!(matches!(refused, Err(WriteError::OutOfMemory { requested: 554, used: 96, .. })));
+    assert_eq!(db.store.memory().permanent_used, 0);
+    let reader = db.begin();
+    assert_eq!(db.total(&reader), 0);
+}
+
+#[test]
 fn a_dropped_table_gives_its_memory_back() {
     let db = Database::filled(100);
     assert!(db.store.memory().permanent_used > 10_000);
