@@ -362,8 +362,17 @@ impl IndexData {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::row::size_class;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn an_entry_is_charged_what_allocators_give_out() {
+        // With the map's own word in front.
+        let leaf = 8 + size_of::<Key>() + size_of::<Entry>();
+        assert_eq!((leaf, size_class(leaf as u64)), (48, 48));
+        assert_eq!(ENTRY_BYTES, 48 + size_class(40 + 256 * 8) / 256);
+    }
 
     proptest! {
         #[test]

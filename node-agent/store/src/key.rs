@@ -31,8 +31,9 @@ const NULL: u8 = 254;
 const ZERO: u8 = 0x80;
 /// Above the rest of any key that has a given prefix: a marker or row id never begins like this.
 const ABOVE: [u8; 9] = [0xff; 9];
-/// Longest key kept without an allocation of its own: two integers, or one and the row id.
-const INLINE: usize = 14;
+/// Longest key kept without an allocation of its own: with the place of a row and its head, an entry
+/// comes to 48 bytes, which allocators give out.
+const INLINE: usize = 22;
 /// Longest key that is built without an allocation.
 const BUILT: usize = 40;
 
@@ -40,8 +41,7 @@ const BUILT: usize = 40;
 #[derive(Clone)]
 pub(crate) enum Key {
     Inline(u8, [u8; INLINE]),
-    /// Boxed twice, so that the short ones have short handles.
-    Heap(Box<Box<[u8]>>),
+    Heap(Box<[u8]>),
 }
 
 /// The bytes of a key while it is built and looked for; on the stack when short.
@@ -91,7 +91,7 @@ impl Key {
             inline[..bytes.len()].copy_from_slice(bytes);
             Key::Inline(bytes.len() as u8, inline)
         } else {
-            Key::Heap(Box::new(bytes.into()))
+            Key::Heap(bytes.into())
         }
     }
 
@@ -104,7 +104,7 @@ impl Key {
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(length: usize) -> u64 {
-        if length <= INLINE { 0 } else { 16 + size_class(length as u64) }
+        if length <= INLINE { 0 } else { size_class(length as u64) }
     }
 }
 
@@ -383,7 +383,6 @@ mod tests {
         let bytes: [&[u8]; 6] =
             [&[0x80], &[0x81, 1], &[0x83, 1, 0, 0], &[0x7f], &[0x7e, 0], &[0x7e, 0xfe]];
         assert_eq!([0, 1, 65_536, -1, -256, -2].map(of), bytes.map(<[u8]>::to_vec));
-        assert_eq!(size_of::<Key>(), 16);
     }
 
     #[test]

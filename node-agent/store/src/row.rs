@@ -402,12 +402,14 @@ impl RowBuilder {
     }
 }
 
-/// Bytes that an allocator gives out for so many: mimalloc's classes, four to each doubling.
-pub(crate) fn size_class(bytes: u64) -> u64 {
-    if bytes <= 64 {
-        return bytes.next_multiple_of(8);
+/// Bytes that an allocator gives out for so many: mimalloc's classes on 64 bits, which are 8, multiples
+/// of 16 up to 128, and four to each doubling from there on.
+pub(crate) const fn size_class(bytes: u64) -> u64 {
+    match bytes {
+        0..=8 => 8,
+        9..=128 => bytes.next_multiple_of(16),
+        _ => bytes.next_multiple_of(1 << ((bytes - 1).ilog2() - 2)),
     }
-    bytes.next_multiple_of(1 << ((bytes - 1).ilog2() - 2))
 }
 
 /// Appends the bytes of one value, without any length.
@@ -573,8 +575,11 @@ mod tests {
         assert_eq!(size_of::<Option<Row>>(), 32);
         // And the two counters before it.
         assert_eq!(size_of::<crate::version::RowCell>() + 16, 96);
-        let sizes = [1, 16, 64, 65, 96, 113, 129, 500, 4096, 4097];
-        assert_eq!(sizes.map(size_class), [8, 16, 64, 80, 96, 128, 160, 512, 4096, 5120]);
+        // As `mi_malloc_usable_size` tells of mimalloc 2 and 3.
+        let small = [1, 8, 9, 17, 24, 33, 40, 49, 56, 64, 65, 97];
+        assert_eq!(small.map(size_class), [8, 8, 16, 32, 32, 48, 48, 64, 64, 64, 80, 112]);
+        let larger = [96, 113, 129, 161, 500, 545, 4096, 4097, 9000];
+        assert_eq!(larger.map(size_class), [96, 128, 160, 192, 512, 640, 4096, 5120, 10240]);
     }
 
     #[test]
