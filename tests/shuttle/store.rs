@@ -1,9 +1,10 @@
-//! The store under many interleavings: version chains, unique keys, lock waits, commit, reclamation, and
-//! reading beside all of them. Each test runs its threads some thousand times, each time in another order of
+//! The store under many interleavings: version chains, unique keys, lock waits, commit, reclamation, pages of
+//! rows, and reading beside all of them. Each test runs its threads some thousand times, each time in another order of
 //! their steps at locks and atomics; a failing order is printed and can be repeated (`shuttle::replay`).
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod pages;
 mod references;
 mod sequences;
 
