@@ -19,7 +19,7 @@ use crate::{
     memory::{MemoryLimits, Pool, ROW_BYTES},
     reclaim::Pinned,
     redo::{put_number, take_number},
-    row::{Row, RowId},
+    row::{ROW_ID_MAX, Row, RowId},
     store::{Inner, Store},
     table::TableId,
     tokens::{Book, Tokens},
@@ -300,6 +300,10 @@ impl Loader<'_> {
             );
         }
         let next_row = u64::from_le_bytes(self.array()?);
+        if next_row > ROW_ID_MAX {
+            let reason = format!("the next row number {next_row} of table {id} is beyond belief");
+            return Err(self.malformed(&reason));
+        }
         let (mut rows, mut hash) = (0u64, 0u128);
         loop {
             let block = self.block()?;
@@ -332,6 +336,9 @@ impl Loader<'_> {
     ) -> Result<(RowId, &'b [u8]), CheckpointError> {
         let cut = || self.malformed("a row is cut short");
         let id = take_number(block, at).ok_or_else(cut)?;
+        if id > ROW_ID_MAX {
+            return Err(self.malformed(&format!("row number {id} is beyond belief")));
+        }
         let length =
             take_number(block, at).and_then(|n| usize::try_from(n).ok()).ok_or_else(cut)?;
         let end = at.checked_add(length).filter(|end| *end <= block.len()).ok_or_else(cut)?;

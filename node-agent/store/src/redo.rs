@@ -14,7 +14,7 @@
 
 use crate::{
     catalog::UserDef,
-    row::RowId,
+    row::{ROW_ID_MAX, RowId},
     table::{IndexDef, IndexId, TableDef, TableId},
     txn::{Kind, Operation, Txn},
     version::UNCOMMITTED,
@@ -196,7 +196,11 @@ impl<'a> Changes<'a> {
     fn head(&mut self) -> Result<(TableId, RowId), Malformed> {
         let table = self.number()?;
         let table = u32::try_from(table).map_err(|_| self.malformed("table number".to_owned()))?;
-        Ok((TableId(table), RowId(self.number()?)))
+        let row = self.number()?;
+        if row > ROW_ID_MAX {
+            return Err(self.malformed(format!("row number {row} is beyond belief")));
+        }
+        Ok((TableId(table), RowId(row)))
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], Malformed> {

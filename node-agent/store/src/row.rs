@@ -31,6 +31,10 @@ pub const VALUE_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowId(pub u64);
 
+/// Highest row id that is believed where one is read. Ids begin with one and are given in turn, so that no
+/// table comes near it; above it there is room to count on.
+pub(crate) const ROW_ID_MAX: u64 = (1 << 62) - 1;
+
 /// Longest row that lies in its handle, and so in its version: as many bytes as make a row's cell 96 bytes,
 /// which allocators give out.
 const INLINE: usize = 30;

@@ -9,7 +9,9 @@ use std::{
     },
     thread,
 };
-use understudy_store::{CheckpointError, Isolation, Store, Value, View};
+use understudy_store::{
+    CheckpointError, ColumnDef, DataType, Isolation, Row, Store, TableDef, Value, View,
+};
 use understudy_types::Lsn;
 
 fn load(lsn: Lsn, bytes: &[u8]) -> Result<Store, CheckpointError> {
@@ -56,6 +58,71 @@ fn a_damaged_checkpoint_is_refused() {
         damaged[bit / 8] ^= 1 << (bit % 8);
         assert!(load(at, &damaged).is_err(), "bit {bit}");
     }
+}
+
+/// A checkpoint of one table `t (c text)` with the rows `aaaa` and `bbbb`, with an index on it or without,
+/// and where the bytes of `bbbb` stand.
+fn two_texts(unique: bool) -> (Lsn, Vec<u8>, usize) {
+    let store = Store::new(LIMITS);
+    let mut txn = store.begin(Isolation::ReadCommitted);
+    let mut def = TableDef::new("t", vec![ColumnDef::new("c", DataType::Text)]);
+    if unique {
+        def = def.with_primary_key(&[0]);
+    }
+    let table = store.create_table(&mut txn, def).unwrap();
+    for text in ["aaaa", "bbbb"] {
+        store.insert(&mut txn, table, Row::encode(&[Value::text(text)])).unwrap();
+    }
+    store.commit(txn, Lsn(1));
+    store.set_visible(Lsn(1));
+    let mut bytes = Vec::new();
+    store.write_checkpoint(Lsn(1), &mut bytes).unwrap();
+    let at = bytes.windows(4).position(|text| text == b"bbbb").unwrap();
+    (Lsn(1), bytes, at)
+}
+
+fn reason(at: Lsn, bytes: &[u8]) -> String {
+    match load(at, bytes) {
+        Err(CheckpointError::Malformed { reason, .. }) => reason,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was loaded"),
+    }
+}
+
+#[test]
+fn two_rows_of_one_key_are_refused_by_name() {
+    let (lsn, mut bytes, at) = two_texts(true);
+    bytes[at..at + 4].copy_from_slice(b"aaaa");
+    assert_eq!(reason(lsn, &bytes), "row 2 of table 1 has the key of another row");
+}
+
+#[test]
+fn a_row_that_is_there_twice_is_refused_by_name() {
+    let (lsn, mut bytes, at) = two_texts(false);
+    // Behind the row's id: its length, and the five bytes before its only column.
+    let id = at - 7;
+    assert_eq!(bytes[id..at], [2, 9, 1, 0, 0, 4, 0]);
+    bytes[id] = 1;
+    assert_eq!(reason(lsn, &bytes), "row 1 of table 1 is there twice");
+}
+
+#[test]
+fn row_numbers_that_leave_no_room_above_them_are_refused() {
+    let (lsn, bytes, at) = two_texts(true);
+    // The id of the second row as the greatest number there is, and the block as much longer.
+    let (block, first) = (at - 7 - 11, at - 7);
+    let length = u32::from_le_bytes(bytes[block - 4..block].try_into().unwrap());
+    assert_eq!(length, 22);
+    let mut great = bytes.clone();
+    great.splice(first..=first, [[0xff; 9].as_slice(), &[1]].concat());
+    great[block - 4..block].copy_from_slice(&(length + 9).to_le_bytes());
+    assert_eq!(reason(lsn, &great), format!("row number {} is beyond belief", u64::MAX));
+    let next = block - 4 - 8;
+    assert_eq!(bytes[next..next + 8], 3u64.to_le_bytes());
+    let mut great = bytes;
+    great[next..next + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+    let expected = format!("the next row number {} of table 1 is beyond belief", u64::MAX);
+    assert_eq!(reason(lsn, &great), expected);
 }
 
 #[test]

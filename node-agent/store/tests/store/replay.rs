@@ -115,6 +115,27 @@ fn a_follower_shows_nothing_above_what_is_acknowledged() {
 }
 
 #[test]
+fn row_numbers_that_leave_no_room_above_them_are_refused() {
+    let db = Database::filled(1);
+    let row = row(2, 2);
+    let (table, bytes) = (db.table.0 as u8, row.as_bytes());
+    let greatest = [[0xff; 9].as_slice(), &[1]].concat();
+    for tag in 1..=3u8 {
+        let mut payload = vec![2, tag, table];
+        payload.extend_from_slice(&greatest);
+        if tag < 3 {
+            payload.push(bytes.len() as u8);
+            payload.extend_from_slice(bytes);
+        }
+        let follower = follow(&db);
+        let refused = follower.apply(db.store.committed().next(), &payload);
+        let Err(ApplyError::Malformed { reason, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(reason, format!("row number {} is beyond belief", u64::MAX));
+        assert_same(&db, &follower);
+    }
+}
+
+#[test]
 fn contradictions_are_refused_by_name() {
     let db = Database::filled(1);
     let follower = follow(&db);
