@@ -13,15 +13,16 @@ use crate::{
     heap::{State, Table},
     index::Uniqueness,
     lock_wait::TxnId,
-    memory::{ENTRY_BYTES, Pool, ROW_BYTES},
+    memory::{ENTRY_BYTES, PAGE_BYTES, Pool, ROW_BYTES, VERSION_BYTES},
     reclaim::Garbage,
     redo::{Change, Changes, Ddl, Malformed},
     row::{Row, RowId},
+    rows::page_of,
     store::{Inner, Store},
     table::TableId,
     version::{RowCell, row_hash},
 };
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 use understudy_types::Lsn;
 
 /// One record on its way into the store.
@@ -48,8 +49,7 @@ impl Store {
         let mut changes = Changes::new(payload).map_err(refused)?;
         // Most records have one change, which is read once.
         let first = changes.next().map_err(refused)?;
-        let count = usize::from(first.is_some());
-        inner.reclaim_share(inner.check_room((lsn, payload), (count, changes.clone()))?);
+        inner.reclaim_share(inner.check_room(lsn, (first.as_ref(), changes.clone()))?);
         let state = inner.state.load_full();
         let mut applier = Applier { inner, lsn, state, changed: false };
         let mut next = first;
@@ -66,23 +66,75 @@ impl Store {
 }
 
 impl Inner {
-    /// Reads the payload to the end behind the changes that were counted, so that a bad one changes
-    /// nothing, and asks for the most memory that it can take. Returns how many changes there are.
+    /// Reads the payload to the end behind its first change, so that a bad one changes nothing, and asks
+    /// for the most memory that it can be charged. Returns how many changes there are.
     fn check_room(
         &self,
-        (lsn, payload): (Lsn, &[u8]),
-        (mut count, mut changes): (usize, Changes<'_>),
+        lsn: Lsn,
+        (first, mut changes): (Option<&Change<'_>>, Changes<'_>),
     ) -> Result<usize, ApplyError> {
-        while changes.next().map_err(|error| malformed(lsn, error))?.is_some() {
+        let mut room = Room { state: &self.state.load(), bytes: 0, page: None };
+        let mut count = 0;
+        if let Some(first) = first {
+            room.add(first);
             count += 1;
         }
-        let requested = payload.len() as u64 + count as u64 * (ROW_BYTES + 2 * ENTRY_BYTES);
+        while let Some(change) = changes.next().map_err(|error| malformed(lsn, error))? {
+            room.add(&change);
+            count += 1;
+        }
+        let requested = room.bytes;
         let used = self.accountant.used(Pool::Permanent);
         let limit = self.accountant.limit_of_history(Pool::Permanent);
         if used.saturating_add(requested) > limit {
             return Err(ApplyError::OutOfMemory { lsn, requested, used, limit });
         }
         Ok(count)
+    }
+}
+
+/// The most memory that a record can be charged; not asked for are the long keys of an index that it builds.
+struct Room<'a> {
+    state: &'a State,
+    bytes: u64,
+    /// The page of the last row that came: its neighbours need no other.
+    page: Option<(TableId, u64)>,
+}
+
+impl Room<'_> {
+    fn add(&mut self, change: &Change<'_>) {
+        // A table that comes with the record itself has two indexes, as far as this is concerned.
+        let unknown = |length| VERSION_BYTES + Row::heap_bytes_of(length) + 2 * ENTRY_BYTES;
+        self.bytes += match change {
+            Change::Insert { table, row, bytes } => {
+                let page = Some((*table, page_of(*row)));
+                let page = if self.page == page {
+                    0
+                } else {
+                    self.page = page;
+                    PAGE_BYTES
+                };
+                let table = self.state.table(*table);
+                page + table.map_or_else(
+                    || ROW_BYTES + unknown(bytes.len()),
+                    |table| table.row_room(bytes.len()),
+                )
+            }
+            Change::Update { table, bytes, .. } => {
+                let table = self.state.table(*table);
+                table.map_or_else(|| unknown(bytes.len()), |table| table.version_room(bytes.len()))
+            }
+            Change::Delete { .. } => VERSION_BYTES,
+            Change::Ddl(Ddl::Truncate(table)) => {
+                let table = self.state.table(*table);
+                table.map_or(0, |t| t.heap.row_count.load(Relaxed) * VERSION_BYTES)
+            }
+            Change::Ddl(Ddl::AddIndex(table, _)) => {
+                let table = self.state.table(*table);
+                table.map_or(0, |t| t.heap.row_count.load(Relaxed) * ENTRY_BYTES)
+            }
+            Change::Ddl(_) | Change::Token(_) => 0,
+        };
     }
 }
 
@@ -264,4 +316,106 @@ impl Applier<'_> {
 
 fn malformed(lsn: Lsn, Malformed { offset, reason }: Malformed) -> ApplyError {
     ApplyError::Malformed { lsn, offset, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        memory::MemoryLimits,
+        table::{ColumnDef, IndexDef, TableDef},
+        txn::{Isolation, Txn},
+        value::{DataType, Value},
+    };
+    use proptest::prelude::*;
+
+    const LIMITS: MemoryLimits =
+        MemoryLimits { permanent_bytes: 1 << 30, temporary_bytes: 1 << 20 };
+
+    /// A store that makes records, and one that applies them.
+    struct Pair {
+        from: Store,
+        to: Store,
+        lsn: Lsn,
+    }
+
+    impl Pair {
+        fn new() -> Pair {
+            Pair { from: Store::new(LIMITS), to: Store::new(LIMITS), lsn: Lsn(0) }
+        }
+
+        /// What the record of a transaction asks for, and what it is charged.
+        fn run(&mut self, work: impl FnOnce(&Store, &mut Txn)) -> (u64, u64) {
+            let mut txn = self.from.begin(Isolation::ReadCommitted);
+            work(&self.from, &mut txn);
+            let record = self.from.redo(&txn);
+            self.lsn = self.lsn.next();
+            self.from.commit(txn, self.lsn);
+            self.from.set_visible(self.lsn);
+            let mut room = Room { state: &self.to.inner.state.load(), bytes: 0, page: None };
+            let mut changes = Changes::new(&record).unwrap();
+            while let Some(change) = changes.next().unwrap() {
+                room.add(&change);
+            }
+            let used = || self.to.inner.accountant.used(Pool::Permanent);
+            let before = used();
+            self.to.apply(self.lsn, &record).unwrap();
+            (room.bytes, used() - before)
+        }
+    }
+
+    fn table(columns: &[DataType]) -> TableDef {
+        let names = ["k", "rest"];
+        let columns = names.iter().zip(columns).map(|(name, t)| ColumnDef::new(*name, *t));
+        TableDef::new("t", columns.collect()).with_primary_key(&[0])
+    }
+
+    #[test]
+    fn rows_of_a_numbered_table_ask_for_what_they_are_charged() {
+        let mut pair = Pair::new();
+        let def = table(&[DataType::Int8, DataType::Bytea]);
+        let mut id = TableId(0);
+        pair.run(|store, txn| id = store.create_table(txn, def).unwrap());
+        // One of the first page, and the others with two more.
+        for count in [1u8, 130] {
+            let (asked, charged) = pair.run(|store, txn| {
+                for i in 0..count {
+                    let k = i64::from(count) * 1000 + i64::from(i);
+                    let long = Value::Bytes(vec![7; usize::from(count)].into());
+                    store.insert(txn, id, Row::encode(&[Value::Int(k), long])).unwrap();
+                }
+            });
+            // The page that was there already is asked for once more.
+            assert_eq!(asked, charged + if count == 1 { 0 } else { PAGE_BYTES });
+        }
+        let (asked, charged) = pair.run(|store, txn| store.truncate(txn, id).unwrap());
+        assert_eq!((asked, charged), (131 * VERSION_BYTES, 131 * VERSION_BYTES));
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_is_charged_more_than_it_asks_for(
+            changes in proptest::collection::vec((0u64..90, "[a\\x00]{0,60}", 0u8..4), 1..80),
+        ) {
+            let mut pair = Pair::new();
+            let mut id = TableId(0);
+            let by_both = IndexDef::new("by_both", &[1, 0]);
+            let def = table(&[DataType::Int8, DataType::Text]).with_index(by_both);
+            pair.run(|store, txn| id = store.create_table(txn, def).unwrap());
+            for changes in changes.chunks(7) {
+                let (asked, charged) = pair.run(|store, txn| {
+                    for (row, text, what) in changes {
+                        let new = |k: i64| Row::encode(&[Value::Int(k), Value::text(text.as_str())]);
+                        // Refused where the row is not there, or the key is.
+                        let _ = match what {
+                            0 => store.delete(txn, id, RowId(*row)),
+                            1 => store.update(txn, id, RowId(*row), new(*row as i64 + 1000)),
+                            _ => store.insert(txn, id, new(*row as i64)).map(|_| ()),
+                        };
+                    }
+                });
+                prop_assert!(charged <= asked, "{charged} of {asked}");
+            }
+        }
+    }
 }

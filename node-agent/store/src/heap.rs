@@ -12,8 +12,8 @@ use crate::{
     foreign_key::{Links, referenced_tables},
     index::IndexData,
     lock_wait::TxnId,
-    memory::{Accountant, PAGE_BYTES, ROW_BYTES, Share},
-    row::RowId,
+    memory::{Accountant, PAGE_BYTES, ROW_BYTES, Share, VERSION_BYTES},
+    row::{Row, RowId},
     rows::{Rows, Taken},
     sequence::Counter,
     sync::{AtomicU64, Mutex, RwLock},
@@ -154,6 +154,19 @@ pub(crate) struct Table {
     pub(crate) indexes: Vec<Arc<IndexData>>,
     /// Derived by [`State`] from all definitions; what a caller puts here is replaced.
     pub(crate) links: Option<Arc<Links>>,
+}
+
+impl Table {
+    /// The most that a new row of so many bytes is charged, its index entries included, but for a page.
+    pub(crate) fn row_room(&self, length: usize) -> u64 {
+        ROW_BYTES + self.version_room(length)
+    }
+
+    /// The most that a new version of so many bytes is charged, should it have new keys.
+    pub(crate) fn version_room(&self, length: usize) -> u64 {
+        let entries: u64 = self.indexes.iter().map(|i| i.room.entry_bytes(length)).sum();
+        VERSION_BYTES + Row::heap_bytes_of(length) + entries
+    }
 }
 
 /// Everything that has a name, from one LSN on.

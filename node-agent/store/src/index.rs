@@ -22,7 +22,7 @@
 use crate::{
     counts::Tally,
     error::WriteError,
-    key::{self, Key, KeyBytes, Nulls},
+    key::{self, Key, KeyBytes, KeyRoom, Nulls},
     lock_wait::TxnId,
     memory::{Accountant, ENTRY_BYTES, Pool, Share},
     row::{Row, RowId},
@@ -169,6 +169,8 @@ pub(crate) struct IndexData {
     pub(crate) map: Radix<Key, Entry>,
     pub(crate) entries: AtomicU64,
     pub(crate) bytes: Share,
+    /// The most that a key can take.
+    pub(crate) room: KeyRoom,
     /// Reads that were begun.
     pub(crate) scans: Tally,
     stripes: [Mutex<()>; STRIPES],
@@ -177,6 +179,7 @@ pub(crate) struct IndexData {
 impl IndexData {
     pub(crate) fn new(def: IndexDef, table: Arc<TableDef>) -> IndexData {
         IndexData {
+            room: KeyRoom::of(&table, &def.columns),
             def,
             table,
             map: Radix::new(),

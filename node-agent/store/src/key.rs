@@ -10,6 +10,7 @@
 //! trailing blanks); text compares by its UTF-8 bytes (collation "C"); NaN is above all numbers.
 
 use crate::{
+    memory::ENTRY_BYTES,
     row::{Row, RowId, size_class},
     table::TableDef,
     value::{DataType, Value, ValueRef},
@@ -105,6 +106,44 @@ impl Key {
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(length: usize) -> u64 {
         if length <= INLINE { 0 } else { size_class(length as u64) }
+    }
+}
+
+/// The most bytes that a key of an index can have, by the length of its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeyRoom {
+    /// Whatever the row is.
+    fixed: usize,
+    /// Whether there are columns as long as the row, each byte of which may take two.
+    variable: bool,
+}
+
+impl KeyRoom {
+    /// For a key of these columns, and the row id.
+    pub(crate) fn of(def: &TableDef, columns: &[u16]) -> KeyRoom {
+        let mut room = KeyRoom { fixed: 9, variable: false };
+        for column in columns {
+            let (fixed, variable) = match def.columns[usize::from(*column)].data_type {
+                DataType::Bool => (2, false),
+                DataType::Int2 | DataType::Int4 | DataType::Int8 | DataType::Date => (9, false),
+                DataType::Timestamp | DataType::Timestamptz => (9, false),
+                DataType::Float4 | DataType::Float8 => (9, false),
+                // Marker, sign, exponent, as many digits as 96 bits have, and the end.
+                DataType::Numeric | DataType::NumericOf { .. } => (33, false),
+                DataType::Uuid => (17, false),
+                DataType::Text | DataType::Varchar(_) | DataType::Char(_) => (3, true),
+                DataType::Bytea => (3, true),
+            };
+            room.fixed += fixed;
+            room.variable |= variable;
+        }
+        room
+    }
+
+    /// The most that its entry is charged for a row of so many bytes.
+    pub(crate) fn entry_bytes(self, row: usize) -> u64 {
+        let most = self.fixed + if self.variable { 2 * row } else { 0 };
+        ENTRY_BYTES + Key::heap_bytes(most)
     }
 }
 
@@ -395,7 +434,37 @@ mod tests {
         }
     }
 
+    fn any_value() -> impl Strategy<Value = (DataType, Value)> {
+        prop_oneof![
+            any::<bool>().prop_map(|b| (DataType::Bool, Value::Bool(b))),
+            any::<i64>().prop_map(|i| (DataType::Int8, Value::Int(i))),
+            any::<f64>().prop_map(|x| (DataType::Float8, Value::Float(x))),
+            any::<u128>().prop_map(|u| (DataType::Uuid, Value::Uuid(u))),
+            (any::<i128>(), 0u32..=28).prop_map(|(i, scale)| {
+                let d = Decimal::from_i128_with_scale(i >> 32, scale);
+                (DataType::Numeric, Value::Numeric(d))
+            }),
+            "[a\\x00]{0,40}".prop_map(|t| (DataType::Text, Value::text(t))),
+            any::<i32>().prop_map(|_| (DataType::Text, Value::Null)),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn no_key_takes_more_than_its_room(columns in proptest::collection::vec(any_value(), 1..5)) {
+            let (types, values): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+            let defs = types.into_iter().map(|t| ColumnDef::new("c", t)).collect();
+            let def = TableDef::new("t", defs);
+            let row = Row::encode(&values);
+            let columns: Vec<u16> = (0..values.len() as u16).collect();
+            let mut key = KeyBytes::new();
+            encode_row(&row, &def, &columns, &mut key);
+            encode_row_id(RowId(u64::MAX), &mut key);
+            let room = KeyRoom::of(&def, &columns);
+            let charged = ENTRY_BYTES + Key::heap_bytes(key.len());
+            prop_assert!(charged <= room.entry_bytes(row.as_bytes().len()));
+        }
+
         #[test]
         fn integer_keys_sort_as_numbers(a in any::<i64>(), s in 0u32..64, b in any::<i64>(), t in 0u32..64) {
             let (a, b) = (a >> s, b >> t);

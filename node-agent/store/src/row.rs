@@ -183,8 +183,14 @@ impl Row {
     pub(crate) fn heap_bytes(&self) -> u64 {
         match &self.0 {
             Encoded::Inline(..) => 0,
-            Encoded::Shared(bytes) => size_class(bytes.len() as u64 + 16),
+            Encoded::Shared(bytes) => Row::heap_bytes_of(bytes.len()),
         }
+    }
+
+    /// The same for a row of so many bytes.
+    #[inline]
+    pub(crate) fn heap_bytes_of(length: usize) -> u64 {
+        if length <= INLINE { 0 } else { size_class(length as u64 + 16) }
     }
 
     /// How many columns are stored; a table may have more by now.
