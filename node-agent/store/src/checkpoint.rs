@@ -16,7 +16,7 @@ use crate::{
     error::CheckpointError,
     heap::{Heap, State, Table},
     lock_wait::TxnId,
-    memory::{MemoryLimits, Pool, ROW_BYTES},
+    memory::{MemoryLimits, Pool, ROW_BYTES, VERSION_BYTES},
     reclaim::Pinned,
     redo::{put_number, take_number},
     row::{ROW_ID_MAX, Row, RowId},
@@ -250,13 +250,20 @@ impl Counted<'_> {
     }
 }
 
+/// What a block's rows are charged, and their index entries at most.
+#[derive(Default)]
+struct Room {
+    rows: u64,
+    entries: u64,
+}
+
 /// A block's rows on their way into a table.
 #[derive(Default)]
 struct Taken {
     cells: Vec<Arc<RowCell>>,
-    /// What they are charged, and what their index entries are.
-    row_bytes: u64,
+    /// What their index entries are charged.
     entry_bytes: u64,
+    hash: u128,
 }
 
 /// Reads a checkpoint's parts.
@@ -305,19 +312,10 @@ impl Loader<'_> {
             return Err(self.malformed(&reason));
         }
         let (mut rows, mut hash) = (0u64, 0u128);
-        loop {
-            let block = self.block()?;
-            if block.is_empty() {
-                break;
-            }
-            let (mut at, mut taken) = (0, Taken::default());
-            while at < block.len() {
-                let (id, bytes) = self.row(&block, &mut at)?;
-                hash = hash.wrapping_add(row_hash(id, bytes));
-                self.take(table, (id, bytes), &mut taken)?;
-            }
+        while let Some(length) = Some(self.length()?).filter(|length| *length > 0) {
+            let taken = self.rows(inner, table, length)?;
+            hash = hash.wrapping_add(taken.hash);
             rows += taken.cells.len() as u64;
-            self.put(inner, table, &taken)?;
         }
         table.heap.next_row.fetch_max(next_row, Relaxed);
         table.heap.counts.loaded.store(rows, Relaxed);
@@ -327,6 +325,50 @@ impl Loader<'_> {
             return Err(self.malformed(&format!("the rows of table {id} are not those written")));
         }
         Ok(())
+    }
+
+    /// Reads a block and puts its rows into their table; they are charged before they are made.
+    fn rows(
+        &mut self,
+        inner: &Inner,
+        table: &Table,
+        length: u32,
+    ) -> Result<Taken, CheckpointError> {
+        let lsn = self.lsn;
+        let charge = |bytes| {
+            let charged = inner.accountant.charge_history(Pool::Permanent, bytes);
+            charged.map_err(|source| CheckpointError::Memory { lsn, source })
+        };
+        // Rows are charged more than the bytes that they take in a block, so one that is too long for
+        // the memory is not even read.
+        charge(u64::from(length))?;
+        let block = self.bytes(length)?;
+        let room = self.room(table, &block)?;
+        charge((room.rows + room.entries).saturating_sub(u64::from(length)))?;
+        table.heap.bytes.add(room.rows);
+        let (mut at, mut taken) = (0, Taken::default());
+        while at < block.len() {
+            let row = self.row(&block, &mut at)?;
+            self.take(table, row, &mut taken)?;
+        }
+        inner.accountant.release(Pool::Permanent, room.entries - taken.entry_bytes);
+        if let Some(RowId(id)) = table.heap.put_cells(&taken.cells, charge)? {
+            let table = table.def.id.0;
+            return Err(self.malformed(&format!("row {id} of table {table} is there twice")));
+        }
+        Ok(taken)
+    }
+
+    /// What the rows of a block will be charged.
+    fn room(&self, table: &Table, block: &[u8]) -> Result<Room, CheckpointError> {
+        let (mut at, mut room) = (0, Room::default());
+        while at < block.len() {
+            let (_, bytes) = self.row(block, &mut at)?;
+            let length = bytes.len();
+            room.rows += ROW_BYTES + VERSION_BYTES + Row::heap_bytes_of(length);
+            room.entries += table.entry_room(length);
+        }
+        Ok(room)
     }
 
     fn row<'b>(
@@ -361,7 +403,7 @@ impl Loader<'_> {
             row: id,
             source,
         })?;
-        taken.row_bytes += ROW_BYTES + Inner::version_bytes(Some(&row));
+        taken.hash = taken.hash.wrapping_add(row_hash(id, bytes));
         let cell = Arc::new(RowCell::new(id, TxnId::ENDED, lsn, row.clone()));
         for index in &table.indexes {
             let Some(bytes) = index.load(&cell, &row) else {
@@ -375,29 +417,20 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Charges for a block's rows, and puts them into their table.
-    fn put(&self, inner: &Inner, table: &Table, taken: &Taken) -> Result<(), CheckpointError> {
-        let Taken { cells, row_bytes, entry_bytes } = taken;
-        let memory = |source| CheckpointError::Memory { lsn: self.lsn, source };
-        let charge =
-            |bytes| inner.accountant.charge_history(Pool::Permanent, bytes).map_err(memory);
-        charge(*row_bytes)?;
-        inner.accountant.charge_always(Pool::Permanent, *entry_bytes);
-        table.heap.bytes.add(*row_bytes);
-        match table.heap.put_cells(cells, charge)? {
-            None => Ok(()),
-            Some(RowId(id)) => {
-                let table = table.def.id.0;
-                Err(self.malformed(&format!("row {id} of table {table} is there twice")))
-            }
-        }
+    fn block(&mut self) -> Result<Vec<u8>, CheckpointError> {
+        let length = self.length()?;
+        self.bytes(length)
     }
 
-    fn block(&mut self) -> Result<Vec<u8>, CheckpointError> {
+    fn length(&mut self) -> Result<u32, CheckpointError> {
         let length = u32::from_le_bytes(self.array()?);
         if length > LENGTH_MAX {
             return Err(self.malformed("a length is beyond belief"));
         }
+        Ok(length)
+    }
+
+    fn bytes(&mut self, length: u32) -> Result<Vec<u8>, CheckpointError> {
         // Grown while bytes really come, so that a damaged length allocates nothing.
         let mut bytes = Vec::new();
         while bytes.len() < length as usize {

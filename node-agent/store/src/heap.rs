@@ -164,8 +164,12 @@ impl Table {
 
     /// The most that a new version of so many bytes is charged, should it have new keys.
     pub(crate) fn version_room(&self, length: usize) -> u64 {
-        let entries: u64 = self.indexes.iter().map(|i| i.room.entry_bytes(length)).sum();
-        VERSION_BYTES + Row::heap_bytes_of(length) + entries
+        VERSION_BYTES + Row::heap_bytes_of(length) + self.entry_room(length)
+    }
+
+    /// The most that the index entries of a row of so many bytes are charged.
+    pub(crate) fn entry_room(&self, length: usize) -> u64 {
+        self.indexes.iter().map(|index| index.room.entry_bytes(length)).sum()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::database::{Database, LIMITS};
 use std::{
-    io::{self, Write},
+    io::{self, Read, Write},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -10,7 +10,8 @@ use std::{
     thread,
 };
 use understudy_store::{
-    CheckpointError, ColumnDef, DataType, Isolation, Row, Store, TableDef, Value, View,
+    CheckpointError, ColumnDef, DataType, Isolation, MemoryLimits, Row, Store, TableDef, Value,
+    View, WriteError,
 };
 use understudy_types::Lsn;
 
@@ -123,6 +124,46 @@ fn row_numbers_that_leave_no_room_above_them_are_refused() {
     great[next..next + 8].copy_from_slice(&u64::MAX.to_le_bytes());
     let expected = format!("the next row number {} of table 1 is beyond belief", u64::MAX);
     assert_eq!(reason(lsn, &great), expected);
+}
+
+/// Counts the bytes that are taken from it.
+struct Source<'a>(&'a [u8], usize);
+
+impl Read for Source<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(into)?;
+        self.1 += count;
+        Ok(count)
+    }
+}
+
+#[test]
+fn rows_that_do_not_fit_are_refused_before_they_are_made() {
+    let store = Store::new(LIMITS);
+    let mut txn = store.begin(Isolation::ReadCommitted);
+    let def = TableDef::new("t", vec![ColumnDef::new("c", DataType::Text)]);
+    let table = store.create_table(&mut txn, def).unwrap();
+    let long = Value::text("x".repeat(3 << 20));
+    store.insert(&mut txn, table, Row::encode(&[long])).unwrap();
+    store.commit(txn, Lsn(1));
+    store.set_visible(Lsn(1));
+    let mut bytes = Vec::new();
+    store.write_checkpoint(Lsn(1), &mut bytes).unwrap();
+    // Less than the row, and as much as the row but not its page.
+    let used = store.memory().permanent_used;
+    for (limit, taken) in [(1 << 20, 1_000), ((used - 500) * 8 / 9, bytes.len())] {
+        let limits = MemoryLimits { permanent_bytes: limit, ..LIMITS };
+        let mut source = Source(&bytes, 0);
+        let refused = Store::load_checkpoint(limits, Lsn(1), &mut source);
+        let Err(CheckpointError::Memory { source: error, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(matches!(error, WriteError::OutOfMemory { .. }), "{error}");
+        assert!(source.1 <= taken, "{} bytes were taken", source.1);
+    }
+    let limits = MemoryLimits { permanent_bytes: used * 8 / 9 + 9, ..LIMITS };
+    let loaded = Store::load_checkpoint(limits, Lsn(1), &mut &*bytes).unwrap();
+    assert_eq!(loaded.memory().permanent_used, used);
 }
 
 #[test]
