@@ -53,9 +53,11 @@
 //!
 //! # Who takes which lock
 //! Readers: a row's own mutex, for the moment of looking, and who looks for it by its id its page's lock
-//! (`rows`), shared. Writers: the same, the page's when a row comes or goes, and a stripe of an index
-//! when a key is new. Order: stripe or page, then cell; never two cells at once by one thread except under a
-//! stripe. There is no lock around the store, a table or the catalog; definitions are replaced as a
+//! (`rows`), shared. Writers: the same, the page's alone when a row comes or goes, and a stripe of an index
+//! when a key is new. Order: a table's list of indexes that are kept up (`Heap::kept_up`), then a stripe or a
+//! page, then a cell; a stripe and a page never both, two pages never, two cells never except one after
+//! the other under a stripe. `Rows::growth`, which whoever adds a page holds, is taken with no page and no
+//! cell in hand; the queue of reclamation's notes comes before all of them. There is no lock around the store, a table or the catalog; definitions are replaced as a
 //! whole behind an atomic pointer.
 //!
 //! # Caveats

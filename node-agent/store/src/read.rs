@@ -1,7 +1,9 @@
 //! Reading: by row id, by key, by range and whole tables.
 //!
-//! Reads take no lock but a row's own for the moment of looking. A [`Scan`] copies its rows out in
-//! batches, so it holds nothing between batches and never keeps a writer waiting. Invariants: a row
+//! A read by a key takes no lock but a row's own for the moment of looking, one by row id the row's page
+//! before that, shared. A scan of a table holds each page shared while it looks at the page's rows, so whoever
+//! adds a row there or takes one away waits for some sixty looks at most; a change of a row does not. A
+//! [`Scan`] copies its rows out in batches and holds nothing between them. Invariants: a row
 //! that moved between keys is given once, under the key of the version that the reader sees; reading a
 //! pending version makes the transaction depend on its LSN.
 
