@@ -246,12 +246,18 @@ impl Row {
         (0..table.columns.len()).map(|i| self.column(table, i)).collect()
     }
 
-    /// The same row with some columns replaced; the others are copied as they lie.
+    /// The same row with some columns replaced; the others are copied as they lie. Of two changes of one
+    /// column the later counts.
+    ///
+    /// # Panics
+    /// When a change names a column that the table does not have.
     #[must_use]
     pub fn replace(&self, table: &TableDef, changes: &[(usize, Value)]) -> Row {
         if let Some(row) = self.patched(table, changes) {
             return row;
         }
+        let known = |(column, _): &(usize, Value)| *column < table.columns.len();
+        assert!(changes.iter().all(known), "a change names a column that the table does not have");
         let bytes = self.as_bytes();
         let mut builder = RowBuilder::default();
         // As long as the old one, and each changed column as long as a number.
@@ -288,6 +294,9 @@ impl Row {
             let (Value::Int(i) | Value::Timestamp(i) | Value::Timestamptz(i)) = *value else {
                 return None;
             };
+            if *column >= shape.columns {
+                return None;
+            }
             let at = shape.value_at(bytes, *column);
             let fits = !shape.is_null(bytes, *column) && at.len() == int_length(i);
             fits.then(|| (at, i.to_le_bytes()))
@@ -540,6 +549,13 @@ mod tests {
         assert_eq!(changed.column(&def, 0), Value::Int(9));
         assert_eq!(changed.column(&def, 1), values[1]);
         assert_eq!(changed.int(9), Some(1));
+    }
+
+    #[test]
+    #[should_panic(expected = "a change names a column that the table does not have")]
+    fn a_change_of_a_column_that_is_not_there_is_a_mistake() {
+        let def = table(&[DataType::Int4, DataType::Int4]);
+        let _ = Row::encode(&[Value::Int(1), Value::Int(2)]).replace(&def, &[(2, Value::Int(3))]);
     }
 
     #[test]
