@@ -12,10 +12,7 @@ use crate::{
     store::{Inner, Store},
     table::{IndexId, TableId},
 };
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Relaxed, SeqCst},
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use understudy_types::Lsn;
 
 /// Parts of a tally: as many as there are pools of slots.
@@ -165,7 +162,7 @@ impl Store {
 fn of(table: &Table) -> TableCounts {
     let counts = &table.heap.counts;
     let of = |counter: &AtomicU64| counter.load(Relaxed);
-    let (inserted, deleted) = (of(&counts.inserted), counts.deleted.load(SeqCst));
+    let (inserted, deleted) = (of(&counts.inserted), of(&counts.deleted));
     TableCounts {
         table: table.def.id,
         inserted,
