@@ -21,8 +21,8 @@
 //! rests on a pending version says so (`depends`, A2.9).
 //!
 //! # Caveats
-//! Not here: deferred constraints. The notes of a statement are charged to nobody: a few words for each
-//! changed row, until it ends. A row that is locked by SELECT … FOR UPDATE or FOR SHARE keeps its
+//! Not here: deferred constraints. The notes of a statement are charged to temporary memory until its
+//! transaction ends, the rows that follow one key while they do; a statement with too many is refused. A row that is locked by SELECT … FOR UPDATE or FOR SHARE keeps its
 //! key from being shared, for row locks have one strength.
 
 use crate::{
@@ -32,8 +32,9 @@ use crate::{
     index::{Entry, IndexData, OrderedIndex},
     key::{self, KeyBytes, Nulls},
     lock_wait::TxnId,
+    memory::TemporaryMemory,
     row::{Row, RowId},
-    store::{Inner, Store},
+    store::{FREE, Inner, Store},
     table::{TableDef, TableId},
     txn::{Isolation, Operation, Txn},
     value::Value,
@@ -90,6 +91,9 @@ pub trait Consequences {
         Ok(())
     }
 }
+
+/// A row that references a key, and the stamp of that version.
+type Referencing = (RowId, Row, Lsn);
 
 /// Whether a referencing row has found its key.
 enum Found {
@@ -165,7 +169,8 @@ impl Store {
         if matches!(action, ReferentialAction::NoAction | ReferentialAction::Restrict) {
             return Ok(self.inner.refuse_referenced(txn, enforced, action)?);
         }
-        for (id, row, _) in self.inner.referencing(txn, enforced, usize::MAX)? {
+        let (rows, _memory) = self.inner.referencing(txn, enforced, usize::MAX)?;
+        for (id, row, _) in rows {
             consequences.goes_on()?;
             let Some(row) = self.still_referencing(txn, enforced, (id, row))? else { continue };
             let changes: Vec<(usize, Value)> = match (action, new) {
@@ -372,7 +377,7 @@ impl Inner {
         action: ReferentialAction,
     ) -> Result<(), WriteError> {
         let Enforced { child, parent, key, old, .. } = enforced;
-        let rows = self.referencing(txn, enforced, 1)?;
+        let (rows, _) = self.referencing(txn, enforced, 1)?;
         let Some((_, _, stamp)) = rows.first() else { return Ok(()) };
         if action == ReferentialAction::NoAction {
             // Another row may have taken the key over in the same statement.
@@ -403,30 +408,37 @@ impl Inner {
         })
     }
 
-    /// Up to `most` rows that reference a key as of now, and when they came to be as they are.
+    /// Up to `most` rows that reference a key as of now, and when they came to be as they are; with the
+    /// temporary memory that they hold when they are many.
     fn referencing(
         &self,
         txn: &mut Txn,
         Enforced { child, parent, key, old, .. }: &Enforced<'_>,
         most: usize,
-    ) -> Result<Vec<(RowId, Row, Lsn)>, WriteError> {
+    ) -> Result<(Vec<Referencing>, TemporaryMemory), WriteError> {
+        let mut memory = TemporaryMemory::new(Arc::clone(&self.accountant));
         let is_null = |column: &u16| old.column_ref(&parent.def, usize::from(*column)).is_null();
         if key.referenced.iter().any(is_null) {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), memory));
         }
         self.enter(txn, child.def.id)?;
         let value = |column: &u16| old.column(&parent.def, usize::from(*column));
         let values: Vec<Value> = key.referenced.iter().map(value).collect();
         let mut wanted = KeyBytes::new();
         key::encode_values(&values, &child.def, &key.columns, &mut wanted);
-        let mut found = Vec::new();
+        let mut found: Vec<Referencing> = Vec::new();
         let mut failed = None;
         // Whether to look further.
         let mut look = |cell: &Arc<RowCell>| -> bool {
-            match referencing_row(txn.id, child, cell, (&key.columns, &wanted)) {
-                Ok(row) => found.extend(row),
-                Err(error) => failed = Some(error),
-            }
+            let looked = referencing_row(txn.id, child, cell, (&key.columns, &wanted));
+            let kept = looked.and_then(|row| {
+                if row.is_some() && found.len() >= FREE && found.len() == found.capacity() {
+                    memory.grow((found.len() * size_of::<Referencing>()) as u64)?;
+                }
+                found.extend(row);
+                Ok(())
+            });
+            failed = kept.err();
             failed.is_none() && found.len() < most
         };
         match leading_index(child, &key.columns) {
@@ -456,7 +468,7 @@ impl Inner {
         // A row that moved between keys may have been met under several of them.
         found.sort_unstable_by_key(|(id, ..)| *id);
         found.dedup_by_key(|(id, ..)| *id);
-        failed.map_or(Ok(found), Err)
+        failed.map_or(Ok((found, memory)), Err)
     }
 
     /// Whether every row of a table, as it is now, finds the key of a new foreign key. The caller keeps
@@ -488,7 +500,7 @@ fn referencing_row(
     child: &Table,
     cell: &RowCell,
     (columns, wanted): (&[u16], &[u8]),
-) -> Result<Option<(RowId, Row, Lsn)>, WriteError> {
+) -> Result<Option<Referencing>, WriteError> {
     let chain = cell.chain.lock();
     let refers = |version: &Version| {
         version.row.as_ref().is_some_and(|row| {

@@ -17,6 +17,7 @@ use crate::{
     },
     reclaim::{Garbage, Reclamation},
     redo,
+    reference::Changed,
     row::Row,
     shares::Shares,
     sync::{AtomicU64, Mutex},
@@ -31,8 +32,9 @@ use std::sync::{
 };
 use understudy_types::{CommitToken, Epoch, Lsn};
 
-/// Operations that a transaction may remember before it is charged for them.
-const OPERATIONS_FREE: usize = 64;
+/// Operations, notes for the end of a statement or rows that follow a key: so many may be remembered
+/// before they are charged.
+pub(crate) const FREE: usize = 64;
 
 /// A database in memory. Cloning makes another handle of the same store.
 #[derive(Debug, Clone)]
@@ -313,14 +315,34 @@ impl Store {
 impl Inner {
     /// Remembers an operation, and charges for it when there are many.
     pub(crate) fn remember(&self, txn: &mut Txn, operation: Operation) -> Result<(), WriteError> {
-        if txn.operations.len() >= OPERATIONS_FREE
-            && txn.operations.len() == txn.operations.capacity()
-        {
-            let bytes = txn.operations.len() as u64 * OPERATION_BYTES;
+        let (length, capacity) = (txn.operations.len(), txn.operations.capacity());
+        self.charge_growth(txn, (length, capacity), OPERATION_BYTES)?;
+        txn.operations.push(operation);
+        Ok(())
+    }
+
+    /// Notes a change for the end of the statement, and charges for the notes when there are many.
+    pub(crate) fn note(&self, txn: &mut Txn, changed: Changed) -> Result<(), WriteError> {
+        let notes = &txn.seldom().unchecked;
+        let (length, capacity) = (notes.len(), notes.capacity());
+        self.charge_growth(txn, (length, capacity), size_of::<Changed>() as u64)?;
+        txn.seldom().unchecked.push_back(changed);
+        Ok(())
+    }
+
+    /// Charges a transaction for a list that doubles with the next item of so many bytes.
+    #[inline]
+    fn charge_growth(
+        &self,
+        txn: &mut Txn,
+        (length, capacity): (usize, usize),
+        item: u64,
+    ) -> Result<(), WriteError> {
+        if length >= FREE && length == capacity {
+            let bytes = length as u64 * item;
             self.accountant.charge(Pool::Temporary, bytes)?;
             txn.temporary += bytes;
         }
-        txn.operations.push(operation);
         Ok(())
     }
 

@@ -66,7 +66,7 @@ pub struct Txn {
     pub(crate) depends: AtomicU64,
     /// The row that was last looked up for update, which is the one that is written next.
     pub(crate) last: Mutex<Option<(TableId, Arc<RowCell>)>>,
-    /// Bytes of `operations` charged to the temporary size.
+    /// Bytes of `operations` and `Seldom::unchecked` charged to the temporary size.
     pub(crate) temporary: u64,
     /// Reading of the registry's counter of releases when the statement began.
     pub(crate) releases: u64,
@@ -231,7 +231,7 @@ impl Txn {
         self.slot().set_session(session);
     }
 
-    /// Operations that it remembers, and the bytes of temporary memory charged for them.
+    /// Operations that it remembers, and the bytes of temporary memory charged for them and for its notes.
     #[must_use]
     pub fn extent(&self) -> (u64, u64) {
         (self.operations.len() as u64, self.temporary)

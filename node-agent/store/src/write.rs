@@ -56,7 +56,8 @@ impl Store {
             .keep_up(txn, &target, &cell, (None, &row))
             .inspect_err(|_| inner.undo(txn, before))?;
         if target.links.as_ref().is_some_and(|links| links.references) {
-            txn.seldom().unchecked.push_back(Changed { table, row: id, old: None, new: Some(row) });
+            let changed = Changed { table, row: id, old: None, new: Some(row) };
+            inner.note(txn, changed).inspect_err(|_| inner.undo(txn, before))?;
         }
         Ok(id)
     }
@@ -84,8 +85,9 @@ impl Store {
                 .keep_up(txn, &target, &cell, (Some(&old), &new))
                 .inspect_err(|_| inner.undo(txn, before))?;
         }
-        note_change(txn, &target, row, (old, Some(new)));
-        Ok(())
+        inner
+            .note_change(txn, &target, row, (old, Some(new)))
+            .inspect_err(|_| inner.undo(txn, before))
     }
 
     /// Deletes a row.
@@ -97,9 +99,9 @@ impl Store {
         let at = inner.enter(txn, table)?;
         let target = Arc::clone(table_of(txn, table)?);
         let cell = find(txn, &target.heap, row)?;
+        let before = txn.operations.len();
         let (old, _) = inner.push(txn, (at, &target), &cell, None)?;
-        note_change(txn, &target, row, (old, None));
-        Ok(())
+        inner.note_change(txn, &target, row, (old, None)).inspect_err(|_| inner.undo(txn, before))
     }
 
     /// Takes a row's lock without changing it (SELECT … FOR UPDATE), and returns the row as it is.
@@ -295,6 +297,23 @@ impl Inner {
         Ok(old)
     }
 
+    /// Notes a change for the end of the statement, when foreign keys have a say in it.
+    fn note_change(
+        &self,
+        txn: &mut Txn,
+        target: &Table,
+        row: RowId,
+        (old, new): (Row, Option<Row>),
+    ) -> Result<(), WriteError> {
+        match &target.links {
+            Some(links) if links.concerns(&target.def, &old, new.as_ref()) => {
+                let table = target.def.id;
+                self.note(txn, Changed { table, row, old: Some(old), new })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Adds index entries for a version that was just pushed.
     fn keep_up(
         &self,
@@ -310,20 +329,6 @@ impl Inner {
             }
         }
         Ok(())
-    }
-}
-
-/// Notes a change for the end of the statement, when foreign keys have a say in it.
-fn note_change(txn: &mut Txn, target: &Table, row: RowId, (old, new): (Row, Option<Row>)) {
-    if let Some(links) = &target.links
-        && links.concerns(&target.def, &old, new.as_ref())
-    {
-        txn.seldom().unchecked.push_back(Changed {
-            table: target.def.id,
-            row,
-            old: Some(old),
-            new,
-        });
     }
 }
 

@@ -7,8 +7,8 @@ use crate::{
 use std::sync::Arc;
 use understudy_store::{
     CheckpointError, ColumnDef, Consequences, DataType, ForeignKeyDef, IndexDef, IndexId,
-    Isolation, ReferentialAction, Row, RowId, Store, TableDef, TableId, Txn, TxnId, Value, View,
-    WriteError,
+    Isolation, MemoryLimits, Pool, ReferentialAction, Row, RowId, Store, TableDef, TableId, Txn,
+    TxnId, Value, View, WriteError,
 };
 use understudy_types::Lsn;
 
@@ -499,5 +499,78 @@ fn parents_and_children_race_and_no_child_is_left_alone() {
                 assert!(family.remove_parent(txn, k).unwrap());
             }
         });
+    }
+}
+
+#[test]
+fn the_notes_of_a_long_statement_are_charged_and_given_back() {
+    let family = Family::filled();
+    let db = &family.db;
+    let small = MemoryLimits { temporary_bytes: 60_000, ..LIMITS };
+    let insert = |txn: &mut Txn| {
+        let mut ids = 0..1000;
+        ids.try_for_each(|id| db.store.insert(txn, family.children, row(id, Some(1))).map(|_| ()))
+    };
+    let before = db.store.memory();
+    db.store.set_limits(small);
+    let mut txn = db.begin();
+    let mark = db.store.statement(&mut txn);
+    let refused = insert(&mut txn);
+    let pool = Pool::Temporary;
+    let Err(WriteError::OutOfMemory { pool: of, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(of, pool);
+    // The statement alone is undone; what it took is kept for the next, and given back at the end.
+    db.store.rollback_to(&mut txn, &mark);
+    assert_eq!(db.store.memory().tables, before.tables);
+    assert!(!txn.has_unchecked());
+    let (_, held) = txn.extent();
+    assert_eq!(db.store.memory().temporary_used, held);
+    db.store.rollback(txn);
+    assert_eq!(db.store.memory().temporary_used, 0);
+    // With room it succeeds, and each row that changes or goes is noted as well.
+    db.store.set_limits(LIMITS);
+    db.run(|txn| insert(txn).and_then(|()| family.settle(txn)).unwrap());
+    db.store.set_limits(small);
+    let mut txn = db.begin();
+    let change = |txn: &mut Txn, id: i64| {
+        let (row_id, _) = family.find(txn, family.children_by_id, id).unwrap();
+        db.store.update(txn, family.children, row_id, row(id, Some(2)))
+    };
+    let changed = (0..1000).take_while(|id| change(&mut txn, *id).is_ok()).count();
+    assert!((200..800).contains(&changed), "{changed} were changed");
+    let count = |txn: &Txn| {
+        let of = |k| move |(_, child): &(RowId, Row)| child.int(1) == Some(k);
+        let scan = || db.store.scan(txn, View::ForUpdate, family.children);
+        (scan().filter(of(1)).count(), scan().filter(of(2)).count())
+    };
+    assert_eq!(count(&txn), (1000 - changed, changed), "a refused change is undone");
+    db.store.rollback(txn);
+    assert_eq!(db.store.memory().temporary_used, 0);
+}
+
+#[test]
+fn rows_that_follow_a_key_are_charged_while_they_do() {
+    for is_indexed in [false, true] {
+        let cascade = |key: ForeignKeyDef| {
+            key.with_actions(ReferentialAction::Cascade, ReferentialAction::NoAction)
+        };
+        let family = Family::new(cascade, is_indexed);
+        let db = &family.db;
+        db.run(|txn| family.add_parent(txn, 1).unwrap());
+        db.run(|txn| (0..1000).for_each(|id| family.add_child(txn, id, Some(1)).unwrap()));
+        // Enough for the operations alone: each child is locked, then deleted.
+        let small = MemoryLimits { temporary_bytes: 80_000, ..LIMITS };
+        db.store.set_limits(small);
+        let mut txn = db.begin();
+        let refused = family.remove_parent(&mut txn, 1);
+        assert!(matches!(refused, Err(WriteError::OutOfMemory { .. })), "{refused:?}");
+        db.store.rollback(txn);
+        assert_eq!(db.store.memory().temporary_used, 0);
+        db.store.set_limits(MemoryLimits { temporary_bytes: 120_000, ..LIMITS });
+        db.run(|txn| {
+            assert!(family.remove_parent(txn, 1).unwrap());
+            assert_eq!(db.store.memory().temporary_used, txn.extent().1, "for the operations");
+        });
+        assert_eq!(db.store.memory().temporary_used, 0);
     }
 }
