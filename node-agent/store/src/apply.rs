@@ -49,8 +49,9 @@ impl Store {
         let mut changes = Changes::new(payload).map_err(refused)?;
         // Most records have one change, which is read once.
         let first = changes.next().map_err(refused)?;
-        inner.reclaim_share(inner.check_room(lsn, (first.as_ref(), changes.clone()))?);
         let state = inner.state.load_full();
+        let count = inner.check_room((lsn, &state), (first.as_ref(), changes.clone()))?;
+        inner.reclaim_share(count);
         let mut applier = Applier { inner, lsn, state, changed: false };
         let mut next = first;
         while let Some(change) = next {
@@ -70,10 +71,10 @@ impl Inner {
     /// for the most memory that it can be charged. Returns how many changes there are.
     fn check_room(
         &self,
-        lsn: Lsn,
+        (lsn, state): (Lsn, &State),
         (first, mut changes): (Option<&Change<'_>>, Changes<'_>),
     ) -> Result<usize, ApplyError> {
-        let mut room = Room { state: &self.state.load(), bytes: 0, page: None };
+        let mut room = Room { state, bytes: 0, page: None };
         let mut count = 0;
         if let Some(first) = first {
             room.add(first);
