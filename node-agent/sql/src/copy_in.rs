@@ -1,7 +1,7 @@
 //! COPY between the byte format and tables: fields are read as their columns' types and inserted.
 
 use crate::{
-    bind::Binder,
+    bind::{Binder, generated_in_copy},
     copy::CopyFields,
     error::{SqlError, state},
     eval::{Env, Values, eval},
@@ -122,20 +122,28 @@ impl CopyIn {
     }
 }
 
-/// The query whose rows COPY … TO writes.
+/// The query whose rows COPY … TO writes. Of a whole table it leaves out what is generated.
 ///
 /// # Errors
-/// 42601 when the source cannot be read.
-pub fn copy_out_query(copy: &CopyStatement) -> Result<Statement, SqlError> {
+/// 42601 when the source cannot be read, 42P10 for a generated column.
+pub fn copy_out_query(catalog: &Catalog, copy: &CopyStatement) -> Result<Statement, SqlError> {
     match &copy.source {
         CopySource::Query(query) => Ok(Statement::Sql(std::sync::Arc::clone(query))),
         CopySource::Table { name, columns } => {
-            let list = if columns.is_empty() {
-                "*".to_owned()
-            } else {
-                let quoted: Vec<String> =
-                    columns.iter().map(|column| names::quoted(column)).collect();
-                quoted.join(", ")
+            let table = names::find_table(catalog, name)?;
+            let known = table.iter().flat_map(|table| table.shown_columns());
+            let (generated, stored): (Vec<_>, Vec<_>) =
+                known.map(|(_, column)| column).partition(|column| column.generated.is_some());
+            if let Some(named) = generated.iter().find(|column| columns.contains(&column.name)) {
+                return Err(generated_in_copy(&named.name));
+            }
+            let quoted = |names: &mut dyn Iterator<Item = &String>| {
+                names.map(|name| names::quoted(name)).collect::<Vec<_>>().join(", ")
+            };
+            let list = match (columns.is_empty(), generated.is_empty()) {
+                (true, true) => "*".to_owned(),
+                (true, false) => quoted(&mut stored.iter().map(|column| &column.name)),
+                (false, _) => quoted(&mut columns.iter()),
             };
             let text = format!("SELECT {list} FROM {name}");
             let mut statements = crate::parse::parse(&text)?;

@@ -5,7 +5,7 @@ use understudy_store::{
     ColumnDef, ForeignKeyDef, Identity, IndexDef, IndexId, SequenceDef, TableDef, TableId,
 };
 
-use crate::expr::Expr;
+use crate::{expr::Expr, plan::Computed};
 
 /// A change of the catalog, or of whole tables.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,8 +48,11 @@ pub(crate) enum Definition {
         notices: Vec<String>,
     },
     CreateIndex {
+        /// With the columns that the index needs.
         table: Arc<TableDef>,
         index: IndexDef,
+        /// Those of them that are filled in first.
+        computed: Vec<Computed>,
     },
     AlterTable {
         table: Arc<TableDef>,
@@ -76,6 +79,11 @@ pub(crate) enum AlterStep {
     AddColumn {
         column: ColumnDef,
         fill: Option<Expr>,
+    },
+    /// A generated column, with what it holds.
+    AddGenerated {
+        column: ColumnDef,
+        expr: Expr,
     },
     /// A serial or identity column, with its sequence.
     AddNumbered {

@@ -94,6 +94,8 @@ pub mod state {
     pub const DUPLICATE_OBJECT: &str = "42710";
     /// duplicate_table (also indexes)
     pub const DUPLICATE_TABLE: &str = "42P07";
+    /// invalid_object_definition
+    pub const BAD_OBJECT: &str = "42P17";
     /// invalid_table_definition
     pub const BAD_TABLE: &str = "42P16";
     /// invalid_column_reference

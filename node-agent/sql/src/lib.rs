@@ -23,8 +23,8 @@
 //!
 //! # Caveats
 //! Not here: sockets, clocks, randomness and passwords (arguments of the session); views, triggers,
-//! generated columns, indexes on expressions, deferrable constraints, window functions, arrays and JSON as
-//! values (refused by name with 0A000). Text is ordered by its bytes. numeric holds 28 digits. Time zones are
+//! deferrable constraints, window functions, arrays and JSON as values (refused by name with 0A000). An index
+//! on an expression is over a hidden column (`bind/computed.rs`), so CREATE INDEX writes every row once. Text is ordered by its bytes. numeric holds 28 digits. Time zones are
 //! UTC and fixed offsets. Rows that wait for their client, and what one array or text grows to, are not
 //! counted as temporary memory.
 

@@ -83,7 +83,12 @@ pub(crate) struct TableNode {
     pub(crate) filter: Option<Expr>,
     pub(crate) reading: Reading,
     pub(crate) with_row_id: bool,
+    /// What the hidden columns hold: a condition on such an expression is one on the column.
+    pub(crate) hidden: Vec<Computed>,
 }
+
+/// A column of a table, and the expression over the table's other columns that it holds.
+pub(crate) type Computed = (usize, Expr);
 
 impl TableNode {
     /// Columns of its tuples.
@@ -225,6 +230,8 @@ pub(crate) struct OnConflict {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ConflictUpdate {
     pub(crate) assignments: Vec<(usize, Expr)>,
+    /// What is computed from what is assigned.
+    pub(crate) computed: Vec<Computed>,
     pub(crate) predicate: Option<Expr>,
 }
 
@@ -234,6 +241,8 @@ pub(crate) struct InsertPlan {
     pub(crate) table: Arc<TableDef>,
     pub(crate) source: InsertSource,
     pub(crate) on_conflict: Option<OnConflict>,
+    /// In the order in which they are computed.
+    pub(crate) computed: Vec<Computed>,
     pub(crate) checks: Vec<Check>,
     /// Over the row's columns.
     pub(crate) returning: Vec<Expr>,
@@ -246,6 +255,8 @@ pub(crate) struct ChangePlan {
     pub(crate) source: Node,
     /// None: DELETE.
     pub(crate) assignments: Option<Vec<(usize, Expr)>>,
+    /// What is computed from what is assigned.
+    pub(crate) computed: Vec<Computed>,
     pub(crate) checks: Vec<Check>,
     /// Over the tuple, with the target's new columns for UPDATE.
     pub(crate) returning: Vec<Expr>,

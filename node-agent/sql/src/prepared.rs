@@ -27,6 +27,8 @@ pub struct Prepared {
     pub catalog_version: u64,
     pub(crate) command: &'static str,
     pub(crate) plan: Plan,
+    /// The plan that reads no hidden columns, for rows from before they were there.
+    pub(crate) without_hidden: Option<Box<Plan>>,
     reach: Reach,
 }
 
@@ -82,15 +84,22 @@ pub fn prepare(
     hints: &[Option<DataType>],
 ) -> Result<Prepared, SqlError> {
     let binder = Binder::new(catalog, hints);
-    let (plan, columns) = plan(&binder, statement)?;
+    let (made, columns) = plan(&binder, statement)?;
+    let mut without_hidden = None;
+    if binder.uses_hidden.get() {
+        let binder = Binder::new(catalog, hints);
+        binder.without_hidden.set(true);
+        without_hidden = Some(Box::new(plan(&binder, statement)?.0));
+    }
     Ok(Prepared {
         kind: statement.kind(),
         params: binder.parameter_types(),
         columns,
         catalog_version: catalog.version,
         command: statement.command(),
-        reach: Reach::of(&plan),
-        plan,
+        reach: Reach::of(&made),
+        plan: made,
+        without_hidden,
     })
 }
 

@@ -410,7 +410,8 @@ pub(crate) fn check_definition(def: &TableDef) -> Result<(), WriteError> {
         return invalid(format!("tables can have at most {} columns", crate::row::COLUMNS_MAX));
     }
     let mut names = BTreeSet::new();
-    if let Some(twice) = def.columns.iter().find(|c| !names.insert(c.name.as_str())) {
+    let mut shown = def.columns.iter().filter(|c| !c.hidden);
+    if let Some(twice) = shown.find(|c| !names.insert(c.name.as_str())) {
         return invalid(format!("column \"{}\" specified more than once", twice.name));
     }
     let too_long = |c: &&crate::table::ColumnDef| {

@@ -1,8 +1,9 @@
 //! What a table is: columns, indexes, checks. Plain data, carried in the log and in checkpoints.
 //!
 //! Invariants: [`TableId`] and [`IndexId`] are given by the store and never used again; a column's
-//! type never changes; columns are only added at the end. Deliberately absent: expressions (defaults
-//! and checks are SQL text that only the SQL crate understands), views.
+//! type never changes; columns are only added at the end. Deliberately absent: expressions (defaults,
+//! checks and generated columns are SQL text that only the SQL crate understands), views.
+//! An index on an expression is an index on a hidden column, which whoever writes a row fills in.
 //! A sequence is a table of one row, with a [`SequenceDef`] (see `sequence`).
 
 use crate::{
@@ -62,6 +63,11 @@ pub struct ColumnDef {
     pub fill: Option<Vec<u8>>,
     /// GENERATED … AS IDENTITY: the column takes its numbers from the sequence that it owns.
     pub identity: Option<Identity>,
+    /// GENERATED ALWAYS AS as SQL text over the other columns, computed by whoever writes the row.
+    pub generated: Option<String>,
+    /// Whether it only holds what an index is over: nobody names it or sees it. Its name is the
+    /// expression as it is shown; one without `generated` serves no index any more, and may again.
+    pub hidden: bool,
 }
 
 /// Whether a written value may stand in an identity column.
@@ -189,10 +195,21 @@ impl TableDef {
         self
     }
 
-    /// Position of a column by name.
+    /// Position of a column by name; hidden columns have none that can be used.
     #[must_use]
     pub fn column_position(&self, name: &str) -> Option<usize> {
-        self.columns.iter().position(|c| c.name == name)
+        self.columns.iter().position(|c| !c.hidden && c.name == name)
+    }
+
+    /// The columns that are not hidden, with their positions.
+    pub fn shown_columns(&self) -> impl Iterator<Item = (usize, &ColumnDef)> {
+        self.columns.iter().enumerate().filter(|(_, column)| !column.hidden)
+    }
+
+    /// Whether an index has a hidden column in its key.
+    #[must_use]
+    pub fn is_computed(&self, index: &IndexDef) -> bool {
+        index.columns.iter().any(|column| self.columns[usize::from(*column)].hidden)
     }
 
     /// The primary key, when there is one.
@@ -213,7 +230,16 @@ impl ColumnDef {
             default: None,
             fill: None,
             identity: None,
+            generated: None,
+            hidden: false,
         }
+    }
+
+    /// A hidden column for an index on an expression.
+    #[must_use]
+    pub fn hidden(expression: impl Into<String>, data_type: DataType) -> ColumnDef {
+        let name = expression.into();
+        ColumnDef { generated: Some(name.clone()), hidden: true, ..ColumnDef::new(name, data_type) }
     }
 
     /// The same column, refusing nulls.

@@ -256,6 +256,13 @@ impl Txn {
         &self.state.catalog
     }
 
+    /// Whether definitions have changed since its snapshot. What a change of definitions did to rows
+    /// is not in what it reads then: an index that came with new columns does not find its rows.
+    #[must_use]
+    pub fn has_older_rows(&self) -> bool {
+        self.state.since > self.snapshot
+    }
+
     /// Whether it has changed nothing so far (locks do not count).
     #[must_use]
     pub fn is_read_only(&self) -> bool {

@@ -53,8 +53,8 @@ impl Binder<'_> {
         };
         let scope = Scope::new(vec![relation], None);
         let (returning, columns) = self.returning(insert.returning.as_deref(), &scope)?;
-        let checks = self.checks(&table)?;
-        Ok((InsertPlan { table, source, on_conflict, checks, returning }, columns))
+        let (computed, checks) = (self.computed(&table)?, self.checks(&table)?);
+        Ok((InsertPlan { table, source, on_conflict, computed, checks, returning }, columns))
     }
 
     /// The plan behind COPY FROM: one row of parameters, each of its column's type.
@@ -68,7 +68,7 @@ impl Binder<'_> {
             .iter()
             .map(|column| ast::ObjectName::from(vec![ast::Ident::with_quote('"', column)]))
             .collect();
-        let targets = self.insert_columns(&table, &idents)?;
+        let targets = copied_columns(&table, self.insert_columns(&table, &idents)?, columns)?;
         let row = targets
             .iter()
             .enumerate()
@@ -78,9 +78,10 @@ impl Binder<'_> {
             })
             .collect();
         let exprs = self.whole_row(&table, &targets, row)?;
-        let checks = self.checks(&table)?;
+        let (computed, checks) = (self.computed(&table)?, self.checks(&table)?);
         let source = InsertSource::Query { node: crate::plan::Node::Nothing, exprs };
-        let plan = InsertPlan { table, source, on_conflict: None, checks, returning: Vec::new() };
+        let (on_conflict, returning) = (None, Vec::new());
+        let plan = InsertPlan { table, source, on_conflict, computed, checks, returning };
         Ok((plan, targets))
     }
 
@@ -106,7 +107,7 @@ impl Binder<'_> {
         written: &[ast::ObjectName],
     ) -> Result<Vec<usize>, SqlError> {
         if written.is_empty() {
-            return Ok((0..table.columns.len()).collect());
+            return Ok(table.shown_columns().map(|(position, _)| position).collect());
         }
         let mut columns = Vec::with_capacity(written.len());
         for name in written {
@@ -230,6 +231,7 @@ impl Binder<'_> {
         if column.identity.is_some() {
             return self.identity_value(table, position);
         }
+        // What is generated is computed when the rest of the row is there.
         match &column.default {
             None => Ok(Expr::NULL),
             Some(text) => self.default_expr(text, &column.name, column.data_type),
@@ -291,7 +293,8 @@ impl Binder<'_> {
                     Some(selection) => Some(self.predicate(selection, "WHERE", &scope)?),
                     None => None,
                 };
-                Some(ConflictUpdate { assignments, predicate })
+                let computed = self.recomputed(table, &assignments)?;
+                Some(ConflictUpdate { assignments, computed, predicate })
             }
         };
         Ok(OnConflict { arbiters, update })
@@ -318,6 +321,9 @@ impl Binder<'_> {
                     .at(names::span(name)));
                 }
                 let expr = if is_default(tree) {
+                    if column.generated.is_some() {
+                        continue;
+                    }
                     self.default_of(table, position)?
                 } else {
                     self.check_updated(column)?;
@@ -392,7 +398,8 @@ impl Binder<'_> {
         let table = self.target(name)?;
         let alias =
             alias.as_ref().map_or_else(|| table.name.clone(), |alias| names::folded(&alias.name));
-        let mut tree = FromTree::table(alias, &table, Reading::Target);
+        let reading = (Reading::Target, self.hidden_columns(&table)?);
+        let mut tree = FromTree::table(alias, &table, reading);
         if !from.is_empty() {
             tree = cross(tree, self.from(from, None, &Locking::None)?)?;
         }
@@ -414,8 +421,11 @@ impl Binder<'_> {
         }
         let source = push_down::filter(node, conjuncts);
         let (returning, columns) = self.returning(returning, &scope)?;
-        let checks = if assignments.is_some() { self.checks(&table)? } else { Vec::new() };
-        Ok((ChangePlan { table, source, assignments, checks, returning }, columns))
+        let (computed, checks) = match &assignments {
+            Some(assignments) => (self.recomputed(&table, assignments)?, self.checks(&table)?),
+            None => (Vec::new(), Vec::new()),
+        };
+        Ok((ChangePlan { table, source, assignments, computed, checks, returning }, columns))
     }
 
     fn returning(
@@ -428,6 +438,29 @@ impl Binder<'_> {
         let columns = result_columns(&outputs);
         Ok((outputs.into_iter().map(|output| output.bound.expr).collect(), columns))
     }
+}
+
+/// The columns that COPY FROM fills: not those that are generated.
+fn copied_columns(
+    table: &TableDef,
+    mut targets: Vec<usize>,
+    written: &[String],
+) -> Result<Vec<usize>, SqlError> {
+    let is_generated = |position: &usize| table.columns[*position].generated.is_some();
+    if written.is_empty() {
+        targets.retain(|position| !is_generated(position));
+    }
+    match targets.iter().find(|position| is_generated(position)) {
+        Some(position) => Err(generated_in_copy(&table.columns[*position].name)),
+        None => Ok(targets),
+    }
+}
+
+/// 42P10: COPY names a generated column.
+pub(crate) fn generated_in_copy(column: &str) -> SqlError {
+    let message = format!("column \"{column}\" is a generated column");
+    SqlError::new(state::BAD_COLUMN_REFERENCE, message)
+        .with_detail("Generated columns cannot be used in COPY.")
 }
 
 fn counts_match(targets: usize, values: usize) -> Result<(), SqlError> {

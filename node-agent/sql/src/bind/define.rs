@@ -2,7 +2,8 @@
 
 use super::{
     Binder, Relation, Scope,
-    draft::{TableDraft, index_columns, index_order, split_check},
+    computed::generation_expr,
+    draft::{TableDraft, split_check},
     reference::{cascade_notice, served, still_needed},
     sequence::serial_type,
 };
@@ -14,7 +15,7 @@ use crate::{
 };
 use sqlparser::ast::{self, Spanned as _};
 use std::sync::Arc;
-use understudy_store::{ColumnDef, DataType, IndexDef, IndexId, TableDef};
+use understudy_store::{ColumnDef, DataType, IndexDef, TableDef};
 
 /// Longest name of PostgreSQL.
 const NAME_MAX: usize = 63;
@@ -67,6 +68,7 @@ impl Binder<'_> {
             sequences.extend(self.column_sequence(column, &mut def, &draft.table)?);
             draft.table.columns.push(def);
         }
+        self.generated_columns(&create.columns, &mut draft.table)?;
         for (position, column) in create.columns.iter().enumerate() {
             draft.column_constraints(column, position)?;
         }
@@ -122,9 +124,9 @@ impl Binder<'_> {
                             .at(column.name.span));
                     }
                 }
-                ast::ColumnOption::Generated { generation_expr: None, .. } => {}
-                ast::ColumnOption::Generated { .. } | ast::ColumnOption::Identity(_) => {
-                    return Err(SqlError::unsupported("a generated column").at(column.name.span));
+                ast::ColumnOption::Generated { .. } => {}
+                ast::ColumnOption::Identity(_) => {
+                    return Err(SqlError::unsupported("IDENTITY").at(column.name.span));
                 }
                 other => {
                     return Err(SqlError::unsupported(format!("the column option {other}"))
@@ -133,6 +135,26 @@ impl Binder<'_> {
             }
         }
         Ok(def)
+    }
+
+    /// Makes columns generated, when the whole table is known.
+    fn generated_columns(
+        &self,
+        written: &[ast::ColumnDef],
+        table: &mut TableDef,
+    ) -> Result<(), SqlError> {
+        let mut found = Vec::new();
+        for (position, column) in written.iter().enumerate() {
+            if let Some(tree) = generation_expr(column)? {
+                check_only_generated(&table.columns[position], &table.name, column)?;
+                table.columns[position].generated = Some(tree.to_string());
+                found.push((position, tree));
+            }
+        }
+        let shared = Arc::new(table.clone());
+        found
+            .into_iter()
+            .try_for_each(|(position, tree)| self.generation(&shared, position, tree).map(drop))
     }
 
     /// The text of a DEFAULT, proved to be an expression of the column's type.
@@ -150,49 +172,6 @@ impl Binder<'_> {
             error.moved_to(expr.span())
         })?;
         Ok(text)
-    }
-
-    fn create_index(&self, create: &ast::CreateIndex) -> Result<Definition, SqlError> {
-        let table = names::table(self.catalog, &create.table_name)?;
-        if create.predicate.is_some() {
-            return Err(SqlError::unsupported("a partial index"));
-        }
-        if !create.include.is_empty() {
-            return Err(SqlError::unsupported("INCLUDE in an index"));
-        }
-        if create.nulls_distinct == Some(false) {
-            return Err(SqlError::unsupported("NULLS NOT DISTINCT"));
-        }
-        let method = create.using.as_ref().map(|using| using.to_string().to_lowercase());
-        if !matches!(method.as_deref(), None | Some("btree" | "hash")) {
-            return Err(SqlError::unsupported(format!(
-                "the index method {}",
-                method.unwrap_or_default()
-            )));
-        }
-        let columns = index_columns(&table, &create.columns)?;
-        let name = match &create.name {
-            Some(name) => names::for_creation(name)?,
-            None => {
-                let parts: Vec<&str> = columns
-                    .iter()
-                    .map(|column| table.columns[usize::from(*column)].name.as_str())
-                    .collect();
-                self.free_name(&format!("{}_{}_idx", table.name, parts.join("_")), &[])
-            }
-        };
-        if self.catalog.has_relation(names::PUBLIC, &name) {
-            let message = format!("relation \"{name}\" already exists");
-            if create.if_not_exists {
-                return Ok(Definition::Skip(vec![format!("{message}, skipping")]));
-            }
-            return Err(SqlError::new(state::DUPLICATE_TABLE, message));
-        }
-        let unique = create.unique;
-        let order = index_order(&create.columns);
-        let id = IndexId(0);
-        let index = IndexDef { id, name, columns, unique, is_primary_key: false, order };
-        Ok(Definition::CreateIndex { table, index })
     }
 
     /// The name, or the name with the smallest number that makes it free.
@@ -336,6 +315,11 @@ impl Binder<'_> {
                 if !table.checks.is_empty() {
                     return Err(SqlError::unsupported("renaming a column of a table with checks"));
                 }
+                if table.columns.iter().any(|column| column.generated.is_some()) {
+                    return Err(SqlError::unsupported(
+                        "renaming a column of a table with generated columns or indexes on expressions",
+                    ));
+                }
                 table.columns[column].name.clone_from(&name);
                 steps.push(AlterStep::RenameColumn(column, name));
                 Ok(())
@@ -383,6 +367,17 @@ impl Binder<'_> {
         if let Some(sequence) = self.column_sequence(written, &mut column, table)? {
             table.columns.push(column.clone());
             steps.push(AlterStep::AddNumbered { column, sequence });
+            let mut draft = TableDraft::new(table.clone());
+            draft.column_constraints(written, table.columns.len() - 1)?;
+            return self.take_constraints(table, draft, steps);
+        }
+        if let Some(tree) = generation_expr(written)? {
+            check_only_generated(&column, &table.name, written)?;
+            column.generated = Some(tree.to_string());
+            table.columns.push(column.clone());
+            let shared = Arc::new(table.clone());
+            let expr = self.generation(&shared, table.columns.len() - 1, tree)?;
+            steps.push(AlterStep::AddGenerated { column, expr });
             let mut draft = TableDraft::new(table.clone());
             draft.column_constraints(written, table.columns.len() - 1)?;
             return self.take_constraints(table, draft, steps);
@@ -504,6 +499,16 @@ impl Binder<'_> {
             }
             ast::AlterColumnOperation::SetDefault { .. }
             | ast::AlterColumnOperation::DropDefault
+                if def.generated.is_some() =>
+            {
+                let message = format!(
+                    "column \"{}\" of relation \"{}\" is a generated column",
+                    def.name, table.name
+                );
+                Err(SqlError::new(state::SYNTAX, message))
+            }
+            ast::AlterColumnOperation::SetDefault { .. }
+            | ast::AlterColumnOperation::DropDefault
                 if def.identity.is_some() =>
             {
                 let message = format!(
@@ -539,6 +544,29 @@ fn column_position(table: &TableDef, ident: &ast::Ident) -> Result<usize, SqlErr
         )
         .at(ident.span)
     })
+}
+
+/// 42601 when a generated column would have another value too.
+fn check_only_generated(
+    column: &ColumnDef,
+    table: &str,
+    written: &ast::ColumnDef,
+) -> Result<(), SqlError> {
+    let is_identity = |option: &ast::ColumnOptionDef| {
+        matches!(&option.option, ast::ColumnOption::Generated { generation_expr: None, .. })
+    };
+    let other = if column.default.is_some() {
+        "default"
+    } else if column.identity.is_some() || written.options.iter().any(is_identity) {
+        "identity"
+    } else {
+        return Ok(());
+    };
+    let message = format!(
+        "both {other} and generation expression specified for column \"{}\" of table \"{table}\"",
+        column.name
+    );
+    Err(SqlError::new(state::SYNTAX, message).at(written.name.span))
 }
 
 fn refuse_table_clauses(create: &ast::CreateTable) -> Result<(), SqlError> {

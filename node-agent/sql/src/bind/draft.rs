@@ -219,7 +219,7 @@ pub(super) fn index_order(written: &[ast::IndexColumn]) -> Vec<ColumnOrder> {
     if order.iter().all(|column| *column == ColumnOrder::default()) { Vec::new() } else { order }
 }
 
-/// The columns of an index; expressions and operator classes are refused.
+/// The columns of a key.
 pub(super) fn index_columns(
     table: &TableDef,
     written: &[ast::IndexColumn],
@@ -227,27 +227,25 @@ pub(super) fn index_columns(
     let mut columns = Vec::with_capacity(written.len());
     for item in written {
         let ast::Expr::Identifier(ident) = &item.column.expr else {
-            return Err(
-                SqlError::unsupported("an index on an expression").at(item.column.expr.span())
-            );
+            let shown = item.column.expr.to_string();
+            return Err(SqlError::syntax_near(&shown).at(item.column.expr.span()));
         };
-        let name = names::folded(ident);
-        let position = table.column_position(&name).ok_or_else(|| {
-            SqlError::new(
-                state::UNKNOWN_COLUMN,
-                format!("column \"{name}\" named in key does not exist"),
-            )
-            .at(ident.span)
-        })?;
-        let column = u16::try_from(position).unwrap_or(u16::MAX);
+        let column = index_column(table, ident)?;
         if columns.contains(&column) {
-            return Err(SqlError::new(
-                state::DUPLICATE_COLUMN,
-                format!("column \"{name}\" appears twice in a key"),
-            )
-            .at(ident.span));
+            let message = format!("column \"{}\" appears twice in a key", names::folded(ident));
+            return Err(SqlError::new(state::DUPLICATE_COLUMN, message).at(ident.span));
         }
         columns.push(column);
     }
     Ok(columns)
+}
+
+/// The position of a key's column.
+pub(super) fn index_column(table: &TableDef, ident: &ast::Ident) -> Result<u16, SqlError> {
+    let name = names::folded(ident);
+    let position = table.column_position(&name).ok_or_else(|| {
+        let message = format!("column \"{name}\" named in key does not exist");
+        SqlError::new(state::UNKNOWN_COLUMN, message).at(ident.span)
+    })?;
+    Ok(u16::try_from(position).unwrap_or(u16::MAX))
 }

@@ -5,7 +5,7 @@ use crate::{
     error::{SqlError, state},
     expr::{CompareOp, Expr},
     names,
-    plan::{Access, JoinKind, JoinMethod, JoinNode, Node, Query, Reading, TableNode},
+    plan::{Access, Computed, JoinKind, JoinMethod, JoinNode, Node, Query, Reading, TableNode},
     system::SystemView,
     types::Type,
 };
@@ -31,8 +31,12 @@ impl FromTree {
         FromTree { node: Node::Nothing, relations: Vec::new(), width: 0, escapes: 0 }
     }
 
-    /// A table of the store.
-    pub(crate) fn table(alias: String, table: &Arc<TableDef>, reading: Reading) -> FromTree {
+    /// A table of the store; `hidden` as in its node.
+    pub(crate) fn table(
+        alias: String,
+        table: &Arc<TableDef>,
+        (reading, hidden): (Reading, Vec<Computed>),
+    ) -> FromTree {
         let with_row_id = reading == Reading::Target;
         let mut relation = Relation::of_table(alias, table, 0);
         relation.row_id = with_row_id.then_some(table.columns.len());
@@ -42,6 +46,7 @@ impl FromTree {
             filter: None,
             reading,
             with_row_id,
+            hidden,
         };
         let width = node.width();
         FromTree { node: Node::Table(Box::new(node)), relations: vec![relation], width, escapes: 0 }
@@ -157,7 +162,8 @@ impl Binder<'_> {
         let mut tree = if let Some((position, cte)) = cte {
             self.with_query(position, &cte, shown)?
         } else if let Some(table) = names::find_table(self.catalog, name)? {
-            FromTree::table(shown.clone(), &table, locking.reading(&shown))
+            let reading = (locking.reading(&shown), self.hidden_columns(&table)?);
+            FromTree::table(shown.clone(), &table, reading)
         } else if let Some(sequence) = self.catalog.sequence(target, &last) {
             sequence_row(sequence, shown)
         } else if let Some(view) = SystemView::find(schema.as_deref(), &last) {
@@ -221,8 +227,7 @@ impl Binder<'_> {
         let step = if bound.len() == 3 { bound.pop() } else { None };
         let (node, ty) = self.series(bound, step, span)?;
         let shown = alias.map_or_else(|| "generate_series".to_owned(), |a| names::folded(&a.name));
-        let column =
-            ScopeColumn { name: shown.clone(), ty, declared: None, merged: false, precedence: 0 };
+        let column = ScopeColumn::computed(shown.clone(), ty);
         let relation =
             Relation { alias: shown, columns: vec![column], start: 0, table: None, row_id: None };
         let escapes = scope.escapes.get();
@@ -331,7 +336,7 @@ impl Binder<'_> {
             for (at, relation) in tree.relations.iter().enumerate() {
                 let side = usize::from(relation.start >= left_width);
                 for (position, column) in relation.columns.iter().enumerate() {
-                    if column.name != name || column.merged {
+                    if column.name != name || column.merged || column.hidden {
                         continue;
                     }
                     if sides[side].replace((at, position)).is_some() {
@@ -374,7 +379,7 @@ fn shared_names(tree: &FromTree, left_width: usize) -> Vec<String> {
             .iter()
             .filter(move |relation| (relation.start >= left_width) == right)
             .flat_map(|relation| &relation.columns)
-            .filter(|column| !column.merged)
+            .filter(|column| !column.merged && !column.hidden)
     };
     side(false)
         .filter(|column| side(true).any(|other| other.name == column.name))
@@ -394,13 +399,7 @@ fn system(view: SystemView, alias: String) -> FromTree {
     let columns: Vec<ScopeColumn> = view
         .columns()
         .iter()
-        .map(|(name, ty)| ScopeColumn {
-            name: (*name).to_owned(),
-            ty: *ty,
-            declared: None,
-            merged: false,
-            precedence: 0,
-        })
+        .map(|(name, ty)| ScopeColumn::computed((*name).to_owned(), *ty))
         .collect();
     let width = columns.len();
     let relation = Relation { alias, columns, start: 0, table: None, row_id: None };
@@ -419,11 +418,8 @@ fn derived_as(query: Query, alias: String) -> FromTree {
         .iter()
         .zip(&query.types)
         .map(|(column, ty)| ScopeColumn {
-            name: column.name.clone(),
-            ty: *ty,
             declared: (column.type_modifier >= 0).then_some(column.data_type),
-            merged: false,
-            precedence: 0,
+            ..ScopeColumn::computed(column.name.clone(), *ty)
         })
         .collect();
     let width = query.types.len();
@@ -434,18 +430,19 @@ fn derived_as(query: Query, alias: String) -> FromTree {
 
 fn rename(tree: &mut FromTree, names: &[ast::TableAliasColumnDef]) -> Result<(), SqlError> {
     let relation = &mut tree.relations[0];
-    if names.len() > relation.columns.len() {
+    let mut columns: Vec<_> = relation.columns.iter_mut().filter(|c| !c.hidden).collect();
+    if names.len() > columns.len() {
         return Err(SqlError::new(
             state::BAD_COLUMN_REFERENCE,
             format!(
                 "table \"{}\" has {} columns available but {} columns specified",
                 relation.alias,
-                relation.columns.len(),
+                columns.len(),
                 names.len()
             ),
         ));
     }
-    for (column, name) in relation.columns.iter_mut().zip(names) {
+    for (column, name) in columns.iter_mut().zip(names) {
         column.name = names::folded(&name.name);
     }
     Ok(())
@@ -488,13 +485,7 @@ fn combined(left: FromTree, right: FromTree, kind: JoinKind) -> Result<FromTree,
 
 /// `pg_partition_ancestors(…) WITH ORDINALITY`, as psql asks for it: no table is a partition.
 fn no_ancestors(alias: Option<&ast::TableAlias>) -> Result<FromTree, SqlError> {
-    let column = |name: &str, ty| ScopeColumn {
-        name: name.to_owned(),
-        ty,
-        declared: None,
-        merged: false,
-        precedence: 0,
-    };
+    let column = |name: &str, ty| ScopeColumn::computed(name.to_owned(), ty);
     let columns = vec![column("relid", Type::Oid), column("ordinality", Type::Int8)];
     let shown =
         alias.map_or_else(|| "pg_partition_ancestors".to_owned(), |a| names::folded(&a.name));

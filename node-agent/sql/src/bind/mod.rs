@@ -6,11 +6,13 @@
 
 mod call;
 mod change;
+mod computed;
 mod define;
 mod draft;
 mod expression;
 mod from;
 mod group;
+mod index;
 mod operator;
 mod output;
 mod push_down;
@@ -19,6 +21,7 @@ mod scope;
 mod select;
 mod sequence;
 
+pub(crate) use change::generated_in_copy;
 pub(crate) use draft::split_check;
 pub(crate) use scope::{Bound, Relation, Scope, ScopeColumn};
 pub(crate) use sequence::{nextval_text, within as sequence_within};
@@ -57,6 +60,10 @@ pub(crate) struct Binder<'a> {
     pub(crate) ctes: RefCell<Vec<Cte>>,
     /// OVERRIDING … VALUE of the INSERT that is bound.
     pub(crate) overriding: Cell<Option<Overriding>>,
+    /// Set for a plan that hidden columns take no part in.
+    pub(crate) without_hidden: Cell<bool>,
+    /// Whether hidden columns may take part in the plan.
+    pub(crate) uses_hidden: Cell<bool>,
 }
 
 impl<'a> Binder<'a> {
@@ -69,6 +76,8 @@ impl<'a> Binder<'a> {
             slots: Cell::new(0),
             ctes: RefCell::default(),
             overriding: Cell::new(None),
+            without_hidden: Cell::new(false),
+            uses_hidden: Cell::new(false),
         }
     }
 

@@ -89,7 +89,7 @@ fn every_column(scope: &Scope<'_>, outputs: &mut Vec<Output>) {
     let mut found: Vec<(usize, Output)> = Vec::new();
     for relation in &scope.relations {
         for (position, column) in relation.columns.iter().enumerate() {
-            if !column.merged {
+            if !column.merged && !column.hidden {
                 let bound = relation.bound(position);
                 let output = Output { name: column.name.clone(), bound };
                 found.push((column.precedence, output));
@@ -102,7 +102,8 @@ fn every_column(scope: &Scope<'_>, outputs: &mut Vec<Output>) {
 
 /// `relation.*`: all its columns.
 fn all_columns(relation: &Relation, outputs: &mut Vec<Output>) {
-    for (position, column) in relation.columns.iter().enumerate() {
+    let columns = relation.columns.iter().enumerate().filter(|(_, column)| !column.hidden);
+    for (position, column) in columns {
         let bound = relation.bound(position);
         outputs.push(Output { name: column.name.clone(), bound });
     }

@@ -6,7 +6,7 @@
 
 use crate::{
     expr::{CompareOp, Expr},
-    plan::{Access, JoinKind, JoinMethod, JoinNode, Node, TableNode},
+    plan::{Access, Computed, JoinKind, JoinMethod, JoinNode, Node, TableNode},
 };
 use std::ops::Bound;
 use understudy_store::{Direction, IndexDef};
@@ -159,6 +159,7 @@ fn by_index(join: &mut JoinNode, conditions: &[Expr]) -> bool {
         return false;
     }
     let left_width = join.left_width;
+    let hidden = std::mem::take(&mut table.hidden);
     let mut seen_from_right = Vec::new();
     for condition in conditions.iter().filter(|condition| may_move(condition)) {
         let mut moved = condition.clone();
@@ -174,9 +175,10 @@ fn by_index(join: &mut JoinNode, conditions: &[Expr]) -> bool {
             Ok(false)
         });
         match outcome {
-            Ok(()) => seen_from_right.push(moved),
+            Ok(()) => seen_from_right.push(over_hidden(&hidden, moved)),
         }
     }
+    table.hidden = hidden;
     match choose_access(table, &seen_from_right) {
         Some((access @ (Access::Key { .. } | Access::KeyList { .. }), _)) => {
             table.access = access;
@@ -186,8 +188,37 @@ fn by_index(join: &mut JoinNode, conditions: &[Expr]) -> bool {
     }
 }
 
+/// The condition with hidden columns in the place of the expressions that they hold.
+fn over_hidden(hidden: &[Computed], mut condition: Expr) -> Expr {
+    let outcome: Result<(), std::convert::Infallible> = condition.rewrite(&mut |part| {
+        let held = hidden.iter().find(|(_, expr)| expr == part);
+        if let Some((column, _)) = held {
+            *part = Expr::Column(*column);
+        }
+        Ok(held.is_some())
+    });
+    match outcome {
+        Ok(()) => condition,
+    }
+}
+
+/// The column of a table that holds what an expression over the node's tuples gives.
+pub(crate) fn held_by(node: &Node, expr: &Expr) -> Option<usize> {
+    match (expr, node) {
+        (Expr::Column(column), _) => Some(*column),
+        (_, Node::Table(table)) => {
+            table.hidden.iter().find(|(_, held)| held == expr).map(|(column, _)| *column)
+        }
+        _ => None,
+    }
+}
+
 /// Adds conditions to a table: an access path from some, a filter from the rest.
 fn restrict(table: &mut TableNode, mut conjuncts: Vec<Expr>) {
+    if !table.hidden.is_empty() {
+        let over = |condition| over_hidden(&table.hidden, condition);
+        conjuncts = conjuncts.into_iter().map(over).collect();
+    }
     if table.access == Access::Scan
         && let Some((access, used)) = choose_access(table, &conjuncts)
     {
@@ -407,6 +438,7 @@ mod tests {
             filter: None,
             reading: crate::plan::Reading::Snapshot,
             with_row_id: false,
+            hidden: Vec::new(),
         };
         let compare = |op, column, value| {
             Expr::Compare(op, Box::new((Expr::Column(column), Expr::Const(Value::Int(value)))))

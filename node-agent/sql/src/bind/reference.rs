@@ -93,6 +93,7 @@ impl Binder<'_> {
             ));
         }
         check_types(&key, (table, referenced_table))?;
+        check_actions(&key, table)?;
         Ok(key)
     }
 
@@ -213,6 +214,25 @@ fn is_same_kind(a: DataType, b: DataType) -> bool {
         || (a.is_integer() && b.is_integer())
         || (is_float(a) && is_float(b))
         || (is_text(a) && is_text(b))
+}
+
+/// 42601 when an action would write a generated column.
+fn check_actions(key: &ForeignKeyDef, table: &TableDef) -> Result<(), SqlError> {
+    use ReferentialAction::{Cascade, SetDefault, SetNull};
+    let mut own = key.columns.iter().map(|column| &table.columns[usize::from(*column)]);
+    if !own.any(|column| column.generated.is_some()) {
+        return Ok(());
+    }
+    let clause = if matches!(key.on_update, Cascade | SetNull | SetDefault) {
+        "ON UPDATE"
+    } else if matches!(key.on_delete, SetNull | SetDefault) {
+        "ON DELETE"
+    } else {
+        return Ok(());
+    };
+    let message =
+        format!("invalid {clause} action for foreign key constraint containing generated column");
+    Err(SqlError::new(state::SYNTAX, message))
 }
 
 fn check_types(

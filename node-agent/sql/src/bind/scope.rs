@@ -40,6 +40,15 @@ pub(crate) struct ScopeColumn {
     /// Place in `*` before the others: columns of JOIN USING come first, the latest join's above all.
     /// Zero for all others; higher comes first.
     pub(crate) precedence: usize,
+    /// What an index is over: nobody can name it.
+    pub(crate) hidden: bool,
+}
+
+impl ScopeColumn {
+    /// A column that no table declares.
+    pub(crate) fn computed(name: String, ty: Type) -> ScopeColumn {
+        ScopeColumn { name, ty, declared: None, merged: false, precedence: 0, hidden: false }
+    }
 }
 
 /// One item of FROM.
@@ -67,6 +76,7 @@ impl Relation {
                 declared: Some(column.data_type),
                 merged: false,
                 precedence: 0,
+                hidden: column.hidden,
             })
             .collect();
         Relation { alias, columns, start, table: Some(Arc::clone(table)), row_id: None }
@@ -165,7 +175,8 @@ impl<'p> Scope<'p> {
                 continue;
             }
             for (position, column) in relation.columns.iter().enumerate() {
-                if column.name != name || (column.merged && alias.is_none()) {
+                let is_meant = !column.hidden && column.name == name;
+                if !is_meant || (column.merged && alias.is_none()) {
                     continue;
                 }
                 if found.is_some() {

@@ -547,11 +547,9 @@ fn sorted_node(mut node: Node, keys: Vec<SortKey>) -> Node {
     }
     let columns: Option<Vec<(usize, bool)>> = keys
         .iter()
-        .map(|key| match key.expr {
-            Expr::Column(column) if key.nulls_first == key.descending => {
-                Some((column, key.descending))
-            }
-            _ => None,
+        .map(|key| {
+            let column = push_down::held_by(&node, &key.expr)?;
+            (key.nulls_first == key.descending).then_some((column, key.descending))
         })
         .collect();
     if columns.is_some_and(|columns| push_down::ordered(&mut node, &columns)) {

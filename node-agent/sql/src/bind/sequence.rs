@@ -331,24 +331,24 @@ impl Binder<'_> {
 
     /// Whether a value that INSERT writes stands.
     pub(super) fn inserted(&self, column: &ColumnDef) -> Result<Written, SqlError> {
+        let message = format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name);
+        Self::refuse_generated(column, &message)?;
         match (column.identity, self.overriding.get()) {
             (Some(_), Some(Overriding::User)) => Ok(Written::Default),
-            (Some(Identity::Always), None) => Err(SqlError::new(
-                state::GENERATED_ALWAYS,
-                format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name),
-            )
-            .with_detail(always(column))
-            .with_hint("Use OVERRIDING SYSTEM VALUE to override.")),
+            (Some(Identity::Always), None) => Err(SqlError::new(state::GENERATED_ALWAYS, message)
+                .with_detail(always(column))
+                .with_hint("Use OVERRIDING SYSTEM VALUE to override.")),
             _ => Ok(Written::Value),
         }
     }
 
     /// 428C9 when UPDATE may not write the column.
     pub(super) fn check_updated(&self, column: &ColumnDef) -> Result<(), SqlError> {
+        let message = format!("column \"{}\" can only be updated to DEFAULT", column.name);
+        Self::refuse_generated(column, &message)?;
         if column.identity != Some(Identity::Always) {
             return Ok(());
         }
-        let message = format!("column \"{}\" can only be updated to DEFAULT", column.name);
         Err(SqlError::new(state::GENERATED_ALWAYS, message).with_detail(always(column)))
     }
 

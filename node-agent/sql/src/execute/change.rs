@@ -1,8 +1,13 @@
 //! UPDATE, DELETE and SELECT … FOR UPDATE.
 
 use super::{
-    CommandTag, ExecError, Executor, insert::check_row, query, query::Flow, refused,
-    rejudge::TargetRow, rows,
+    CommandTag, ExecError, Executor,
+    insert::{check_row, compute},
+    query,
+    query::Flow,
+    refused,
+    rejudge::TargetRow,
+    rows,
 };
 use crate::{
     error::SqlError,
@@ -92,9 +97,14 @@ impl Executor<'_, '_> {
         let Target { id, old, changes, rest } = target;
         let (id, store) = (*id, self.run.context.store);
         let row = if plan.assignments.is_some() {
-            let new = old.replace(&plan.table, changes);
+            let mut new = old.replace(&plan.table, changes);
+            let recomputed = self.recomputed(plan, &new)?;
+            if !recomputed.is_empty() {
+                new = new.replace(&plan.table, &recomputed);
+            }
             let not_null = changes
                 .iter()
+                .chain(&recomputed)
                 .any(|(column, value)| value.is_null() && plan.table.columns[*column].not_null);
             if not_null || !plan.checks.is_empty() {
                 let env = Env::new(self.run, self.txn);
@@ -113,6 +123,16 @@ impl Executor<'_, '_> {
         values.push(Value::Int(id.0 as i64));
         values.extend_from_slice(rest);
         self.return_row(&plan.returning, &values)
+    }
+
+    /// What follows from the changes of a row.
+    fn recomputed(&self, plan: &ChangePlan, new: &Row) -> Result<Vec<(usize, Value)>, SqlError> {
+        if plan.computed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut values = new.values(&plan.table);
+        compute(&plan.computed, &mut values, &Env::new(self.run, self.txn))?;
+        Ok(plan.computed.iter().map(|(column, _)| (*column, values[*column].clone())).collect())
     }
 
     /// Runs a locking read.

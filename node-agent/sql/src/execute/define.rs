@@ -1,14 +1,15 @@
 //! Definitions done: each is a call of the store, recorded in the same transaction.
 
-use super::{CommandTag, ExecError, Executor, refused};
+use super::{CommandTag, ExecError, Executor, insert::compute, refused};
 use crate::{
     definition::{AlterStep, Definition, KeyOf},
     error::{SqlError, state},
     eval::{Env, NoColumns, RowTuple, eval, truth},
     expr::Expr,
+    plan::Computed,
 };
 use std::sync::Arc;
-use understudy_store::{IndexDef, TableDef};
+use understudy_store::{ColumnDef, IndexDef, IndexId, TableDef, Value};
 
 impl Executor<'_, '_> {
     /// Does a definition.
@@ -46,9 +47,7 @@ impl Executor<'_, '_> {
             Definition::DropIndexes { indexes, keys, notices } => {
                 self.notices(notices);
                 self.drop_keys(keys)?;
-                for index in indexes {
-                    store.drop_index(self.txn, *index).map_err(refused)?;
-                }
+                indexes.iter().try_for_each(|index| self.drop_index(*index))?;
             }
             Definition::Truncate { tables, restart, notices } => {
                 self.notices(notices);
@@ -59,7 +58,11 @@ impl Executor<'_, '_> {
                     }
                 }
             }
-            Definition::CreateIndex { table, index } => {
+            Definition::CreateIndex { table, index, computed } => {
+                if !computed.is_empty() {
+                    store.alter_table(self.txn, (**table).clone()).map_err(refused)?;
+                    self.fill(table, computed)?;
+                }
                 store.add_index(self.txn, table.id, index.clone()).map_err(index_refused)?;
             }
             Definition::AlterTable { table, steps } => {
@@ -108,6 +111,9 @@ impl Executor<'_, '_> {
                 }
                 changed.columns.push(column);
             }
+            AlterStep::AddGenerated { column, expr } => {
+                return self.add_generated(changed, column, expr);
+            }
             AlterStep::AddNumbered { column, sequence } => {
                 return self.add_numbered(table, column, sequence);
             }
@@ -137,10 +143,7 @@ impl Executor<'_, '_> {
                 self.notices(notice.as_slice());
                 return self.drop_keys(std::slice::from_ref(key));
             }
-            AlterStep::DropIndex(index) => {
-                store.drop_index(self.txn, *index).map_err(refused)?;
-                return Ok(());
-            }
+            AlterStep::DropIndex(index) => return self.drop_index(*index),
             AlterStep::SetNotNull(column) => {
                 self.column_has_no_nulls(table, *column)?;
                 changed.columns[*column].not_null = true;
@@ -154,6 +157,67 @@ impl Executor<'_, '_> {
             AlterStep::Nothing => return Ok(()),
         }
         store.alter_table(self.txn, changed).map_err(refused)
+    }
+
+    /// ALTER TABLE … ADD COLUMN of a generated column: older rows get their values too.
+    fn add_generated(
+        &mut self,
+        mut changed: TableDef,
+        column: &ColumnDef,
+        expr: &Expr,
+    ) -> Result<(), ExecError> {
+        let store = self.run.context.store;
+        let position = changed.columns.len();
+        changed.columns.push(ColumnDef { not_null: false, ..column.clone() });
+        store.alter_table(self.txn, changed.clone()).map_err(refused)?;
+        self.fill(&changed, &[(position, expr.clone())])?;
+        if column.not_null {
+            self.column_has_no_nulls(&changed, position)?;
+            changed.columns[position].not_null = true;
+            store.alter_table(self.txn, changed).map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// Computes new columns for the rows that are there.
+    fn fill(&mut self, table: &TableDef, computed: &[Computed]) -> Result<(), ExecError> {
+        let store = self.run.context.store;
+        store.take(self.txn, table.id).map_err(refused)?;
+        let rows: Vec<_> = store.scan_taken(self.txn, table.id).collect();
+        for (id, row) in rows {
+            self.run.goes_on()?;
+            let mut values = row.values(table);
+            compute(computed, &mut values, &Env::new(self.run, self.txn))?;
+            let new: Vec<(usize, Value)> =
+                computed.iter().map(|(column, _)| (*column, values[*column].clone())).collect();
+            if new.iter().any(|(column, value)| row.column(table, *column) != *value) {
+                let new = row.replace(table, &new);
+                store.update(self.txn, table.id, id, new).map_err(refused)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops an index; hidden columns that no other index is over are free from then on.
+    fn drop_index(&mut self, index: IndexId) -> Result<(), ExecError> {
+        let store = self.run.context.store;
+        let is_owner = |table: &&Arc<TableDef>| table.indexes.iter().any(|i| i.id == index);
+        let owner = self.txn.catalog().tables().find(is_owner).map(|table| table.id);
+        store.drop_index(self.txn, index).map_err(refused)?;
+        let left = owner.and_then(|id| self.txn.catalog().table_by_id(id)).cloned();
+        let Some(table) = left else { return Ok(()) };
+        let mut changed = (*table).clone();
+        for (position, column) in changed.columns.iter_mut().enumerate() {
+            let is_in =
+                |index: &IndexDef| index.columns.iter().any(|c| usize::from(*c) == position);
+            if column.hidden && !table.indexes.iter().any(is_in) {
+                column.generated = None;
+            }
+        }
+        if changed != *table {
+            store.alter_table(self.txn, changed).map_err(refused)?;
+        }
+        Ok(())
     }
 
     fn no_nulls(&self, table: &TableDef, index: &IndexDef) -> Result<(), ExecError> {

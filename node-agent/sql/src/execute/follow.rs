@@ -1,6 +1,9 @@
 //! The end of a statement's changes: foreign keys checked, and rows that follow a key they reference.
 
-use super::{ExecError, Executor, Run, insert::check_row};
+use super::{
+    ExecError, Executor, Run,
+    insert::{check_row, compute},
+};
 use crate::{
     bind::Binder,
     cast::{self, CastContext},
@@ -53,9 +56,10 @@ impl Consequences for Following<'_> {
             .zip(&table.columns)
             .map(|(value, column)| fitted(value, column.data_type))
             .collect();
-        let values = values?;
-        let checks = Binder::new(txn.catalog(), &[]).checks(table)?;
-        check_row(&Env::new(self.run, txn), (table, &checks), &values)?;
+        let mut values = values?;
+        let (binder, env) = (Binder::new(txn.catalog(), &[]), Env::new(self.run, txn));
+        compute(&binder.computed(table)?, &mut values, &env)?;
+        check_row(&env, (table, &binder.checks(table)?), &values)?;
         Ok(Row::encode(&values))
     }
 }

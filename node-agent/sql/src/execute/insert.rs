@@ -4,7 +4,7 @@ use super::{CommandTag, ExecError, Executor, query, refused};
 use crate::{
     error::{SqlError, state},
     eval::{Env, NoColumns, Pair, Values, eval, is_true},
-    plan::{Check, ConflictUpdate, InsertPlan, InsertSource},
+    plan::{Check, Computed, ConflictUpdate, InsertPlan, InsertSource},
 };
 use std::collections::BTreeSet;
 use understudy_store::{Row, RowId, TableDef, Value, View};
@@ -53,9 +53,10 @@ impl Executor<'_, '_> {
     pub(crate) fn insert_row(
         &mut self,
         plan: &InsertPlan,
-        values: Vec<Value>,
+        mut values: Vec<Value>,
         touched: &mut BTreeSet<RowId>,
     ) -> Result<bool, ExecError> {
+        compute(&plan.computed, &mut values, &Env::new(self.run, self.txn))?;
         check_row(&Env::new(self.run, self.txn), (&plan.table, &plan.checks), &values)?;
         if let Some(on_conflict) = &plan.on_conflict
             && let Some((id, existing)) = self.conflicting(plan, &values)
@@ -126,13 +127,30 @@ impl Executor<'_, '_> {
             }
             changes
         };
-        let new = existing.replace(&plan.table, &changes);
-        let values = new.values(&plan.table);
+        let mut values = old;
+        for (column, value) in changes {
+            values[column] = value;
+        }
+        compute(&update.computed, &mut values, &Env::new(self.run, self.txn))?;
+        let new = Row::encode(&values);
         check_row(&Env::new(self.run, self.txn), (&plan.table, &plan.checks), &values)?;
         self.run.context.store.update(self.txn, plan.table.id, id, new).map_err(refused)?;
         self.return_row(&plan.returning, &values)?;
         Ok(true)
     }
+}
+
+/// Fills in what is computed from the rest of a row.
+pub(super) fn compute(
+    computed: &[Computed],
+    values: &mut [Value],
+    env: &Env<'_>,
+) -> Result<(), SqlError> {
+    for (column, expr) in computed {
+        let value = eval(expr, &Values(values), env)?;
+        values[*column] = value;
+    }
+    Ok(())
 }
 
 /// NOT NULL and CHECK.
@@ -151,7 +169,7 @@ pub(super) fn check_row(
                 column.name, table.name
             ),
         )
-        .with_detail(failing_row(env, values)));
+        .with_detail(failing_row(env, table, values)));
     }
     for check in checks {
         // A check that is unknown is not violated.
@@ -163,17 +181,18 @@ pub(super) fn check_row(
                     table.name, check.name
                 ),
             )
-            .with_detail(failing_row(env, values)));
+            .with_detail(failing_row(env, table, values)));
         }
     }
     Ok(())
 }
 
-fn failing_row(env: &Env<'_>, values: &[Value]) -> String {
+fn failing_row(env: &Env<'_>, table: &TableDef, values: &[Value]) -> String {
     let zone = env.run.context.session.settings.zone_offset();
-    let shown: Vec<String> = values
-        .iter()
-        .map(|value| {
+    let shown: Vec<String> = table
+        .shown_columns()
+        .map(|(position, _)| {
+            let value = &values[position];
             if value.is_null() {
                 "null".to_owned()
             } else {

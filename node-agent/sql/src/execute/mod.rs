@@ -217,9 +217,13 @@ pub fn execute_into(
     if !prepared.is_current(txn.catalog()) {
         return Err(SqlError::new(state::NOT_IN_STATE, "the plan is older than the catalog").into());
     }
+    let plan = match &prepared.without_hidden {
+        Some(plan) if txn.has_older_rows() => plan,
+        Some(_) | None => &prepared.plan,
+    };
     let run = Run::new(context);
     let mut executor = Executor { run: &run, txn, sink };
-    executor.plan(&prepared.plan, prepared.command).map_err(|error| run.or_blocked(error))
+    executor.plan(plan, prepared.command).map_err(|error| run.or_blocked(error))
 }
 
 /// The pieces that every plan needs.

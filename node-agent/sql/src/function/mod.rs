@@ -31,6 +31,8 @@ pub(crate) struct Function {
     pub(crate) strict: bool,
     /// Gives another value at every call.
     pub(crate) volatile: bool,
+    /// Gives another value in another session, or at another time.
+    stable: bool,
     pub(crate) run: Run,
 }
 
@@ -41,7 +43,8 @@ impl Function {
         result: Type,
         run: Run,
     ) -> Function {
-        Function { name, arguments, variadic: false, result, strict: true, volatile: false, run }
+        let (variadic, strict, volatile, stable) = (false, true, false, false);
+        Function { name, arguments, variadic, result, strict, volatile, stable, run }
     }
 
     const fn variadic(mut self) -> Function {
@@ -57,6 +60,11 @@ impl Function {
 
     const fn volatile(mut self) -> Function {
         self.volatile = true;
+        self
+    }
+
+    const fn stable(mut self) -> Function {
+        self.stable = true;
         self
     }
 
@@ -94,6 +102,12 @@ fn all() -> impl Iterator<Item = &'static Function> {
         .chain(moment::FUNCTIONS)
         .chain(session::FUNCTIONS)
         .chain(sequence::FUNCTIONS)
+}
+
+/// Whether a function gives the same for the same arguments at any time, in any session.
+pub(crate) fn is_immutable(function: &'static Function) -> bool {
+    let asks_session = session::FUNCTIONS.iter().chain(sequence::FUNCTIONS).any(|f| f == function);
+    !asks_session && !function.volatile && !function.stable
 }
 
 /// How far an argument is from a parameter; None when it does not fit.

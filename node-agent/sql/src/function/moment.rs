@@ -12,26 +12,33 @@ use understudy_store::Value;
 type Answer = Result<Value, SqlError>;
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    Function::new("now", &[], Timestamptz, |_, env| Ok(Value::Timestamptz(started(env)))),
+    Function::new("now", &[], Timestamptz, |_, env| Ok(Value::Timestamptz(started(env)))).stable(),
     Function::new("transaction_timestamp", &[], Timestamptz, |_, env| {
         Ok(Value::Timestamptz(started(env)))
-    }),
+    })
+    .stable(),
     Function::new("current_timestamp", &[], Timestamptz, |_, env| {
         Ok(Value::Timestamptz(started(env)))
-    }),
+    })
+    .stable(),
     Function::new("statement_timestamp", &[], Timestamptz, |_, env| {
         Ok(Value::Timestamptz(env.run.context.statement_micros))
-    }),
+    })
+    .stable(),
     Function::new("clock_timestamp", &[], Timestamptz, |_, env| {
         Ok(Value::Timestamptz(env.run.context.statement_micros))
-    }),
-    Function::new("localtimestamp", &[], Timestamp, |_, env| Ok(Value::Timestamp(local(env)))),
+    })
+    .stable(),
+    Function::new("localtimestamp", &[], Timestamp, |_, env| Ok(Value::Timestamp(local(env))))
+        .stable(),
     Function::new("current_date", &[], Date, |_, env| {
         Ok(Value::Date(local(env).div_euclid(DAY) as i32))
-    }),
+    })
+    .stable(),
     Function::new("date_part", &[Text, Timestamptz], Float8, |v, env| {
         part(text(v, 0), &shifted(&v[1], env), env).map(Value::Float)
-    }),
+    })
+    .stable(),
     Function::new("date_part", &[Text, Timestamp], Float8, |v, env| {
         part(text(v, 0), &v[1], env).map(Value::Float)
     }),
@@ -45,7 +52,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         let zone = i64::from(env.run.context.session.settings.zone_offset()) * 1_000_000;
         let local = micros(&shifted(&v[1], env));
         Ok(Value::Timestamptz(truncated(text(v, 0), local)? - zone))
-    }),
+    })
+    .stable(),
     Function::new("date_trunc", &[Text, Timestamp], Timestamp, |v, _| {
         Ok(Value::Timestamp(truncated(text(v, 0), micros(&v[1]))?))
     }),
@@ -62,7 +70,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("timezone", &[Text, Timestamp], Timestamptz, |v, _| {
         Ok(Value::Timestamptz(micros(&v[1]) - zone(text(v, 0))?))
     }),
-    Function::new("pg_sleep", &[Float8], Text, |_, _| Err(SqlError::unsupported("pg_sleep"))),
+    Function::new("pg_sleep", &[Float8], Text, |_, _| Err(SqlError::unsupported("pg_sleep")))
+        .stable(),
 ];
 
 fn started(env: &Env<'_>) -> i64 {

@@ -115,8 +115,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
             )
         })
     }),
-    Function::new("concat", &[Unknown], Text, |v, env| Ok(Value::text(concat(v, env)))).variadic(),
-    Function::new("concat_ws", &[Text, Unknown], Text, concat_ws).variadic(),
+    Function::new("concat", &[Unknown], Text, |v, env| Ok(Value::text(concat(v, env))))
+        .stable()
+        .variadic(),
+    Function::new("concat_ws", &[Text, Unknown], Text, concat_ws).stable().variadic(),
     Function::new("md5", &[Text], Text, |_, _| Err(SqlError::unsupported("md5"))),
     Function::new("quote_ident", &[Text], Text, |v, _| Ok(Value::text(names::quoted(text(v, 0))))),
     Function::new("quote_literal", &[Text], Text, |v, _| {

@@ -1,7 +1,7 @@
 //! `information_schema`: tables, columns and keys, as the standard names them.
 
 use super::{
-    Columns, View, catalog,
+    Columns, View, catalog, keys,
     references::{Reference, action_words, references},
     text,
 };
@@ -44,6 +44,7 @@ const COLUMNS: Columns = &[
     ("identity_minimum", Text),
     ("identity_cycle", Text),
     ("is_generated", Text),
+    ("generation_expression", Text),
 ];
 
 const KEY_COLUMNS: Columns = &[
@@ -132,7 +133,7 @@ fn columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let mut rows = Vec::new();
     let catalog = catalog(env)?;
     for table in catalog.tables() {
-        for (position, column) in table.columns.iter().enumerate() {
+        for (position, column) in table.shown_columns() {
             let ty = Type::of(column.data_type);
             let length = match column.data_type {
                 DataType::Varchar(length) | DataType::Char(length) => Value::Int(i64::from(length)),
@@ -168,7 +169,7 @@ fn columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     Ok(rows)
 }
 
-/// From is_identity to is_generated.
+/// From is_identity to generation_expression.
 fn identity(catalog: &Catalog, table: &TableDef, position: usize) -> Vec<Value> {
     let kind = table.columns[position].identity;
     let sequence = kind.and_then(|_| catalog.sequence_of(table.id, position));
@@ -188,7 +189,8 @@ fn identity(catalog: &Catalog, table: &TableDef, position: usize) -> Vec<Value> 
         number(|def| def.max),
         number(|def| def.min),
         text(if def.is_some_and(|def| def.cycle) { "YES" } else { "NO" }),
-        text("NEVER"),
+        text(if table.columns[position].generated.is_some() { "ALWAYS" } else { "NEVER" }),
+        table.columns[position].generated.as_deref().map_or(Value::Null, text),
     ]
 }
 
@@ -196,7 +198,7 @@ fn key_columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let database = &env.run.context.session.database;
     let mut rows = Vec::new();
     for table in catalog(env)?.tables() {
-        for index in table.indexes.iter().filter(|index| index.unique) {
+        for index in keys(table) {
             for (position, column) in index.columns.iter().enumerate() {
                 rows.push(vec![
                     text(database),
@@ -250,7 +252,7 @@ fn column_usage(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
         }
     };
     for table in catalog(env)?.tables() {
-        for index in table.indexes.iter().filter(|index| index.unique) {
+        for index in keys(table) {
             add(table, &index.columns, &index.name);
         }
     }
@@ -283,7 +285,7 @@ fn constraints(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let database = &env.run.context.session.database;
     let mut rows = Vec::new();
     for table in catalog(env)?.tables() {
-        for index in table.indexes.iter().filter(|index| index.unique) {
+        for index in keys(table) {
             rows.push(vec![
                 text(database),
                 text(&table.schema),

@@ -209,14 +209,22 @@ fn find_index(catalog: &Catalog, oid: i64) -> Option<(&Arc<TableDef>, &IndexDef)
     })
 }
 
+/// The indexes of a table that are shown as constraints: its keys.
+fn keys(table: &TableDef) -> impl Iterator<Item = &IndexDef> {
+    table.indexes.iter().filter(|index| index.unique && !table.is_computed(index))
+}
+
+/// A key of an index as it is written: a column's name, or an expression.
+fn key_text(table: &TableDef, position: u16) -> String {
+    let column = &table.columns[usize::from(position)];
+    if column.hidden { column.name.clone() } else { names::quoted(&column.name) }
+}
+
 /// `pg_get_indexdef`: the statement that makes the index, or one column's name.
 pub(crate) fn index_definition(env: &Env<'_>, oid: i64, column: i64) -> Result<Value, SqlError> {
     let Some((table, index)) = find_index(catalog(env)?, oid) else { return Ok(Value::Null) };
-    let columns: Vec<String> = index
-        .columns
-        .iter()
-        .map(|position| names::quoted(&table.columns[usize::from(*position)].name))
-        .collect();
+    let columns: Vec<String> =
+        index.columns.iter().map(|position| key_text(table, *position)).collect();
     if column > 0 {
         let name = usize::try_from(column - 1).ok().and_then(|at| columns.get(at));
         return Ok(name.map_or(Value::Null, |name| Value::text(name.as_str())));

@@ -249,14 +249,17 @@ fn classes(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
 fn attributes(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
     let mut rows = Vec::new();
     for table in catalog.tables() {
-        for (position, column) in table.columns.iter().enumerate() {
+        for (position, column) in table.shown_columns() {
             rows.push(attribute(table_oid(table), position + 1, column));
         }
         for index in &table.indexes {
             for (position, column) in index.columns.iter().enumerate() {
                 let mut column = table.columns[usize::from(*column)].clone();
-                column.default = None;
-                column.identity = None;
+                if column.hidden {
+                    let call = column.name.split('(').next().filter(|name| !name.is_empty());
+                    column.name = call.unwrap_or("expr").to_owned();
+                }
+                (column.default, column.identity, column.generated) = (None, None, None);
                 column.not_null = false;
                 rows.push(attribute(index_oid(index), position + 1, &column));
             }
@@ -286,14 +289,14 @@ fn attribute(relation: i64, number: usize, column: &understudy_store::ColumnDef)
         text(if ty.length() < 0 { "x" } else { "p" }),
         text(""),
         Value::Bool(column.not_null),
-        Value::Bool(column.default.is_some()),
+        Value::Bool(column.default.is_some() || column.generated.is_some()),
         NO,
         text(match column.identity {
             Some(Identity::Always) => "a",
             Some(Identity::ByDefault) => "d",
             None => "",
         }),
-        text(""),
+        text(if column.generated.is_some() { "s" } else { "" }),
         NO,
         YES,
         ZERO,
@@ -308,8 +311,15 @@ fn indexes(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
     let mut rows = Vec::new();
     for table in catalog.tables() {
         for index in &table.indexes {
-            let keys: Vec<String> =
-                index.columns.iter().map(|column| (column + 1).to_string()).collect();
+            let number = |column: &u16| match table.columns[usize::from(*column)].hidden {
+                true => "0".to_owned(),
+                false => (column + 1).to_string(),
+            };
+            let keys: Vec<String> = index.columns.iter().map(number).collect();
+            let hidden = index.columns.iter().map(|column| &table.columns[usize::from(*column)]);
+            let exprs: Vec<&str> =
+                hidden.filter(|column| column.hidden).map(|column| column.name.as_str()).collect();
+            let exprs = if exprs.is_empty() { Value::Null } else { Value::text(exprs.join(", ")) };
             let bits = |at: usize| {
                 let order = index.order.get(at).copied().unwrap_or_default();
                 (u8::from(order.descending) | u8::from(order.nulls_first) << 1).to_string()
@@ -333,7 +343,7 @@ fn indexes(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
                 NO,
                 Value::text(keys.join(" ")),
                 Value::text(options),
-                Value::Null,
+                exprs,
                 Value::Null,
             ]);
         }
@@ -394,7 +404,7 @@ const CONKEY: usize = 18;
 fn constraints(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
     let mut rows = Vec::new();
     for table in catalog.tables() {
-        for index in table.indexes.iter().filter(|index| index.unique) {
+        for index in super::keys(table) {
             let kind = if index.is_primary_key { "p" } else { "u" };
             let place = (table_oid(table), index_oid(index));
             let mut row = constraint(constraint_oid(index), &index.name, kind, place);
@@ -471,8 +481,10 @@ pub(super) fn default_oid(table: &TableDef, position: usize) -> i64 {
 fn defaults(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
     let mut rows = Vec::new();
     for table in catalog.tables() {
-        for (position, column) in table.columns.iter().enumerate() {
-            let Some(default) = &column.default else { continue };
+        for (position, column) in table.shown_columns() {
+            let Some(default) = column.default.as_ref().or(column.generated.as_ref()) else {
+                continue;
+            };
             rows.push(vec![
                 Value::Int(default_oid(table, position)),
                 Value::Int(table_oid(table)),

@@ -389,7 +389,7 @@ fn copy_out(
     context: &ExecContext<'_>,
     (txn, out): (&mut Txn, &mut String),
 ) -> Result<u64, ExecError> {
-    let prepared = prepare(txn.catalog(), &copy_out_query(copy)?, &[])?;
+    let prepared = prepare(txn.catalog(), &copy_out_query(txn.catalog(), copy)?, &[])?;
     let outcome = execute(&prepared, context, txn)?;
     for row in &outcome.rows {
         let texts = texts(&prepared, row, 0);

@@ -210,7 +210,9 @@ impl Session {
     }
 
     async fn copy_out(&mut self, copy: &CopyStatement) -> Result<Ran, Failure> {
-        let select = copy_out_query(copy)?;
+        self.begin_txn();
+        let txn = self.transaction.txn.as_ref().expect("begun above");
+        let select = copy_out_query(txn.catalog(), copy)?;
         let prepared = Arc::new(self.prepare_statement(Some(select), Vec::new())?);
         let mut rows = Vec::new();
         self.execute(&prepared, &[], Rows::Kept(&mut rows)).await?;

@@ -55,6 +55,42 @@ fn a_follower_has_equal_content_at_every_lsn() {
 }
 
 #[test]
+fn an_index_over_a_hidden_column_is_the_same_after_replay_and_from_a_checkpoint() {
+    let db = Database::filled(5);
+    let doubled = |v: i64| (3, Value::Int(v * 2));
+    let mut txn = db.begin();
+    let mut def = (**db.store.catalog().table_by_id(db.table).unwrap()).clone();
+    def.columns.push(ColumnDef::hidden("(v * 2)", DataType::Int8));
+    db.store.alter_table(&mut txn, def.clone()).unwrap();
+    let rows: Vec<_> = db.store.scan(&txn, View::ForUpdate, db.table).collect();
+    for (id, row) in rows {
+        let new = row.replace(&def, &[doubled(row.int(1).unwrap())]);
+        db.store.update(&mut txn, db.table, id, new).unwrap();
+    }
+    let index = IndexDef::new("pairs_doubled", &[3]).unique();
+    let index = db.store.add_index(&mut txn, db.table, index).unwrap();
+    // A column of the same name can be seen, and one behind it too.
+    def.columns.push(ColumnDef::new("(v * 2)", DataType::Int4));
+    db.store.alter_table(&mut txn, def).unwrap();
+    let at = db.commit(txn).unwrap();
+    db.acknowledge();
+    let follower = follow(&db);
+    assert_same(&db, &follower);
+    let mut bytes = Vec::new();
+    follower.write_checkpoint(at, &mut bytes).unwrap();
+    let loaded = Store::load_checkpoint(LIMITS, at, &mut &*bytes).unwrap();
+    for store in [&db.store, &follower, &loaded] {
+        let reader = store.begin(Isolation::ReadCommitted);
+        let found = store.lookup_one(&reader, View::Committed, index, &[Value::Int(600)]);
+        assert_eq!(found.unwrap().1.int(0), Some(3));
+        let def = reader.catalog().table_by_id(db.table).unwrap();
+        assert!(def.columns[3].hidden && def.columns[3].generated.is_some());
+        assert_eq!(def.column_position("(v * 2)"), Some(4));
+        assert_eq!(def.shown_columns().map(|(at, _)| at).collect::<Vec<_>>(), [0, 1, 2, 4]);
+    }
+}
+
+#[test]
 fn definitions_travel_with_the_rows() {
     let db = Database::filled(5);
     let mut txn = db.begin();

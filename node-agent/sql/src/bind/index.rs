@@ -1,0 +1,160 @@
+//! CREATE INDEX: keys that are columns, and keys that are expressions.
+//!
+//! An expression is kept in a hidden column of the table. Indexes on the same expression share one, and
+//! one that no index uses any more is taken again.
+
+use super::{
+    Binder,
+    computed::Purpose,
+    draft::{index_column, index_order},
+};
+use crate::{
+    definition::Definition,
+    error::{SqlError, state},
+    eval, names,
+    plan::Computed,
+};
+use sqlparser::ast::{self, Spanned as _};
+use std::sync::Arc;
+use understudy_store::{ColumnDef, DataType, IndexDef, IndexId, TableDef};
+
+/// The table with the columns that an index needs, as its keys are read.
+struct IndexDraft {
+    table: Arc<TableDef>,
+    /// Hidden columns that are new, or taken again.
+    computed: Vec<Computed>,
+}
+
+impl Binder<'_> {
+    pub(super) fn create_index(&self, create: &ast::CreateIndex) -> Result<Definition, SqlError> {
+        let table = names::table(self.catalog, &create.table_name)?;
+        refuse_clauses(create)?;
+        let mut draft = IndexDraft { table: Arc::clone(&table), computed: Vec::new() };
+        let mut columns = Vec::with_capacity(create.columns.len());
+        for item in &create.columns {
+            columns.push(self.key_column(&mut draft, &item.column.expr)?);
+        }
+        let name = match &create.name {
+            Some(name) => names::for_creation(name)?,
+            None => {
+                let parts = create.columns.iter().map(|item| key_name(&item.column.expr));
+                let parts = distinct(parts.collect());
+                self.free_name(&format!("{}_{}_idx", table.name, parts.join("_")), &[])
+            }
+        };
+        if self.catalog.has_relation(names::PUBLIC, &name) {
+            let message = format!("relation \"{name}\" already exists");
+            if create.if_not_exists {
+                return Ok(Definition::Skip(vec![format!("{message}, skipping")]));
+            }
+            return Err(SqlError::new(state::DUPLICATE_TABLE, message));
+        }
+        let unique = create.unique;
+        let order = index_order(&create.columns);
+        let id = IndexId(0);
+        let index = IndexDef { id, name, columns, unique, is_primary_key: false, order };
+        let IndexDraft { table, computed } = draft;
+        Ok(Definition::CreateIndex { table, index, computed })
+    }
+
+    /// The position of a key: a column of the table, or a hidden one for an expression.
+    fn key_column(&self, draft: &mut IndexDraft, tree: &ast::Expr) -> Result<u16, SqlError> {
+        let mut inner = tree;
+        while let ast::Expr::Nested(nested) = inner {
+            inner = nested;
+        }
+        if let ast::Expr::Identifier(ident) = inner {
+            return index_column(&draft.table, ident);
+        }
+        let bound = self.over_row(inner, &draft.table, Purpose::Index)?;
+        if !eval::is_comparable(bound.ty) {
+            let message = format!("data type {} has no default operator class", bound.ty);
+            return Err(SqlError::new(state::UNKNOWN_OBJECT, message).at(inner.span()));
+        }
+        let data_type = bound.ty.storage();
+        let same = |(_, expr): &&Computed| *expr == bound.expr;
+        let table = &draft.table;
+        let known = self.computed(table)?;
+        let known = known.iter().filter(|(position, _)| table.columns[*position].hidden).find(same);
+        let position = match known {
+            Some((position, _)) => *position,
+            None => draft.add(ColumnDef::hidden(key_text(inner), data_type), bound.expr),
+        };
+        Ok(u16::try_from(position).unwrap_or(u16::MAX))
+    }
+}
+
+impl IndexDraft {
+    /// Adds a hidden column, in the place of one that nothing uses if there is one of its type.
+    fn add(&mut self, column: ColumnDef, expr: crate::expr::Expr) -> usize {
+        let table = Arc::make_mut(&mut self.table);
+        let fits = |old: &ColumnDef, data_type: DataType| {
+            old.hidden && old.generated.is_none() && old.data_type == data_type
+        };
+        let unused = table.columns.iter().position(|old| fits(old, column.data_type));
+        let position = unused.unwrap_or(table.columns.len());
+        match unused {
+            Some(position) => table.columns[position] = column,
+            None => table.columns.push(column),
+        }
+        self.computed.push((position, expr));
+        position
+    }
+}
+
+fn refuse_clauses(create: &ast::CreateIndex) -> Result<(), SqlError> {
+    if create.predicate.is_some() {
+        return Err(SqlError::unsupported("a partial index"));
+    }
+    if !create.include.is_empty() {
+        return Err(SqlError::unsupported("INCLUDE in an index"));
+    }
+    if create.nulls_distinct == Some(false) {
+        return Err(SqlError::unsupported("NULLS NOT DISTINCT"));
+    }
+    let method = create.using.as_ref().map(|using| using.to_string().to_lowercase());
+    if !matches!(method.as_deref(), None | Some("btree" | "hash")) {
+        let method = method.unwrap_or_default();
+        return Err(SqlError::unsupported(format!("the index method {method}")));
+    }
+    Ok(())
+}
+
+/// An expression as PostgreSQL writes a key: calls as they are, all else in parentheses.
+fn key_text(tree: &ast::Expr) -> String {
+    match tree {
+        ast::Expr::Function(_) => tree.to_string(),
+        other => format!("({other})"),
+    }
+}
+
+/// What a key without a name of its own adds to the index's name.
+fn key_name(tree: &ast::Expr) -> String {
+    match tree {
+        ast::Expr::Nested(inner) => key_name(inner),
+        ast::Expr::Identifier(ident) => names::folded(ident),
+        ast::Expr::Function(call) => names::last_part(&call.name),
+        ast::Expr::Case { .. } => "case".to_owned(),
+        ast::Expr::Cast { expr, data_type, .. } => match key_name(expr).as_str() {
+            "expr" => data_type.to_string().to_lowercase(),
+            name => name.to_owned(),
+        },
+        _ => "expr".to_owned(),
+    }
+}
+
+/// The same names, numbered where they repeat.
+fn distinct(names: Vec<String>) -> Vec<String> {
+    let mut given: Vec<String> = Vec::with_capacity(names.len());
+    for name in names {
+        let mut numbered = name.clone();
+        for number in 1.. {
+            if !given.contains(&numbered) {
+                break;
+            }
+            numbered = format!("{name}{number}");
+        }
+        given.push(numbered);
+    }
+    given
+}
