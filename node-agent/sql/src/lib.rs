@@ -62,9 +62,11 @@ pub use activity::{
 pub use copy::{CopyDecoder, CopyFields, CopyFormat, CopyOptions, append_copy_line};
 pub use copy_in::{CopyIn, copy_out_query};
 pub use error::{SqlError, state};
-pub use execute::{CommandTag, ExecContext, ExecError, Outcome, RowSink, execute, execute_into};
+pub use execute::{
+    CommandTag, ExecContext, ExecError, Outcome, RowSink, execute, execute_into, measure::Clock,
+};
 pub use parse::{
-    CallArgument, CopyDirection, CopySource, CopyStatement, DiscardTarget, IsolationLevel,
+    Analyze, CallArgument, CopyDirection, CopySource, CopyStatement, DiscardTarget, IsolationLevel,
     SequenceStatement, SetScope, SqlText, Statement, StatementKind, TransactionModes, UserAction,
     UserStatement, parse,
 };

@@ -4,7 +4,9 @@
 //! more, the row's identity. Plans hold definitions of the catalog version they were made from; the
 //! executor refuses an older plan (see `Prepared`).
 
-use crate::{aggregate::AggregateCall, expr::Expr, system::SystemView, types::Type};
+use crate::{
+    aggregate::AggregateCall, expr::Expr, parse::Analyze, system::SystemView, types::Type,
+};
 use std::{ops::Bound, sync::Arc};
 use understudy_store::{DataType, Direction, IndexId, TableDef};
 
@@ -291,10 +293,10 @@ pub(crate) enum Plan {
     Insert(InsertPlan),
     Change(ChangePlan),
     Definition(crate::definition::Definition),
-    /// EXPLAIN: the lines, and for ANALYZE what to run first.
+    /// EXPLAIN: the lines, or for ANALYZE what to run and to tell of.
     Explain {
         lines: Vec<String>,
-        run: Option<Box<Plan>>,
+        run: Option<(Analyze, Box<Plan>)>,
     },
     /// SHOW of one setting, or of all.
     Show(Option<String>),

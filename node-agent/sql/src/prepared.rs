@@ -44,7 +44,7 @@ impl Prepared {
     #[must_use]
     pub fn targets(&self) -> Targets {
         let plan = match &self.plan {
-            Plan::Explain { run: Some(plan), .. } => plan,
+            Plan::Explain { run: Some((_, plan)), .. } => plan,
             plan => plan,
         };
         match plan {
@@ -115,8 +115,16 @@ fn plan(binder: &Binder<'_>, statement: &Statement) -> Result<(Plan, Vec<ResultC
         }
         Statement::Explain { analyze, statement } => {
             let (inner, _) = plan(binder, statement)?;
-            let lines = explain::lines(&inner);
-            let run = analyze.then(|| Box::new(inner));
+            if let Plan::Definition(_) = inner {
+                let command = statement.command();
+                return Err(SqlError::unsupported(format!("EXPLAIN {command}"))
+                    .with_hint("EXPLAIN takes SELECT, VALUES, INSERT, UPDATE and DELETE."));
+            }
+            let lines = match analyze {
+                Some(_) => Vec::new(),
+                None => explain::lines(&inner, None),
+            };
+            let run = analyze.map(|analyze| (analyze, Box::new(inner)));
             Ok((Plan::Explain { lines, run }, vec![text_column("QUERY PLAN")]))
         }
         Statement::Show(name) if name == "all" => {

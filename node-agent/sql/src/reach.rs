@@ -39,7 +39,9 @@ impl Reach {
             }
             // An index is built from all rows.
             Plan::Definition(_) => Reach::Far,
-            Plan::Explain { run, .. } => run.as_deref().map_or(Reach::Keys, Reach::of),
+            Plan::Explain { run, .. } => {
+                run.as_ref().map_or(Reach::Keys, |(_, plan)| Reach::of(plan))
+            }
             Plan::Show(_) | Plan::Nothing | Plan::Session => Reach::Keys,
         }
     }

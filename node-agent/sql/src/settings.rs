@@ -8,6 +8,7 @@ use crate::{
     activity::Sessions,
     datetime,
     error::{SqlError, state},
+    execute::measure::Clock,
     parse::{IsolationLevel, SetScope},
     sequence::SessionSequences,
 };
@@ -407,6 +408,8 @@ pub struct SessionInfo {
     pub started_micros: i64,
     /// All sessions of this member.
     pub sessions: Sessions,
+    /// For the times of EXPLAIN ANALYZE.
+    pub clock: Clock,
     /// Set by whoever wants the running statement to end; it fails with 57014.
     pub stop: Arc<AtomicBool>,
     /// What it was given by sequences, and how numbers are reserved.
@@ -456,6 +459,7 @@ impl Default for SessionInfo {
             version: format!("PostgreSQL {SERVER_VERSION} compatible, Understudy"),
             started_micros: 0,
             sessions: Sessions::default(),
+            clock: Clock::default(),
             stop: Arc::default(),
             sequences: SessionSequences::default(),
             settings: Settings::default(),

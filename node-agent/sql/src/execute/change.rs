@@ -47,7 +47,9 @@ impl Executor<'_, '_> {
         let env = Env::new(self.run, self.txn);
         let assignments = plan.assignments.as_deref().unwrap_or_default();
         let mut targets = Vec::new();
-        if let Node::Table(table) = &plan.source {
+        if let Node::Table(table) = &plan.source
+            && self.run.measures.is_none()
+        {
             rows::table(table, &env, &mut |tuple: &RowTuple<'_>| {
                 let changes = changes(assignments, tuple, &env)?;
                 targets.push(Target {

@@ -9,6 +9,7 @@ mod define;
 mod follow;
 mod insert;
 mod join;
+pub(crate) mod measure;
 pub(crate) mod query;
 mod rejudge;
 mod room;
@@ -18,11 +19,14 @@ mod sequence;
 use crate::{
     error::{SqlError, state},
     eval::{Env, NoColumns, Values, compare_values, eval},
+    explain,
     expr::Expr,
+    parse::Analyze,
     plan::{Plan, SortKey},
     prepared::Prepared,
     settings::SessionInfo,
 };
+use measure::Measures;
 use std::{
     cell::{Cell, RefCell},
     cmp::Ordering,
@@ -150,6 +154,17 @@ impl RowSink for Collected {
     }
 }
 
+/// Counts rows that nobody wants.
+struct Counted(u64);
+
+impl RowSink for Counted {
+    fn row(&mut self, _: &[Value]) {
+        self.0 += 1;
+    }
+
+    fn notice(&mut self, _: String) {}
+}
+
 /// One execution: the context and what is kept for its duration.
 pub(crate) struct Run<'a> {
     pub(crate) context: &'a ExecContext<'a>,
@@ -161,6 +176,8 @@ pub(crate) struct Run<'a> {
     pub(crate) only: RefCell<Option<Vec<rejudge::TargetRow>>>,
     /// Who holds a sequence that an expression needs.
     pub(crate) blocked: Cell<Option<TxnId>>,
+    /// What each step does, when somebody asked.
+    pub(crate) measures: Option<&'a Measures>,
 }
 
 impl<'a> Run<'a> {
@@ -171,6 +188,7 @@ impl<'a> Run<'a> {
             kept: RefCell::default(),
             only: RefCell::default(),
             blocked: Cell::new(None),
+            measures: None,
         }
     }
 
@@ -255,14 +273,8 @@ impl Executor<'_, '_> {
                 for line in lines {
                     self.sink.row(&[Value::text(line.as_str())]);
                 }
-                if let Some(plan) = run {
-                    let tag = {
-                        let mut silent = Collected::default();
-                        let mut inner =
-                            Executor { run: self.run, txn: self.txn, sink: &mut silent };
-                        inner.plan(plan, command)?
-                    };
-                    self.sink.row(&[Value::text(format!("Executed: {tag}"))]);
+                if let Some((analyze, plan)) = run {
+                    self.analyze(*analyze, plan, command)?;
                 }
                 Ok(CommandTag::plain("EXPLAIN"))
             }
@@ -272,6 +284,33 @@ impl Executor<'_, '_> {
                 Err(SqlError::internal(format!("{command} belongs to the session")).into())
             }
         }
+    }
+
+    /// Runs a plan for what it does and not for its rows, and tells of each step.
+    fn analyze(
+        &mut self,
+        analyze: Analyze,
+        plan: &Plan,
+        command: &'static str,
+    ) -> Result<(), ExecError> {
+        let clock = self.run.context.session.clock;
+        let measures = Measures::new(clock, analyze.timing);
+        let run = Run { measures: Some(&measures), ..Run::new(self.run.context) };
+        let begun = clock.nanos();
+        let mut counted = Counted(0);
+        Executor { run: &run, txn: self.txn, sink: &mut counted }
+            .plan(plan, command)
+            .map_err(|error| run.or_blocked(error))?;
+        let taken = clock.nanos().zip(begun).map(|(end, begun)| end.saturating_sub(begun));
+        measures.end(taken.unwrap_or(0), counted.0);
+        for line in explain::lines(plan, Some(&measures)) {
+            self.sink.row(&[Value::text(line)]);
+        }
+        if let Some(nanos) = taken.filter(|_| analyze.summary) {
+            let ms = nanos as f64 / 1e6;
+            self.sink.row(&[Value::text(format!("Execution Time: {ms:.3} ms"))]);
+        }
+        Ok(())
     }
 
     fn show(&mut self, name: Option<&str>) -> Result<CommandTag, ExecError> {

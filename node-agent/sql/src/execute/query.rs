@@ -34,6 +34,18 @@ pub(crate) fn run(
     env: &Env<'_>,
     consume: &mut Consumer<'_>,
 ) -> Result<Flow, SqlError> {
+    match env.run.measures {
+        Some(measures) => measures.run(node, env, consume),
+        None => produce(node, env, consume),
+    }
+}
+
+/// Runs a node without remembering what it does.
+pub(super) fn produce(
+    node: &Node,
+    env: &Env<'_>,
+    consume: &mut Consumer<'_>,
+) -> Result<Flow, SqlError> {
     match node {
         Node::Nothing => consume(&NoColumns),
         Node::Values(rows) => {

@@ -125,6 +125,9 @@ impl Reader<'_, '_> {
         if let Some(filter) = &self.node.filter
             && !is_true(filter, &tuple, self.env)?
         {
+            if let Some(measures) = self.env.run.measures {
+                measures.remove(self.node);
+            }
             return Ok(Flow::More);
         }
         (self.consume)(&tuple)

@@ -13,7 +13,7 @@ mod statement;
 pub use sequence::SequenceStatement;
 pub(crate) use sequence::{Overriding, SequenceAction, SequenceOptions};
 pub use statement::{
-    CallArgument, CopyDirection, CopySource, CopyStatement, DiscardTarget, IsolationLevel,
+    Analyze, CallArgument, CopyDirection, CopySource, CopyStatement, DiscardTarget, IsolationLevel,
     SetScope, SqlText, Statement, StatementKind, TransactionModes, UserAction, UserStatement,
 };
 

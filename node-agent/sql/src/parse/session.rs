@@ -1,11 +1,11 @@
 //! Statements about the session, users, maintenance and built-ins: ours, not sqlparser's.
 
 use super::{
-    CallArgument, DiscardTarget, IsolationLevel, SetScope, Statement, TransactionModes, UserAction,
-    UserStatement, copying, cursor::Cursor, parse_tree, sequence, session, sqlparser_over,
-    translate,
+    Analyze, CallArgument, DiscardTarget, IsolationLevel, SetScope, Statement, TransactionModes,
+    UserAction, UserStatement, copying, cursor::Cursor, parse_tree, sequence, session,
+    sqlparser_over, translate,
 };
-use crate::error::SqlError;
+use crate::error::{SqlError, state};
 use sqlparser::{ast, tokenizer::Token};
 
 /// Reads the statement if its first words are ours; None leaves it to sqlparser.
@@ -455,14 +455,16 @@ fn maintenance(cursor: &mut Cursor<'_>) -> Result<Statement, SqlError> {
 
 fn explain(cursor: &mut Cursor<'_>) -> Result<Statement, SqlError> {
     cursor.advance();
-    let mut analyze = false;
-    if cursor.peek() == Some(&Token::LParen) && cursor.word_at(1).is_some_and(|w| w != "SELECT") {
+    let has_options =
+        cursor.peek() == Some(&Token::LParen) && cursor.word_at(1).is_some_and(|w| w != "SELECT");
+    let analyze = if has_options {
         cursor.advance();
-        analyze = explain_options(cursor)?;
+        explain_options(cursor)?
     } else {
-        analyze |= cursor.take("ANALYZE");
+        let analyze = cursor.take("ANALYZE") || cursor.take("ANALYSE");
         cursor.take("VERBOSE");
-    }
+        analyze.then_some(Analyze { timing: true, summary: true })
+    };
     let statement = Box::new(nested(cursor)?);
     match *statement {
         Statement::Sql(_) => Ok(Statement::Explain { analyze, statement }),
@@ -470,8 +472,8 @@ fn explain(cursor: &mut Cursor<'_>) -> Result<Statement, SqlError> {
     }
 }
 
-fn explain_options(cursor: &mut Cursor<'_>) -> Result<bool, SqlError> {
-    let mut analyze = false;
+fn explain_options(cursor: &mut Cursor<'_>) -> Result<Option<Analyze>, SqlError> {
+    let (mut analyze, mut told) = (false, Analyze { timing: true, summary: true });
     loop {
         let location = cursor.location();
         let option = cursor.name()?;
@@ -479,18 +481,34 @@ fn explain_options(cursor: &mut Cursor<'_>) -> Result<bool, SqlError> {
             Some(Token::Word(_)) => Some(cursor.name()?),
             _ => None,
         };
-        let on = !matches!(value.as_deref(), Some("off" | "false"));
+        let on = match value.as_deref() {
+            None | Some("on" | "true") => true,
+            Some("off" | "false") => false,
+            Some(_) if option == "format" => true,
+            Some(other) => {
+                let message = format!("{option} requires a Boolean value");
+                return Err(SqlError::new(state::SYNTAX, message)
+                    .with_hint(format!("Write {option} ON or {option} OFF, not {other}."))
+                    .at_location(location));
+            }
+        };
         match (option.as_str(), value.as_deref()) {
-            ("analyze", _) => analyze = on,
+            ("analyze" | "analyse", _) => analyze = on,
+            ("timing", _) => told.timing = on,
+            ("summary", _) => told.summary = on,
+            ("costs" | "verbose" | "buffers" | "wal" | "settings", _) => {}
             ("format", Some("text")) => {}
             ("format", _) => {
                 return Err(SqlError::unsupported("EXPLAIN in a format other than text")
                     .at_location(location));
             }
-            _ => {}
+            _ => {
+                let message = format!("unrecognized EXPLAIN option \"{option}\"");
+                return Err(SqlError::new(state::SYNTAX, message).at_location(location));
+            }
         }
         if cursor.take_token(&Token::RParen) {
-            return Ok(analyze);
+            return Ok(analyze.then_some(told));
         }
         cursor.expect_token(&Token::Comma)?;
     }

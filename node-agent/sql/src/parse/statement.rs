@@ -229,13 +229,22 @@ pub enum Statement {
     Maintenance(&'static str),
     /// EXPLAIN statement.
     Explain {
-        /// EXPLAIN ANALYZE.
-        analyze: bool,
+        /// EXPLAIN ANALYZE: run it, and tell what it did.
+        analyze: Option<Analyze>,
         /// What is explained.
         statement: Box<Statement>,
     },
     /// SELECT, VALUES, INSERT, UPDATE, DELETE and table definitions.
     Sql(Arc<SqlText>),
+}
+
+/// What EXPLAIN ANALYZE tells beside rows and loops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Analyze {
+    /// The time of each step.
+    pub timing: bool,
+    /// The time of the whole.
+    pub summary: bool,
 }
 
 /// What DISCARD throws away.
@@ -326,7 +335,7 @@ impl Statement {
             | Statement::Deallocate(_)
             | Statement::Unlisten => StatementKind::Session,
             Statement::Show(_) => StatementKind::Query,
-            Statement::Explain { analyze: false, .. } => StatementKind::Query,
+            Statement::Explain { analyze: None, .. } => StatementKind::Query,
             Statement::Explain { statement, .. } => statement.kind(),
             Statement::Call { .. } => StatementKind::Call,
             Statement::Copy(copy) => match copy.direction {

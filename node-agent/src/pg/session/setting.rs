@@ -11,10 +11,13 @@ use crate::pg::{
     reply::{Report, Severity},
     sqlstate,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 use understudy_sql::{
-    IsolationLevel, SequenceLog, SessionInfo, SessionSequences, SetScope, Settings, SqlError,
-    TransactionModes, reported_settings,
+    Clock, IsolationLevel, SequenceLog, SessionInfo, SessionSequences, SetScope, Settings,
+    SqlError, TransactionModes, reported_settings,
 };
 use understudy_store::Txn;
 use understudy_types::{Lsn, Role};
@@ -87,6 +90,7 @@ pub(super) fn session_info(
             identity.version, identity.member
         ),
         database: identity.pair,
+        clock: Clock::of(nanos),
         sessions: understudy_sql::Sessions::told_by(
             move || sessions.activity(),
             move || ended.ended_transactions(),
@@ -94,6 +98,13 @@ pub(super) fn session_info(
         sequences: SessionSequences::reserved_by(Arc::new(Reservations(Arc::clone(database)))),
         ..SessionInfo::default()
     }
+}
+
+/// Nanoseconds since this was first asked.
+fn nanos() -> u64 {
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    let since = BEGUN.get_or_init(Instant::now).elapsed();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Session {
