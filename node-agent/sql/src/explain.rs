@@ -76,6 +76,7 @@ impl Lines<'_> {
             Node::Series { .. } => {
                 self.push(depth, format!("Function Scan on generate_series{did}"))
             }
+            Node::Items { .. } => self.push(depth, format!("Function Scan on unnest{did}")),
             Node::Sequence(sequence) => {
                 self.push(depth, format!("Seq Scan on {}{did}", sequence.name));
             }

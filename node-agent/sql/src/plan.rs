@@ -163,6 +163,12 @@ pub(crate) enum Node {
         step: Option<Expr>,
         ty: Type,
     },
+    /// unnest: the items of an array's text, perhaps with their numbers.
+    Items {
+        array: Expr,
+        item: Type,
+        numbered: bool,
+    },
     /// Where a sequence stands, as one row.
     Sequence(Arc<TableDef>),
     /// A catalog view.

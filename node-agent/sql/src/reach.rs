@@ -75,6 +75,7 @@ fn node(plan: &Node) -> Reach {
         Node::Values(rows) => rows.iter().fold(Reach::Keys, |reach, row| reach.and(exprs(row))),
         Node::Table(table) => access(table),
         Node::Series { .. } => Reach::Far,
+        Node::Items { .. } => Reach::Keys,
         Node::Filter { input, predicate } => node(input).and(exprs([predicate])),
         Node::Project { input, exprs: list } => node(input).and(exprs(list)),
         Node::Join(join) => {

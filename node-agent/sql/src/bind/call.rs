@@ -315,7 +315,7 @@ pub(super) fn sort_key(expr: Expr, options: &ast::OrderByOptions) -> SortKey {
     SortKey { expr, descending, nulls_first: options.nulls_first.unwrap_or(descending) }
 }
 
-fn plain_arguments(
+pub(super) fn plain_arguments(
     arguments: &[ast::FunctionArg],
     span: Span,
 ) -> Result<Vec<&ast::Expr>, SqlError> {

@@ -1,13 +1,15 @@
 //! FROM: tables, views of the catalog, subqueries, functions and joins.
 
-use super::{Binder, Bound, Cte, Relation, Scope, ScopeColumn, push_down};
+use super::{
+    Binder, Bound, Cte, Relation, Scope, ScopeColumn, call::plain_arguments, operator, push_down,
+};
 use crate::{
     error::{SqlError, state},
     expr::{CompareOp, Expr},
     names,
     plan::{Access, Computed, JoinKind, JoinMethod, JoinNode, Node, Query, Reading, TableNode},
     system::SystemView,
-    types::Type,
+    types::{self, Type, WrittenType},
 };
 use sqlparser::{
     ast::{self, Spanned as _},
@@ -119,6 +121,10 @@ impl Binder<'_> {
                 if *with_ordinality && names::last_part(name) == "pg_partition_ancestors" {
                     return no_ancestors(alias.as_ref());
                 }
+                if names::last_part(name) == "unnest" {
+                    let exprs = plain_arguments(&args.args, names::span(name))?;
+                    return self.unnest((&exprs, *with_ordinality), alias.as_ref(), parent);
+                }
                 if *with_ordinality {
                     return Err(SqlError::unsupported("WITH ORDINALITY").at(names::span(name)));
                 }
@@ -126,6 +132,16 @@ impl Binder<'_> {
             }
             ast::TableFactor::Function { name, args, alias, .. } => {
                 self.table_function(name, args, alias.as_ref(), parent)
+            }
+            ast::TableFactor::UNNEST {
+                alias,
+                array_exprs,
+                with_offset: false,
+                with_ordinality,
+                ..
+            } => {
+                let exprs: Vec<&ast::Expr> = array_exprs.iter().collect();
+                self.unnest((&exprs, *with_ordinality), alias.as_ref(), parent)
             }
             ast::TableFactor::Derived { lateral: false, subquery, alias, .. } => {
                 let query = self.query(subquery, parent)?;
@@ -236,6 +252,68 @@ impl Binder<'_> {
             rename(&mut tree, &alias.columns)?;
         }
         Ok(tree)
+    }
+
+    /// unnest: the items of an array's text as rows, with their numbers when they are asked for.
+    fn unnest(
+        &self,
+        (arrays, numbered): (&[&ast::Expr], bool),
+        alias: Option<&ast::TableAlias>,
+        parent: Option<&Scope<'_>>,
+    ) -> Result<FromTree, SqlError> {
+        let [tree] = arrays else {
+            return Err(SqlError::unsupported("unnest of several arrays"));
+        };
+        let scope = Scope::new(Vec::new(), parent);
+        scope.clause.set("FROM");
+        let (node, item) = self.items(tree, numbered, &scope)?;
+        let shown = alias.map_or_else(|| "unnest".to_owned(), |alias| names::folded(&alias.name));
+        let mut columns = vec![ScopeColumn::computed(shown.clone(), item)];
+        if numbered {
+            columns.push(ScopeColumn::computed("ordinality".to_owned(), Type::Int8));
+        }
+        let width = columns.len();
+        let relation = Relation { alias: shown, columns, start: 0, table: None, row_id: None };
+        let escapes = scope.escapes.get();
+        let mut tree = FromTree { node, relations: vec![relation], width, escapes };
+        if let Some(alias) = alias {
+            rename(&mut tree, &alias.columns)?;
+        }
+        Ok(tree)
+    }
+
+    /// The step that gives an array's items, and their type.
+    fn items(
+        &self,
+        tree: &ast::Expr,
+        numbered: bool,
+        scope: &Scope<'_>,
+    ) -> Result<(Node, Type), SqlError> {
+        let item = item_type(tree)?;
+        let ast::Expr::Array(list) = operator::unwrapped(tree) else {
+            let bound = self.expr(operator::unwrapped(tree), scope)?;
+            let array = self.coerced(bound, Type::Text, tree.span())?;
+            let item = item.map_or(Type::Text, WrittenType::ty);
+            return Ok((Node::Items { array, item, numbered }, item));
+        };
+        let bound: Result<Vec<Bound>, SqlError> =
+            list.elem.iter().map(|item| self.expr(item, scope)).collect();
+        let (exprs, ty) = self.unified(bound?, "ARRAY", tree.span())?;
+        if exprs.is_empty() {
+            let array = Expr::Const(Value::text("{}"));
+            let item = item.map_or(ty, WrittenType::ty);
+            return Ok((Node::Items { array, item, numbered }, item));
+        }
+        let mut rows = Vec::with_capacity(exprs.len());
+        for (position, expr) in exprs.into_iter().enumerate() {
+            let mut bound = Bound::new(expr, ty);
+            if let Some(written) = item {
+                bound = self.cast_bound(bound, written, tree.span())?;
+            }
+            let place = Expr::Const(Value::Int(position as i64 + 1));
+            rows.push([bound.expr].into_iter().chain(numbered.then_some(place)).collect());
+        }
+        Ok((Node::Values(rows), item.map_or(ty, WrittenType::ty)))
     }
 
     fn series(
@@ -497,4 +575,29 @@ fn no_ancestors(alias: Option<&ast::TableAlias>) -> Result<FromTree, SqlError> {
         rename(&mut tree, &alias.columns)?;
     }
     Ok(tree)
+}
+
+/// Columns of the catalog that list the numbers of columns.
+const NUMBERS: [&str; 5] = ["conkey", "confkey", "indkey", "indoption", "stxkeys"];
+
+/// The type of an array's items, when a cast says it, or a column of the catalog.
+fn item_type(tree: &ast::Expr) -> Result<Option<WrittenType>, SqlError> {
+    let ident = match tree {
+        ast::Expr::Nested(inner) => return item_type(inner),
+        ast::Expr::Cast { data_type: ast::DataType::Array(element), .. } => {
+            return match element {
+                ast::ArrayElemTypeDef::SquareBracket(element, _)
+                | ast::ArrayElemTypeDef::AngleBracket(element)
+                | ast::ArrayElemTypeDef::Parenthesis(element) => {
+                    types::written_type(element).map(Some)
+                }
+                ast::ArrayElemTypeDef::None => Ok(None),
+            };
+        }
+        ast::Expr::Identifier(ident) => Some(ident),
+        ast::Expr::CompoundIdentifier(parts) => parts.last(),
+        _ => None,
+    };
+    let lists_numbers = ident.is_some_and(|ident| NUMBERS.contains(&names::folded(ident).as_str()));
+    Ok(lists_numbers.then_some(WrittenType::Column(understudy_store::DataType::Int2)))
 }

@@ -493,7 +493,7 @@ impl Binder<'_> {
 }
 
 /// Without parentheses and array casts.
-fn unwrapped(tree: &ast::Expr) -> &ast::Expr {
+pub(super) fn unwrapped(tree: &ast::Expr) -> &ast::Expr {
     match tree {
         ast::Expr::Nested(inner) => unwrapped(inner),
         ast::Expr::Cast { expr, data_type: ast::DataType::Array(_), .. } => unwrapped(expr),

@@ -58,6 +58,7 @@ pub(super) fn produce(
         }
         Node::Table(table) => rows::table(table, env, &mut |tuple| consume(tuple)),
         Node::Series { from, to, step, ty } => series((from, to, step.as_ref()), *ty, env, consume),
+        Node::Items { array, item, numbered } => items(array, (*item, *numbered), env, consume),
         Node::Sequence(sequence) => consume(&Values(&system::sequence_row(sequence, env)?)),
         Node::System(view) => system::rows(*view, env, consume),
         Node::Filter { input, predicate } => run(input, env, &mut |tuple| {
@@ -93,6 +94,7 @@ pub(crate) fn width(node: &Node) -> usize {
         Node::Values(rows) => rows.first().map_or(0, Vec::len),
         Node::Table(table) => table.width(),
         Node::Series { .. } => 1,
+        Node::Items { numbered, .. } => 1 + usize::from(*numbered),
         Node::Sequence(sequence) => sequence.columns.len(),
         Node::System(view) => view.columns().len(),
         Node::Filter { input, .. }
@@ -156,6 +158,35 @@ pub(crate) fn collect_some(
         Ok(if rows.len() as u64 == most { Flow::Enough } else { Flow::More })
     })?;
     Ok(rows)
+}
+
+/// The items of an array's text, `{1,2}`, or of a list of the catalog, `1 2`.
+fn items(
+    array: &Expr,
+    (item, numbered): (Type, bool),
+    env: &Env<'_>,
+    consume: &mut Consumer<'_>,
+) -> Result<Flow, SqlError> {
+    let Value::Text(text) = eval(array, &NoColumns, env)? else { return Ok(Flow::More) };
+    let found = if text.trim_start().starts_with('{') {
+        crate::array::parse(&text)?
+    } else {
+        text.split_whitespace().map(|item| Some(item.to_owned())).collect()
+    };
+    let zone = env.run.context.session.settings.zone_offset();
+    for (position, text) in found.into_iter().enumerate() {
+        env.run.goes_on()?;
+        let value = match text {
+            Some(text) => crate::text::parse_value(item, &text, zone)?,
+            None => Value::Null,
+        };
+        let mut row = vec![value];
+        row.extend(numbered.then_some(Value::Int(position as i64 + 1)));
+        if consume(&Values(&row))? == Flow::Enough {
+            return Ok(Flow::Enough);
+        }
+    }
+    Ok(Flow::More)
 }
 
 fn series(

@@ -83,6 +83,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("col_description", &[Oid, Int4], Text, |_, _| Ok(Value::Null)),
     Function::new("shobj_description", &[Oid, Text], Text, |_, _| Ok(Value::Null)),
     Function::new("pg_tablespace_location", &[Oid], Text, |_, _| Ok(Value::text(""))),
+    Function::new("pg_has_role", &[Text, Text], Bool, |_, env| {
+        Ok(Value::Bool(env.run.context.session.admin))
+    }),
     Function::new("has_table_privilege", &[Oid, Text], Bool, |_, _| Ok(Value::Bool(true))),
     Function::new("has_schema_privilege", &[Unknown, Text], Bool, |_, _| Ok(Value::Bool(true))),
     Function::new("has_database_privilege", &[Unknown, Text], Bool, |_, _| Ok(Value::Bool(true))),
