@@ -85,8 +85,16 @@ pub(crate) struct TableNode {
     pub(crate) filter: Option<Expr>,
     pub(crate) reading: Reading,
     pub(crate) with_row_id: bool,
+    pub(crate) expressions: IndexExpressions,
+}
+
+/// What the planner must know of the indexes of a table that are not on plain columns of all rows.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct IndexExpressions {
     /// What the hidden columns hold: a condition on such an expression is one on the column.
     pub(crate) hidden: Vec<Computed>,
+    /// Indexes that leave rows out, and what holds for those that they have.
+    pub(crate) partial: Vec<(IndexId, Vec<Expr>)>,
 }
 
 /// A column of a table, and the expression over the table's other columns that it holds.

@@ -108,6 +108,7 @@ fn plan(binder: &Binder<'_>, statement: &Statement) -> Result<(Plan, Vec<ResultC
     match statement {
         Statement::Sql(sql) => {
             binder.overriding.set(sql.overriding);
+            binder.conflict.replace(sql.conflict.clone());
             tree(binder, &sql.tree).map_err(|error| error.resolve(&sql.text))
         }
         Statement::Sequence(sequence) => {

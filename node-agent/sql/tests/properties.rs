@@ -25,7 +25,7 @@ fn operand() -> impl Strategy<Value = String> {
 }
 
 fn condition() -> impl Strategy<Value = String> {
-    let column = || prop::sample::select(vec!["id", "a", "b"]);
+    let column = || prop::sample::select(vec!["id", "a", "b", "a + b"]);
     let op = prop::sample::select(vec!["=", "<", "<=", ">", ">=", "<>"]);
     let leaf = prop_oneof![
         (column(), op, operand()).prop_map(|(c, o, v)| format!("{c} {o} {v}")),
@@ -35,8 +35,17 @@ fn condition() -> impl Strategy<Value = String> {
         }),
         (column(), -4..5_i32, -4..5_i32).prop_map(|(c, l, h)| format!("{c} between {l} and {h}")),
         column().prop_map(|c| format!("{c} is null")),
-        prop::sample::select(vec!["c = 'a'", "c > 'a'", "c like 'a%'", "c <> ''"])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "c = 'a'",
+            "c > 'a'",
+            "c like 'a%'",
+            "c <> ''",
+            "upper(c) = 'AB'",
+            "upper(c) >= 'A'",
+            "b is not null",
+            "a > 0",
+        ])
+        .prop_map(str::to_owned),
     ];
     leaf.prop_recursive(2, 6, 3, |inner| {
         prop_oneof![
@@ -56,6 +65,10 @@ fn filled(rows: &[Row]) -> Database {
     run("create index on indexed (a, b)");
     run("create index on indexed (b)");
     run("create index on indexed (c, a)");
+    run("create index on indexed ((a + b))");
+    run("create index on indexed (upper(c), b) where a > 0");
+    run("create index on indexed (b) where c = 'a'");
+    run("create index on indexed (a) where b is not null");
     for (id, a, b, c) in rows {
         let shown = |n: &Option<i32>| n.map_or("null".to_owned(), |n| n.to_string());
         let c = c.map_or("null".to_owned(), |c| format!("'{c}'"));
@@ -93,6 +106,7 @@ proptest! {
         condition in condition(),
         order in prop::sample::select(vec![
             "a, b, id", "a desc, b desc, id desc", "b", "b desc", "id", "id desc", "c, a", "a, b",
+            "a + b", "upper(c), b",
         ]),
         limit in 0..6_u32,
     ) {
@@ -122,5 +136,8 @@ proptest! {
         prop_assert_eq!(scan, index, "{}", change);
         let (scan, index) = both(&mut database, "select * from TABLE order by id + 0");
         prop_assert_eq!(scan, index, "{}", change);
+        let again = format!("select * from TABLE where {condition} order by id + 0");
+        let (scan, index) = both(&mut database, &again);
+        prop_assert_eq!(scan, index, "{} after {}", again, change);
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     store::{Inner, Store},
     table::{IndexDef, IndexId, TableDef, TableId},
     txn::{Kind, Operation, Txn},
+    value::DataType,
     version::RowCell,
     write::table_of,
 };
@@ -433,6 +434,11 @@ pub(crate) fn check_definition(def: &TableDef) -> Result<(), WriteError> {
         let ordered = index.order.is_empty() || index.order.len() == index.columns.len();
         if index.columns.is_empty() || !index.columns.iter().all(exists) || !ordered {
             return invalid(format!("index \"{}\" names no column of the table", index.name));
+        }
+        let is_boolean =
+            |c: u16| def.columns.get(usize::from(c)).is_some_and(|c| c.data_type == DataType::Bool);
+        if index.only.is_some_and(|only| index.is_primary_key || !is_boolean(only)) {
+            return invalid(format!("index \"{}\" leaves out rows by no boolean", index.name));
         }
         if index.is_primary_key {
             let nullable = |c: &&u16| !def.columns[usize::from(**c)].not_null;

@@ -89,6 +89,7 @@ impl ForeignKeyDef {
 
     fn is_served_by(&self, index: &IndexDef) -> bool {
         index.unique
+            && index.only.is_none()
             && index.columns.len() == self.referenced.len()
             && self.referenced.iter().all(|column| index.columns.contains(column))
     }

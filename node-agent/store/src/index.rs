@@ -8,6 +8,7 @@
 //!   accounts_pkey:  (1) → cell 17         (2) → cell 18, cell 40   (18 was deleted, 40 has the key now)
 //!   by_branch:      (7)#17 → cell 17      (9)#17 → cell 17         (the row moved from 7 to 9)
 //! ```
+//! A row that an index leaves out (`IndexDef::only`) has the empty key, which is no entry's.
 //! A reader asks the cell for the version that it sees and checks that this version has the entry's
 //! key, so entries of old versions do no harm until reclamation takes them away.
 //!
@@ -28,6 +29,7 @@ use crate::{
     row::{Row, RowId},
     sync::{AtomicU64, Mutex},
     table::{IndexDef, TableDef},
+    value::ValueRef,
     version::{Reader, RowCell, UNCOMMITTED, Version},
 };
 use artmap::{ArtMap, AsBytes};
@@ -190,9 +192,14 @@ impl IndexData {
         }
     }
 
-    /// The whole key of a row in this index.
+    /// The whole key of a row in this index; empty, as no key is, when the row has no entry.
     pub(crate) fn key_of(&self, id: RowId, row: &Row) -> (KeyBytes, Nulls) {
         let mut out = KeyBytes::new();
+        if let Some(only) = self.def.only
+            && row.column_ref(&self.table, usize::from(only)) != ValueRef::Bool(true)
+        {
+            return (out, Nulls::Some);
+        }
         let nulls = key::encode_row(row, &self.table, &self.def.columns, &mut out);
         if !self.def.unique || nulls == Nulls::Some {
             key::encode_row_id(id, &mut out);
@@ -200,13 +207,14 @@ impl IndexData {
         (out, nulls)
     }
 
-    /// Whether two rows have the same bytes in all key columns (then they have the same key).
+    /// Whether two rows have the same bytes in all that decides their keys (then they have the same key).
     pub(crate) fn same_columns(&self, a: &Row, b: &Row) -> bool {
-        self.def.columns.iter().all(|&column| {
+        let is_same = |&column: &u16| {
             let column = usize::from(column);
             let stored = column < a.stored_columns() && column < b.stored_columns();
             stored && a.raw(column) == b.raw(column)
-        })
+        };
+        self.def.columns.iter().all(is_same) && self.def.only.as_ref().is_none_or(is_same)
     }
 
     /// Adds the entry of a version that lies in its cell already.
@@ -218,6 +226,9 @@ impl IndexData {
         uniqueness: Uniqueness,
     ) -> Result<(), WriteError> {
         let (bytes, nulls) = self.key_of(cell.id, row);
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let _stripe = self.stripe(&bytes).lock();
         let present = self.map.with(&bytes, Entry::clone);
         if let Some(entry) = &present
@@ -252,6 +263,9 @@ impl IndexData {
     /// be charged; None when another row has the key.
     pub(crate) fn load(&self, cell: &Arc<RowCell>, row: &Row) -> Option<u64> {
         let (bytes, _) = self.key_of(cell.id, row);
+        if bytes.is_empty() {
+            return Some(0);
+        }
         let cost = ENTRY_BYTES + Key::heap_bytes(bytes.len());
         self.entries.fetch_add(1, Relaxed);
         self.bytes.add(cost);
@@ -268,7 +282,8 @@ impl IndexData {
             (chain.newest_committed().map(|v| v.stamp), used)
         };
         let keys = gone.iter().map(|row| self.key_of(cell.id, row).0.to_vec());
-        let stale: BTreeSet<_> = keys.filter(|key| !used.contains(key)).collect();
+        let stale: BTreeSet<_> =
+            keys.filter(|key| !key.is_empty() && !used.contains(key)).collect();
         for key in stale {
             self.remove(accountant, cell, &key, seen);
         }

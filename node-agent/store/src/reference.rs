@@ -535,7 +535,7 @@ fn is_present(txn: &Txn, table: &Table, row: RowId, (key, noted): (&ForeignKeyDe
 
 /// An index that begins with the columns, in any order.
 fn leading_index<'a>(table: &'a Table, columns: &[u16]) -> Option<&'a Arc<IndexData>> {
-    table.indexes.iter().find(|index| {
+    table.indexes.iter().filter(|index| index.def.only.is_none()).find(|index| {
         index
             .def
             .columns

@@ -3,7 +3,8 @@
 //! Invariants: [`TableId`] and [`IndexId`] are given by the store and never used again; a column's
 //! type never changes; columns are only added at the end. Deliberately absent: expressions (defaults,
 //! checks and generated columns are SQL text that only the SQL crate understands), views.
-//! An index on an expression is an index on a hidden column, which whoever writes a row fills in.
+//! An index may leave rows out, by a boolean column. An index on an expression is an index on a hidden
+//! column, which whoever writes a row fills in.
 //! A sequence is a table of one row, with a [`SequenceDef`] (see `sequence`).
 
 use crate::{
@@ -125,6 +126,8 @@ pub struct IndexDef {
     /// How its columns were declared to be ordered; empty when all are ascending with nulls last. It
     /// is kept to be shown: entries are always in ascending order, and are read in both directions.
     pub order: Vec<ColumnOrder>,
+    /// Position of a boolean column: rows where it is not true have no entry. None: all rows have one.
+    pub only: Option<u16>,
 }
 
 /// The order that an index column was declared with.
@@ -177,6 +180,7 @@ impl TableDef {
             unique: true,
             is_primary_key: true,
             order: Vec::new(),
+            only: None,
         });
         self
     }
@@ -206,10 +210,11 @@ impl TableDef {
         self.columns.iter().enumerate().filter(|(_, column)| !column.hidden)
     }
 
-    /// Whether an index has a hidden column in its key.
+    /// Whether an index is over all rows and plain columns alone, as that of a constraint is.
     #[must_use]
-    pub fn is_computed(&self, index: &IndexDef) -> bool {
-        index.columns.iter().any(|column| self.columns[usize::from(*column)].hidden)
+    pub fn is_plain(&self, index: &IndexDef) -> bool {
+        let is_hidden = |column: &u16| self.columns[usize::from(*column)].hidden;
+        index.only.is_none() && !index.columns.iter().any(is_hidden)
     }
 
     /// The primary key, when there is one.
@@ -272,7 +277,15 @@ impl IndexDef {
             unique: false,
             is_primary_key: false,
             order: Vec::new(),
+            only: None,
         }
+    }
+
+    /// The same index, for rows alone where a boolean column is true.
+    #[must_use]
+    pub fn only_where(mut self, column: u16) -> IndexDef {
+        self.only = Some(column);
+        self
     }
 
     /// The same index, unique.

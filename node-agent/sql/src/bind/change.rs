@@ -274,11 +274,15 @@ impl Binder<'_> {
         relation: &Relation,
         clause: &ast::OnConflict,
     ) -> Result<OnConflict, SqlError> {
-        let arbiters = arbiters(table, clause.conflict_target.as_ref())?;
+        let keys = self.conflict.take();
+        let arbiters = match &keys {
+            Some(keys) => self.arbiters_by(table, keys)?,
+            None => arbiters(table, clause.conflict_target.as_ref())?,
+        };
         let update = match &clause.action {
             ast::OnConflictAction::DoNothing => None,
             ast::OnConflictAction::DoUpdate(update) => {
-                if clause.conflict_target.is_none() {
+                if clause.conflict_target.is_none() && keys.is_none() {
                     return Err(SqlError::new(
                         state::SYNTAX,
                         "ON CONFLICT DO UPDATE requires inference specification or constraint name",
@@ -398,7 +402,7 @@ impl Binder<'_> {
         let table = self.target(name)?;
         let alias =
             alias.as_ref().map_or_else(|| table.name.clone(), |alias| names::folded(&alias.name));
-        let reading = (Reading::Target, self.hidden_columns(&table)?);
+        let reading = (Reading::Target, self.index_expressions(&table)?);
         let mut tree = FromTree::table(alias, &table, reading);
         if !from.is_empty() {
             tree = cross(tree, self.from(from, None, &Locking::None)?)?;
@@ -510,6 +514,13 @@ fn assignment_pairs(
     }
 }
 
+pub(super) fn no_arbiter() -> SqlError {
+    SqlError::new(
+        state::BAD_COLUMN_REFERENCE,
+        "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+    )
+}
+
 /// The unique indexes whose conflicts ON CONFLICT handles.
 fn arbiters(
     table: &TableDef,
@@ -525,18 +536,13 @@ fn arbiters(
                 wanted.push(column_of(table, &name)?);
             }
             wanted.sort_unstable();
-            let found = unique().find(|index| {
+            let found = unique().filter(|index| table.is_plain(index)).find(|index| {
                 let mut columns: Vec<usize> =
                     index.columns.iter().map(|column| usize::from(*column)).collect();
                 columns.sort_unstable();
                 columns == wanted
             });
-            found.map(|index| vec![index.id]).ok_or_else(|| {
-                SqlError::new(
-                    state::BAD_COLUMN_REFERENCE,
-                    "there is no unique or exclusion constraint matching the ON CONFLICT specification",
-                )
-            })
+            found.map(|index| vec![index.id]).ok_or_else(no_arbiter)
         }
         Some(ast::ConflictTarget::OnConstraint(name)) => {
             let wanted = names::last_part(name);

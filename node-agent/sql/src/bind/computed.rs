@@ -9,18 +9,19 @@ use crate::{
     error::{SqlError, state},
     expr::Expr,
     function, parse,
-    plan::Computed,
+    plan::{Computed, IndexExpressions},
     types::{Category, Type},
 };
 use sqlparser::ast::{self, Spanned as _};
 use std::sync::Arc;
-use understudy_store::{ColumnDef, TableDef};
+use understudy_store::{ColumnDef, IndexDef, TableDef};
 
 /// What an expression is for, in PostgreSQL's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Generation,
     Index,
+    Predicate,
 }
 
 impl Purpose {
@@ -28,6 +29,7 @@ impl Purpose {
         match self {
             Purpose::Generation => "column generation expressions",
             Purpose::Index => "index expressions",
+            Purpose::Predicate => "index predicates",
         }
     }
 
@@ -35,6 +37,7 @@ impl Purpose {
         match self {
             Purpose::Generation => "column generation expression",
             Purpose::Index => "index expression",
+            Purpose::Predicate => "index predicate",
         }
     }
 
@@ -42,6 +45,7 @@ impl Purpose {
         match self {
             Purpose::Generation => "generation expression is not immutable",
             Purpose::Index => "functions in index expression must be marked IMMUTABLE",
+            Purpose::Predicate => "functions in index predicate must be marked IMMUTABLE",
         }
     }
 }
@@ -76,22 +80,39 @@ impl Binder<'_> {
         Ok(computed)
     }
 
-    /// The expressions that indexes of a table are over, for its conditions to be recognised.
-    pub(super) fn hidden_columns(&self, table: &Arc<TableDef>) -> Result<Vec<Computed>, SqlError> {
-        if self.without_hidden.get() || table.columns.iter().all(|column| !column.hidden) {
-            return Ok(Vec::new());
+    /// The expressions that indexes of a table are over, for its conditions to be recognised, and the
+    /// conditions under which indexes that leave rows out have all that are wanted.
+    pub(super) fn index_expressions(
+        &self,
+        table: &Arc<TableDef>,
+    ) -> Result<IndexExpressions, SqlError> {
+        let is_plain = |index: &IndexDef| table.is_plain(index);
+        if self.without_hidden.get() || table.indexes.iter().all(is_plain) {
+            return Ok(IndexExpressions::default());
         }
         self.uses_hidden.set(true);
+        let computed = self.computed(table)?;
+        let mut partial = Vec::new();
+        for index in &table.indexes {
+            let Some(only) = index.only else { continue };
+            let only = usize::from(only);
+            let held = computed.iter().find(|(position, _)| *position == only);
+            let shown = !table.columns[only].hidden;
+            let predicate = held.filter(|_| !shown).map(|(_, expr)| expr.clone());
+            let mut conjuncts = Vec::new();
+            predicate.unwrap_or(Expr::Column(only)).into_conjuncts(&mut conjuncts);
+            partial.push((index.id, conjuncts));
+        }
         let in_key = |position: usize| {
             let mut columns = table.indexes.iter().flat_map(|index| &index.columns);
             columns.any(|column| usize::from(*column) == position)
         };
-        let mut computed = self.computed(table)?;
-        computed.retain(|(position, expr)| {
+        let mut hidden = computed;
+        hidden.retain(|(position, expr)| {
             let is_over_columns = expr.any(&|part| matches!(part, Expr::Column(_)));
             table.columns[*position].hidden && is_over_columns && in_key(*position)
         });
-        Ok(computed)
+        Ok(IndexExpressions { hidden, partial })
     }
 
     fn computed_expr(

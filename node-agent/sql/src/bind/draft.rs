@@ -164,6 +164,7 @@ impl TableDraft {
                 unique: true,
                 is_primary_key,
                 order: Vec::new(),
+                only: None,
             });
         }
         Ok(())

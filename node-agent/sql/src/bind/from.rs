@@ -7,7 +7,9 @@ use crate::{
     error::{SqlError, state},
     expr::{CompareOp, Expr},
     names,
-    plan::{Access, Computed, JoinKind, JoinMethod, JoinNode, Node, Query, Reading, TableNode},
+    plan::{
+        Access, IndexExpressions, JoinKind, JoinMethod, JoinNode, Node, Query, Reading, TableNode,
+    },
     system::SystemView,
     types::{self, Type, WrittenType},
 };
@@ -33,11 +35,11 @@ impl FromTree {
         FromTree { node: Node::Nothing, relations: Vec::new(), width: 0, escapes: 0 }
     }
 
-    /// A table of the store; `hidden` as in its node.
+    /// A table of the store.
     pub(crate) fn table(
         alias: String,
         table: &Arc<TableDef>,
-        (reading, hidden): (Reading, Vec<Computed>),
+        (reading, expressions): (Reading, IndexExpressions),
     ) -> FromTree {
         let with_row_id = reading == Reading::Target;
         let mut relation = Relation::of_table(alias, table, 0);
@@ -48,7 +50,7 @@ impl FromTree {
             filter: None,
             reading,
             with_row_id,
-            hidden,
+            expressions,
         };
         let width = node.width();
         FromTree { node: Node::Table(Box::new(node)), relations: vec![relation], width, escapes: 0 }
@@ -178,7 +180,7 @@ impl Binder<'_> {
         let mut tree = if let Some((position, cte)) = cte {
             self.with_query(position, &cte, shown)?
         } else if let Some(table) = names::find_table(self.catalog, name)? {
-            let reading = (locking.reading(&shown), self.hidden_columns(&table)?);
+            let reading = (locking.reading(&shown), self.index_expressions(&table)?);
             FromTree::table(shown.clone(), &table, reading)
         } else if let Some(sequence) = self.catalog.sequence(target, &last) {
             sequence_row(sequence, shown)

@@ -1,17 +1,21 @@
-//! CREATE INDEX: keys that are columns, and keys that are expressions.
+//! CREATE INDEX: keys that are columns, keys that are expressions, and predicates.
 //!
-//! An expression is kept in a hidden column of the table. Indexes on the same expression share one, and
+//! An expression is kept in a hidden column of the table, and so is a predicate. Indexes on the same expression share one, and
 //! one that no index uses any more is taken again.
 
 use super::{
     Binder,
+    change::no_arbiter,
     computed::Purpose,
     draft::{index_column, index_order},
 };
 use crate::{
     definition::Definition,
     error::{SqlError, state},
-    eval, names,
+    eval,
+    expr::Expr,
+    names,
+    parse::ConflictKeys,
     plan::Computed,
 };
 use sqlparser::ast::{self, Spanned as _};
@@ -34,6 +38,10 @@ impl Binder<'_> {
         for item in &create.columns {
             columns.push(self.key_column(&mut draft, &item.column.expr)?);
         }
+        let only = match &create.predicate {
+            Some(tree) => Some(self.only_column(&mut draft, tree)?),
+            None => None,
+        };
         let name = match &create.name {
             Some(name) => names::for_creation(name)?,
             None => {
@@ -52,9 +60,34 @@ impl Binder<'_> {
         let unique = create.unique;
         let order = index_order(&create.columns);
         let id = IndexId(0);
-        let index = IndexDef { id, name, columns, unique, is_primary_key: false, order };
+        let index = IndexDef { id, name, columns, unique, is_primary_key: false, order, only };
         let IndexDraft { table, computed } = draft;
         Ok(Definition::CreateIndex { table, index, computed })
+    }
+
+    /// The unique index that has these keys, for all rows or for those of the predicate.
+    pub(super) fn arbiters_by(
+        &self,
+        table: &Arc<TableDef>,
+        written: &ConflictKeys,
+    ) -> Result<Vec<IndexId>, SqlError> {
+        let mut draft = IndexDraft { table: Arc::clone(table), computed: Vec::new() };
+        let mut keys = Vec::with_capacity(written.exprs.len());
+        for tree in &written.exprs {
+            keys.push(self.key_column(&mut draft, tree)?);
+        }
+        keys.sort_unstable();
+        let mut only = None;
+        if let Some(tree) = &written.predicate {
+            only = Some(self.only_column(&mut draft, tree)?);
+        }
+        let has_keys = |index: &&IndexDef| {
+            let mut columns = index.columns.clone();
+            columns.sort_unstable();
+            index.unique && columns == keys && (index.only.is_none() || index.only == only)
+        };
+        let found = table.indexes.iter().find(has_keys);
+        found.map(|index| vec![index.id]).ok_or_else(no_arbiter)
     }
 
     /// The position of a key: a column of the table, or a hidden one for an expression.
@@ -71,14 +104,34 @@ impl Binder<'_> {
             let message = format!("data type {} has no default operator class", bound.ty);
             return Err(SqlError::new(state::UNKNOWN_OBJECT, message).at(inner.span()));
         }
-        let data_type = bound.ty.storage();
-        let same = |(_, expr): &&Computed| *expr == bound.expr;
-        let table = &draft.table;
-        let known = self.computed(table)?;
-        let known = known.iter().filter(|(position, _)| table.columns[*position].hidden).find(same);
-        let position = match known {
+        let column = ColumnDef::hidden(key_text(inner), bound.ty.storage());
+        self.hidden_column(draft, column, bound.expr)
+    }
+
+    /// The position of the column that says which rows an index has entries for.
+    fn only_column(&self, draft: &mut IndexDraft, tree: &ast::Expr) -> Result<u16, SqlError> {
+        let bound = self.over_row(tree, &draft.table, Purpose::Predicate)?;
+        let predicate = self.condition(bound, "WHERE", tree.span())?;
+        if let Expr::Column(column) = predicate {
+            return Ok(u16::try_from(column).unwrap_or(u16::MAX));
+        }
+        let column = ColumnDef::hidden(format!("({tree})"), DataType::Bool);
+        self.hidden_column(draft, column, predicate)
+    }
+
+    /// The hidden column that holds an expression already, or a new one.
+    fn hidden_column(
+        &self,
+        draft: &mut IndexDraft,
+        column: ColumnDef,
+        expr: Expr,
+    ) -> Result<u16, SqlError> {
+        let (computed, table) = (self.computed(&draft.table)?, &draft.table);
+        let is_same =
+            |(position, held): &&Computed| table.columns[*position].hidden && *held == expr;
+        let position = match computed.iter().find(is_same) {
             Some((position, _)) => *position,
-            None => draft.add(ColumnDef::hidden(key_text(inner), data_type), bound.expr),
+            None => draft.add(column, expr),
         };
         Ok(u16::try_from(position).unwrap_or(u16::MAX))
     }
@@ -86,7 +139,7 @@ impl Binder<'_> {
 
 impl IndexDraft {
     /// Adds a hidden column, in the place of one that nothing uses if there is one of its type.
-    fn add(&mut self, column: ColumnDef, expr: crate::expr::Expr) -> usize {
+    fn add(&mut self, column: ColumnDef, expr: Expr) -> usize {
         let table = Arc::make_mut(&mut self.table);
         let fits = |old: &ColumnDef, data_type: DataType| {
             old.hidden && old.generated.is_none() && old.data_type == data_type
@@ -102,10 +155,8 @@ impl IndexDraft {
     }
 }
 
+/// What an index cannot have. USING HASH is taken, and is an ordered index (decision 0012).
 fn refuse_clauses(create: &ast::CreateIndex) -> Result<(), SqlError> {
-    if create.predicate.is_some() {
-        return Err(SqlError::unsupported("a partial index"));
-    }
     if !create.include.is_empty() {
         return Err(SqlError::unsupported("INCLUDE in an index"));
     }

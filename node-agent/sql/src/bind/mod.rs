@@ -30,7 +30,7 @@ use crate::{
     cast::{self, CastContext},
     error::{SqlError, state},
     expr::Expr,
-    parse::Overriding,
+    parse::{ConflictKeys, Overriding},
     plan::Query,
     text,
     types::{Category, Type},
@@ -60,6 +60,8 @@ pub(crate) struct Binder<'a> {
     pub(crate) ctes: RefCell<Vec<Cte>>,
     /// OVERRIDING … VALUE of the INSERT that is bound.
     pub(crate) overriding: Cell<Option<Overriding>>,
+    /// The keys of its ON CONFLICT, where they are more than columns.
+    pub(crate) conflict: RefCell<Option<ConflictKeys>>,
     /// Set for a plan that hidden columns take no part in.
     pub(crate) without_hidden: Cell<bool>,
     /// Whether hidden columns may take part in the plan.
@@ -76,6 +78,7 @@ impl<'a> Binder<'a> {
             slots: Cell::new(0),
             ctes: RefCell::default(),
             overriding: Cell::new(None),
+            conflict: RefCell::default(),
             without_hidden: Cell::new(false),
             uses_hidden: Cell::new(false),
         }

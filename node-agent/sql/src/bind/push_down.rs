@@ -159,7 +159,6 @@ fn by_index(join: &mut JoinNode, conditions: &[Expr]) -> bool {
         return false;
     }
     let left_width = join.left_width;
-    let hidden = std::mem::take(&mut table.hidden);
     let mut seen_from_right = Vec::new();
     for condition in conditions.iter().filter(|condition| may_move(condition)) {
         let mut moved = condition.clone();
@@ -175,10 +174,9 @@ fn by_index(join: &mut JoinNode, conditions: &[Expr]) -> bool {
             Ok(false)
         });
         match outcome {
-            Ok(()) => seen_from_right.push(over_hidden(&hidden, moved)),
+            Ok(()) => seen_from_right.push(over_hidden(&table.expressions.hidden, moved)),
         }
     }
-    table.hidden = hidden;
     match choose_access(table, &seen_from_right) {
         Some((access @ (Access::Key { .. } | Access::KeyList { .. }), _)) => {
             table.access = access;
@@ -207,7 +205,8 @@ pub(crate) fn held_by(node: &Node, expr: &Expr) -> Option<usize> {
     match (expr, node) {
         (Expr::Column(column), _) => Some(*column),
         (_, Node::Table(table)) => {
-            table.hidden.iter().find(|(_, held)| held == expr).map(|(column, _)| *column)
+            let mut hidden = table.expressions.hidden.iter();
+            hidden.find(|(_, held)| held == expr).map(|(column, _)| *column)
         }
         _ => None,
     }
@@ -215,8 +214,8 @@ pub(crate) fn held_by(node: &Node, expr: &Expr) -> Option<usize> {
 
 /// Adds conditions to a table: an access path from some, a filter from the rest.
 fn restrict(table: &mut TableNode, mut conjuncts: Vec<Expr>) {
-    if !table.hidden.is_empty() {
-        let over = |condition| over_hidden(&table.hidden, condition);
+    if !table.expressions.hidden.is_empty() {
+        let over = |condition| over_hidden(&table.expressions.hidden, condition);
         conjuncts = conjuncts.into_iter().map(over).collect();
     }
     if table.access == Access::Scan
@@ -264,6 +263,45 @@ fn is_key_value(expr: &Expr) -> bool {
     may_move(expr) && !expr.any(&|part| matches!(part, Expr::Column(_) | Expr::Aggregate(_)))
 }
 
+/// Whether an index has an entry for every row that meets the conditions: it leaves none out, or its
+/// predicate is among them.
+fn is_complete(table: &TableNode, index: &IndexDef, conditions: &[Expr]) -> bool {
+    if index.only.is_none() {
+        return true;
+    }
+    let mut partial = table.expressions.partial.iter();
+    let Some((_, wanted)) = partial.find(|(id, _)| *id == index.id) else { return false };
+    let mut known = Vec::new();
+    if let Some(filter) = &table.filter {
+        filter.clone().into_conjuncts(&mut known);
+    }
+    known.extend_from_slice(conditions);
+    wanted.iter().all(|wanted| {
+        let wanted = over_hidden(&table.expressions.hidden, wanted.clone());
+        known.iter().any(|known| is_same(&wanted, known) || is_not_null_by(&wanted, known))
+    })
+}
+
+/// Whether two conditions say the same, the sides of a comparison exchanged or not.
+fn is_same(wanted: &Expr, known: &Expr) -> bool {
+    match (wanted, known) {
+        (Expr::Compare(a, left), Expr::Compare(b, right)) if *a == b.mirrored() => {
+            wanted == known || left.0 == right.1 && left.1 == right.0
+        }
+        (wanted, known) => wanted == known,
+    }
+}
+
+/// Whether `wanted` says that an operand of the comparison `known` is not null.
+fn is_not_null_by(wanted: &Expr, known: &Expr) -> bool {
+    let Expr::IsNull { expr, negated: true } = wanted else { return false };
+    match known {
+        Expr::Compare(_, pair) => pair.0 == **expr || pair.1 == **expr,
+        Expr::InList { expr: item, negated: false, .. } => item == expr,
+        _ => false,
+    }
+}
+
 /// The best access for the conditions, and which of them it decides by itself.
 fn choose_access(table: &TableNode, conjuncts: &[Expr]) -> Option<(Access, Vec<usize>)> {
     let mut found = Vec::new();
@@ -273,24 +311,39 @@ fn choose_access(table: &TableNode, conjuncts: &[Expr]) -> Option<(Access, Vec<u
     let by_rank = |index: &&IndexDef| {
         let equal = leading_equalities(index, &found).len();
         let whole = equal == index.columns.len();
-        (whole && index.unique, equal)
+        (whole && index.unique, equal, index.only.is_some())
     };
-    let best = table.table.indexes.iter().max_by_key(by_rank)?;
+    let mut usable: Vec<&IndexDef> =
+        table.table.indexes.iter().filter(|i| is_complete(table, i, conjuncts)).collect();
+    // Those that leave rows out come first: they have fewer to read.
+    usable.sort_by_key(|index| index.only.is_none());
+    let best = usable.iter().copied().max_by_key(by_rank)?;
     let equal = leading_equalities(best, &found);
     if equal.len() == best.columns.len() && best.unique {
         return Some(key_access(best, &equal));
     }
-    if let Some(list) = key_list(table, conjuncts) {
+    if let Some(list) = key_list(&usable, conjuncts) {
         return Some(list);
     }
-    let ranged = table.table.indexes.iter().find_map(|index| range_access(index, &found));
+    let ranged = usable.iter().find_map(|index| range_access(index, &found));
     match ranged {
         Some((Access::Range { equal: prefix, .. }, _)) if prefix.len() < equal.len() => {
             Some(key_access(best, &equal))
         }
         Some(range) => Some(range),
         None if !equal.is_empty() => Some(key_access(best, &equal)),
+        None if best.only.is_some() => Some((whole_index(best), Vec::new())),
         None => None,
+    }
+}
+
+fn whole_index(index: &IndexDef) -> Access {
+    Access::Range {
+        index: index.id,
+        equal: Vec::new(),
+        lower: Bound::Unbounded,
+        upper: Bound::Unbounded,
+        direction: Direction::Ascending,
     }
 }
 
@@ -313,16 +366,14 @@ fn key_access(index: &IndexDef, equal: &[&Usable<'_>]) -> (Access, Vec<usize>) {
 }
 
 /// `column IN (values)` over an index that begins with the column.
-fn key_list(table: &TableNode, conjuncts: &[Expr]) -> Option<(Access, Vec<usize>)> {
+fn key_list(indexes: &[&IndexDef], conjuncts: &[Expr]) -> Option<(Access, Vec<usize>)> {
     conjuncts.iter().enumerate().find_map(|(position, conjunct)| {
         let Expr::InList { expr, list, negated: false } = conjunct else { return None };
         let Expr::Column(column) = **expr else { return None };
         if !list.iter().all(is_key_value) {
             return None;
         }
-        let index = table
-            .table
-            .indexes
+        let index = indexes
             .iter()
             .find(|index| index.columns.first().map(|c| usize::from(*c)) == Some(column))?;
         Some((Access::KeyList { index: index.id, keys: list.clone() }, vec![position]))
@@ -377,7 +428,10 @@ pub(crate) fn ordered(node: &mut Node, columns: &[(usize, bool)]) -> bool {
     let indexes = &table.table.indexes;
     match &mut table.access {
         Access::Scan => {
-            let Some(index) = indexes.iter().find(|index| follows(index, 0)) else { return false };
+            let complete = indexes.iter().filter(|index| is_complete(table, index, &[]));
+            let Some(index) = complete.into_iter().find(|index| follows(index, 0)) else {
+                return false;
+            };
             table.access = Access::Range {
                 index: index.id,
                 equal: Vec::new(),
@@ -438,7 +492,7 @@ mod tests {
             filter: None,
             reading: crate::plan::Reading::Snapshot,
             with_row_id: false,
-            hidden: Vec::new(),
+            expressions: crate::plan::IndexExpressions::default(),
         };
         let compare = |op, column, value| {
             Expr::Compare(op, Box::new((Expr::Column(column), Expr::Const(Value::Int(value)))))

@@ -208,8 +208,10 @@ impl Executor<'_, '_> {
         let Some(table) = left else { return Ok(()) };
         let mut changed = (*table).clone();
         for (position, column) in changed.columns.iter_mut().enumerate() {
-            let is_in =
-                |index: &IndexDef| index.columns.iter().any(|c| usize::from(*c) == position);
+            let is_in = |index: &IndexDef| {
+                let mut columns = index.columns.iter().chain(&index.only);
+                columns.any(|column| usize::from(*column) == position)
+            };
             if column.hidden && !table.indexes.iter().any(is_in) {
                 column.generated = None;
             }

@@ -91,6 +91,10 @@ impl Executor<'_, '_> {
         let arbiters = plan.on_conflict.iter().flat_map(|conflict| &conflict.arbiters);
         arbiters.into_iter().find_map(|arbiter| {
             let index = plan.table.indexes.iter().find(|index| index.id == *arbiter)?;
+            let has_entry = |only: u16| values[usize::from(only)] == Value::Bool(true);
+            if !index.only.is_none_or(has_entry) {
+                return None;
+            }
             let key: Vec<Value> =
                 index.columns.iter().map(|column| values[usize::from(*column)].clone()).collect();
             if key.iter().any(Value::is_null) {

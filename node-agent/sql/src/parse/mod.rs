@@ -4,12 +4,14 @@
 //! `copying`: words that sqlparser reads differently from PostgreSQL, or not at all) or is handed to
 //! sqlparser's PostgreSQL dialect. The whole text is parsed before anything runs, as PostgreSQL does.
 
+mod conflict;
 mod copying;
 mod cursor;
 mod sequence;
 mod session;
 mod statement;
 
+pub(crate) use conflict::ConflictKeys;
 pub use sequence::SequenceStatement;
 pub(crate) use sequence::{Overriding, SequenceAction, SequenceOptions};
 pub use statement::{
@@ -102,10 +104,18 @@ fn sqlparser_over(tokens: &[TokenWithSpan]) -> Parser<'static> {
 
 pub(super) fn parse_tree(tokens: &[TokenWithSpan], text: &Arc<str>) -> Result<Statement, SqlError> {
     refuse_long_chains(tokens)?;
-    let (mut overriding, mut changed) = (None, Vec::new());
+    let (mut overriding, mut conflict, mut changed) = (None, None, Vec::new());
     let mut given = tokens;
-    if tokens.iter().any(|token| is_word(&token.token, &["OVERRIDING", "IDENTITY"])) {
+    if tokens.iter().any(|token| is_word(&token.token, &["CONFLICT"])) {
         changed.extend_from_slice(tokens);
+        conflict =
+            conflict::take_keys(&mut changed).map_err(|error| translate(error, tokens, text))?;
+        given = &changed;
+    }
+    if tokens.iter().any(|token| is_word(&token.token, &["OVERRIDING", "IDENTITY"])) {
+        if changed.is_empty() {
+            changed.extend_from_slice(tokens);
+        }
         overriding = sequence::take_overriding(&mut changed);
         sequence::order_identity_options(&mut changed);
         given = &changed;
@@ -119,7 +129,7 @@ pub(super) fn parse_tree(tokens: &[TokenWithSpan], text: &Arc<str>) -> Result<St
     if tree_command(&tree).is_empty() {
         return Err(unknown_statement(tokens));
     }
-    Ok(Statement::Sql(Arc::new(SqlText { tree, text: Arc::clone(text), overriding })))
+    Ok(Statement::Sql(Arc::new(SqlText { tree, text: Arc::clone(text), overriding, conflict })))
 }
 
 /// Operators met at one level of parentheses.

@@ -147,6 +147,8 @@ pub struct SqlText {
     pub(crate) text: Arc<str>,
     /// OVERRIDING … VALUE of an INSERT.
     pub(crate) overriding: Option<super::Overriding>,
+    /// The keys of ON CONFLICT, where they are more than columns.
+    pub(crate) conflict: Option<super::ConflictKeys>,
 }
 
 /// One parsed statement.

@@ -211,13 +211,18 @@ fn find_index(catalog: &Catalog, oid: i64) -> Option<(&Arc<TableDef>, &IndexDef)
 
 /// The indexes of a table that are shown as constraints: its keys.
 fn keys(table: &TableDef) -> impl Iterator<Item = &IndexDef> {
-    table.indexes.iter().filter(|index| index.unique && !table.is_computed(index))
+    table.indexes.iter().filter(|index| index.unique && table.is_plain(index))
 }
 
 /// A key of an index as it is written: a column's name, or an expression.
 fn key_text(table: &TableDef, position: u16) -> String {
     let column = &table.columns[usize::from(position)];
     if column.hidden { column.name.clone() } else { names::quoted(&column.name) }
+}
+
+/// What holds for the rows that an index has, when it leaves some out.
+fn predicate(table: &TableDef, index: &IndexDef) -> Option<String> {
+    index.only.map(|position| key_text(table, position))
 }
 
 /// `pg_get_indexdef`: the statement that makes the index, or one column's name.
@@ -245,10 +250,11 @@ pub(crate) fn index_definition(env: &Env<'_>, oid: i64, column: i64) -> Result<V
         .collect();
     let unique = if index.unique { "UNIQUE " } else { "" };
     Ok(Value::text(format!(
-        "CREATE {unique}INDEX {} ON public.{} USING btree ({})",
+        "CREATE {unique}INDEX {} ON public.{} USING btree ({}){}",
         names::quoted(&index.name),
         names::quoted(&table.name),
-        columns.join(", ")
+        columns.join(", "),
+        predicate(table, index).map_or(String::new(), |text| format!(" WHERE {text}"))
     )))
 }
 

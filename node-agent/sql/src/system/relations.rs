@@ -344,7 +344,7 @@ fn indexes(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
                 Value::text(keys.join(" ")),
                 Value::text(options),
                 exprs,
-                Value::Null,
+                super::predicate(table, index).map_or(Value::Null, Value::text),
             ]);
         }
     }

@@ -91,6 +91,58 @@ fn an_index_over_a_hidden_column_is_the_same_after_replay_and_from_a_checkpoint(
 }
 
 #[test]
+fn a_partial_index_has_its_rows_alone_here_after_replay_and_from_a_checkpoint() {
+    let db = Database::new();
+    let mut txn = db.begin();
+    let mut def = (**db.store.catalog().table_by_id(db.table).unwrap()).clone();
+    def.columns.push(ColumnDef::new("is_open", DataType::Bool));
+    db.store.alter_table(&mut txn, def).unwrap();
+    let index = IndexDef::new("pairs_open", &[1]).unique().only_where(3);
+    let index = db.store.add_index(&mut txn, db.table, index).unwrap();
+    db.commit(txn).unwrap();
+    db.acknowledge();
+    let row = |k: i64, v: i64, open| {
+        let values = [Value::Int(k), Value::Int(v), Value::Null, open];
+        understudy_store::Row::encode(&values)
+    };
+    let (open, closed) = (Value::Bool(true), Value::Bool(false));
+    let ids = db.run(|txn| {
+        [(1, open.clone()), (2, closed.clone()), (3, Value::Null), (4, closed.clone())]
+            .map(|(k, is_open)| db.store.insert(txn, db.table, row(k, 7, is_open)).unwrap())
+    });
+    let mut old = db.store.begin(Isolation::RepeatableRead);
+    let mut txn = db.begin();
+    let twice = db.store.update(&mut txn, db.table, ids[1], row(2, 7, open.clone()));
+    assert!(matches!(twice, Err(understudy_store::WriteError::UniqueViolation { .. })));
+    db.store.update(&mut txn, db.table, ids[0], row(1, 7, closed.clone())).unwrap();
+    db.store.update(&mut txn, db.table, ids[1], row(2, 7, open.clone())).unwrap();
+    db.store.update(&mut txn, db.table, ids[3], row(4, 8, open.clone())).unwrap();
+    let at = db.commit(txn).unwrap();
+    db.acknowledge();
+    let find = |store: &Store, txn: &_, v| {
+        let found = store.lookup_one(txn, View::Committed, index, &[Value::Int(v)]);
+        found.and_then(|(_, row)| row.int(0))
+    };
+    assert_eq!((find(&db.store, &old, 7), find(&db.store, &old, 8)), (Some(1), None));
+    db.store.statement(&mut old);
+    db.store.rollback(old);
+    while db.store.reclaim(100).has_more {}
+    let follower = follow(&db);
+    assert_same(&db, &follower);
+    let mut bytes = Vec::new();
+    follower.write_checkpoint(at, &mut bytes).unwrap();
+    let loaded = Store::load_checkpoint(LIMITS, at, &mut &*bytes).unwrap();
+    for store in [&db.store, &follower, &loaded] {
+        while store.reclaim(100).has_more {}
+        let reader = store.begin(Isolation::ReadCommitted);
+        assert_eq!((find(store, &reader, 7), find(store, &reader, 8)), (Some(2), Some(4)));
+        let memory = store.memory();
+        let entries = memory.tables[0].indexes.iter().find(|i| i.index == index).unwrap().entries;
+        assert_eq!(entries, 2);
+    }
+}
+
+#[test]
 fn definitions_travel_with_the_rows() {
     let db = Database::filled(5);
     let mut txn = db.begin();
