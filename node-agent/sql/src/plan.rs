@@ -91,10 +91,20 @@ pub(crate) struct TableNode {
 /// What the planner must know of the indexes of a table that are not on plain columns of all rows.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct IndexExpressions {
-    /// What the hidden columns hold: a condition on such an expression is one on the column.
+    /// What hidden columns hold in every row: a condition on such an expression is one on the column.
     pub(crate) hidden: Vec<Computed>,
-    /// Indexes that leave rows out, and what holds for those that they have.
-    pub(crate) partial: Vec<(IndexId, Vec<Expr>)>,
+    /// Indexes that leave rows out.
+    pub(crate) partial: Vec<PartialIndex>,
+}
+
+/// An index that has entries for some rows alone.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PartialIndex {
+    pub(crate) index: IndexId,
+    /// What holds for the rows that it has.
+    pub(crate) predicate: Vec<Expr>,
+    /// What its own hidden columns hold in these rows; in others they hold null.
+    pub(crate) hidden: Vec<Computed>,
 }
 
 /// A column of a table, and the expression over the table's other columns that it holds.

@@ -9,7 +9,7 @@ use crate::{
     error::{SqlError, state},
     expr::Expr,
     function, parse,
-    plan::{Computed, IndexExpressions},
+    plan::{Computed, IndexExpressions, PartialIndex},
     types::{Category, Type},
 };
 use sqlparser::ast::{self, Spanned as _};
@@ -92,27 +92,27 @@ impl Binder<'_> {
         }
         self.uses_hidden.set(true);
         let computed = self.computed(table)?;
-        let mut partial = Vec::new();
-        for index in &table.indexes {
-            let Some(only) = index.only else { continue };
-            let only = usize::from(only);
-            let held = computed.iter().find(|(position, _)| *position == only);
-            let shown = !table.columns[only].hidden;
-            let predicate = held.filter(|_| !shown).map(|(_, expr)| expr.clone());
-            let mut conjuncts = Vec::new();
-            predicate.unwrap_or(Expr::Column(only)).into_conjuncts(&mut conjuncts);
-            partial.push((index.id, conjuncts));
-        }
-        let in_key = |position: usize| {
-            let mut columns = table.indexes.iter().flat_map(|index| &index.columns);
-            columns.any(|column| usize::from(*column) == position)
+        let held = |position: usize| {
+            let hidden = computed.iter().filter(|(column, _)| table.columns[*column].hidden);
+            hidden.into_iter().find(|(column, _)| *column == position).map(|(_, expr)| expr.clone())
         };
-        let mut hidden = computed;
-        hidden.retain(|(position, expr)| {
-            let is_over_columns = expr.any(&|part| matches!(part, Expr::Column(_)));
-            table.columns[*position].hidden && is_over_columns && in_key(*position)
-        });
-        Ok(IndexExpressions { hidden, partial })
+        let mut expressions = IndexExpressions::default();
+        for index in &table.indexes {
+            let keys = index.columns.iter().map(|column| usize::from(*column));
+            let keys = keys.filter_map(|column| Some((column, held(column)?)));
+            let is_over_columns =
+                |held: &Computed| held.1.any(&|part| matches!(part, Expr::Column(_)));
+            let Some(only) = index.only.map(usize::from) else {
+                expressions.hidden.extend(keys.filter(is_over_columns));
+                continue;
+            };
+            let mut predicate = Vec::new();
+            held(only).unwrap_or(Expr::Column(only)).into_conjuncts(&mut predicate);
+            let hidden = keys.map(|(column, expr)| (column, within(expr)));
+            let hidden = hidden.filter(is_over_columns).collect();
+            expressions.partial.push(PartialIndex { index: index.id, predicate, hidden });
+        }
+        Ok(expressions)
     }
 
     fn computed_expr(
@@ -205,6 +205,14 @@ pub(super) fn generation_expr(written: &ast::ColumnDef) -> Result<Option<&ast::E
             .at(written.name.span));
     }
     Ok(Some(expr))
+}
+
+/// What the key of a partial index is for the rows that the index has (see `index::key_column`).
+fn within(held: Expr) -> Expr {
+    match held {
+        Expr::Case { mut branches, otherwise: None } if branches.len() == 1 => branches.remove(0).1,
+        other => other,
+    }
 }
 
 fn parameter(expr: &Expr) -> Option<usize> {

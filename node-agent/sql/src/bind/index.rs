@@ -1,7 +1,7 @@
 //! CREATE INDEX: keys that are columns, keys that are expressions, and predicates.
 //!
-//! An expression is kept in a hidden column of the table, and so is a predicate. Indexes on the same expression share one, and
-//! one that no index uses any more is taken again.
+//! An expression is kept in a hidden column of the table, and so is a predicate. Indexes on the same
+//! expression share one, and one that no index uses any more is taken again.
 
 use super::{
     Binder,
@@ -15,7 +15,7 @@ use crate::{
     eval,
     expr::Expr,
     names,
-    parse::ConflictKeys,
+    parse::{self, ConflictKeys},
     plan::Computed,
 };
 use sqlparser::ast::{self, Spanned as _};
@@ -34,14 +34,18 @@ impl Binder<'_> {
         let table = names::table(self.catalog, &create.table_name)?;
         refuse_clauses(create)?;
         let mut draft = IndexDraft { table: Arc::clone(&table), computed: Vec::new() };
-        let mut columns = Vec::with_capacity(create.columns.len());
-        for item in &create.columns {
-            columns.push(self.key_column(&mut draft, &item.column.expr)?);
-        }
         let only = match &create.predicate {
             Some(tree) => Some(self.only_column(&mut draft, tree)?),
             None => None,
         };
+        let mut columns = Vec::with_capacity(create.columns.len());
+        for item in &create.columns {
+            columns.push(self.key_column(
+                &mut draft,
+                &item.column.expr,
+                create.predicate.as_ref(),
+            )?);
+        }
         let name = match &create.name {
             Some(name) => names::for_creation(name)?,
             None => {
@@ -72,11 +76,14 @@ impl Binder<'_> {
         written: &ConflictKeys,
     ) -> Result<Vec<IndexId>, SqlError> {
         let mut draft = IndexDraft { table: Arc::clone(table), computed: Vec::new() };
-        let mut keys = Vec::with_capacity(written.exprs.len());
-        for tree in &written.exprs {
-            keys.push(self.key_column(&mut draft, tree)?);
-        }
-        keys.sort_unstable();
+        let mut keys = |predicate: Option<&ast::Expr>| -> Result<Vec<u16>, SqlError> {
+            let keys = written.exprs.iter();
+            let keys = keys.map(|tree| self.key_column(&mut draft, tree, predicate));
+            let mut keys = keys.collect::<Result<Vec<u16>, SqlError>>()?;
+            keys.sort_unstable();
+            Ok(keys)
+        };
+        let (of_all, of_some) = (keys(None)?, keys(written.predicate.as_ref())?);
         let mut only = None;
         if let Some(tree) = &written.predicate {
             only = Some(self.only_column(&mut draft, tree)?);
@@ -84,14 +91,21 @@ impl Binder<'_> {
         let has_keys = |index: &&IndexDef| {
             let mut columns = index.columns.clone();
             columns.sort_unstable();
-            index.unique && columns == keys && (index.only.is_none() || index.only == only)
+            let has = |keys: &[u16]| index.unique && columns == *keys;
+            if index.only.is_none() { has(&of_all) } else { index.only == only && has(&of_some) }
         };
         let found = table.indexes.iter().find(has_keys);
         found.map(|index| vec![index.id]).ok_or_else(no_arbiter)
     }
 
-    /// The position of a key: a column of the table, or a hidden one for an expression.
-    fn key_column(&self, draft: &mut IndexDraft, tree: &ast::Expr) -> Result<u16, SqlError> {
+    /// The position of a key: a column of the table, or a hidden one for an expression. For an index that
+    /// leaves rows out, the expression is computed for the others alone: it may fail for those.
+    fn key_column(
+        &self,
+        draft: &mut IndexDraft,
+        tree: &ast::Expr,
+        predicate: Option<&ast::Expr>,
+    ) -> Result<u16, SqlError> {
         let mut inner = tree;
         while let ast::Expr::Nested(nested) = inner {
             inner = nested;
@@ -104,8 +118,14 @@ impl Binder<'_> {
             let message = format!("data type {} has no default operator class", bound.ty);
             return Err(SqlError::new(state::UNKNOWN_OBJECT, message).at(inner.span()));
         }
-        let column = ColumnDef::hidden(key_text(inner), bound.ty.storage());
-        self.hidden_column(draft, column, bound.expr)
+        let mut column = ColumnDef::hidden(key_text(inner), bound.ty.storage());
+        let Some(predicate) = predicate else {
+            return self.hidden_column(draft, column, bound.expr);
+        };
+        let text = format!("CASE WHEN {predicate} THEN {inner} END");
+        let held = self.over_row(&parse::parse_expression(&text)?, &draft.table, Purpose::Index)?;
+        column.generated = Some(text);
+        self.hidden_column(draft, column, held.expr)
     }
 
     /// The position of the column that says which rows an index has entries for.
@@ -127,8 +147,10 @@ impl Binder<'_> {
         expr: Expr,
     ) -> Result<u16, SqlError> {
         let (computed, table) = (self.computed(&draft.table)?, &draft.table);
-        let is_same =
-            |(position, held): &&Computed| table.columns[*position].hidden && *held == expr;
+        let is_same = |(position, held): &&Computed| {
+            let old = &table.columns[*position];
+            old.hidden && old.name == column.name && *held == expr
+        };
         let position = match computed.iter().find(is_same) {
             Some((position, _)) => *position,
             None => draft.add(column, expr),

@@ -6,7 +6,10 @@
 
 use crate::{
     expr::{CompareOp, Expr},
-    plan::{Access, Computed, JoinKind, JoinMethod, JoinNode, Node, TableNode},
+    plan::{
+        Access, Computed, IndexExpressions, JoinKind, JoinMethod, JoinNode, Node, PartialIndex,
+        TableNode,
+    },
 };
 use std::ops::Bound;
 use understudy_store::{Direction, IndexDef};
@@ -174,9 +177,10 @@ fn by_index(join: &mut JoinNode, conditions: &[Expr]) -> bool {
             Ok(false)
         });
         match outcome {
-            Ok(()) => seen_from_right.push(over_hidden(&table.expressions.hidden, moved)),
+            Ok(()) => seen_from_right.push(moved),
         }
     }
+    let seen_from_right = over_indexes(table, seen_from_right);
     match choose_access(table, &seen_from_right) {
         Some((access @ (Access::Key { .. } | Access::KeyList { .. }), _)) => {
             table.access = access;
@@ -205,19 +209,40 @@ pub(crate) fn held_by(node: &Node, expr: &Expr) -> Option<usize> {
     match (expr, node) {
         (Expr::Column(column), _) => Some(*column),
         (_, Node::Table(table)) => {
-            let mut hidden = table.expressions.hidden.iter();
+            let partial = table.expressions.partial.iter();
+            let partial = partial.filter(|partial| is_implied(table, partial, &[]));
+            let mut hidden =
+                table.expressions.hidden.iter().chain(partial.flat_map(|partial| &partial.hidden));
             hidden.find(|(_, held)| held == expr).map(|(column, _)| *column)
         }
         _ => None,
     }
 }
 
+/// Conditions with hidden columns in the place of the expressions that those hold. A column that holds its
+/// expression for some rows alone does so in the conditions beside those that demand such rows.
+fn over_indexes(table: &TableNode, mut conditions: Vec<Expr>) -> Vec<Expr> {
+    let IndexExpressions { hidden, partial } = &table.expressions;
+    if !hidden.is_empty() {
+        conditions = conditions.into_iter().map(|c| over_hidden(hidden, c)).collect();
+    }
+    for partial in partial.iter().filter(|partial| !partial.hidden.is_empty()) {
+        if is_implied(table, partial, &conditions) {
+            let demands = |condition: &Expr| {
+                let mut predicate = partial.predicate.iter();
+                predicate.any(|wanted| is_same(&over_hidden(hidden, wanted.clone()), condition))
+            };
+            for condition in conditions.iter_mut().filter(|condition| !demands(condition)) {
+                *condition = over_hidden(&partial.hidden, condition.clone());
+            }
+        }
+    }
+    conditions
+}
+
 /// Adds conditions to a table: an access path from some, a filter from the rest.
 fn restrict(table: &mut TableNode, mut conjuncts: Vec<Expr>) {
-    if !table.expressions.hidden.is_empty() {
-        let over = |condition| over_hidden(&table.expressions.hidden, condition);
-        conjuncts = conjuncts.into_iter().map(over).collect();
-    }
+    conjuncts = over_indexes(table, conjuncts);
     if table.access == Access::Scan
         && let Some((access, used)) = choose_access(table, &conjuncts)
     {
@@ -270,15 +295,24 @@ fn is_complete(table: &TableNode, index: &IndexDef, conditions: &[Expr]) -> bool
         return true;
     }
     let mut partial = table.expressions.partial.iter();
-    let Some((_, wanted)) = partial.find(|(id, _)| *id == index.id) else { return false };
+    let partial = partial.find(|partial| partial.index == index.id);
+    partial.is_some_and(|partial| is_implied(table, partial, conditions))
+}
+
+/// Whether rows that meet the conditions meet the predicate of an index.
+fn is_implied(table: &TableNode, partial: &PartialIndex, conditions: &[Expr]) -> bool {
     let mut known = Vec::new();
     if let Some(filter) = &table.filter {
         filter.clone().into_conjuncts(&mut known);
     }
     known.extend_from_slice(conditions);
-    wanted.iter().all(|wanted| {
+    partial.predicate.iter().all(|wanted| {
         let wanted = over_hidden(&table.expressions.hidden, wanted.clone());
-        known.iter().any(|known| is_same(&wanted, known) || is_not_null_by(&wanted, known))
+        let of_keys = over_hidden(&partial.hidden, wanted.clone());
+        let follows = |wanted: &Expr, known: &Expr| is_not_null_by(wanted, known);
+        known.iter().any(|known| {
+            is_same(&wanted, known) || follows(&wanted, known) || follows(&of_keys, known)
+        })
     })
 }
 
