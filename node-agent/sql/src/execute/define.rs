@@ -192,6 +192,7 @@ impl Executor<'_, '_> {
                 computed.iter().map(|(column, _)| (*column, values[*column].clone())).collect();
             if new.iter().any(|(column, value)| row.column(table, *column) != *value) {
                 let new = row.replace(table, &new);
+                store.lock_newest(self.txn, table.id, id).map_err(refused)?;
                 store.update(self.txn, table.id, id, new).map_err(refused)?;
             }
         }
