@@ -36,7 +36,7 @@ use understudy_types::Lsn;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Begins a checkpoint; the last digit is the format.
-const MAGIC: [u8; 8] = *b"USTORE03";
+const MAGIC: [u8; 8] = *b"USTORE04";
 /// What it begins with in every format.
 const ANY_FORMAT: &[u8] = b"USTORE";
 /// Ends it.
@@ -96,7 +96,7 @@ impl Store {
         if magic != MAGIC {
             let format = magic.strip_prefix(ANY_FORMAT).map(String::from_utf8_lossy);
             return Err(loader.malformed(&match format {
-                Some(format) => format!("it is of format {format}, this version reads format 03"),
+                Some(format) => format!("it is of format {format}, this version reads format 04"),
                 None => "it does not begin as a checkpoint".to_owned(),
             }));
         }

@@ -1,7 +1,7 @@
 //! What a transaction did, as bytes for the log: one payload per transaction.
 //!
 //! ```text
-//! | format 2 | change | change | …
+//! | format 3 | change | change | …
 //! change = 1 table row length bytes   the row was inserted
 //!        | 2 table row length bytes   the row was replaced
 //!        | 3 table row                the row was deleted
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use understudy_types::{CommitToken, Epoch};
 
 /// First byte of every payload.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const INSERT: u8 = 1;
 const UPDATE: u8 = 2;
 const DELETE: u8 = 3;

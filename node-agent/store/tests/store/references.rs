@@ -433,9 +433,9 @@ fn definitions_and_what_followed_travel_in_log_and_checkpoint() {
     let Err(CheckpointError::Malformed { reason, .. }) = refused else {
         panic!("an older checkpoint is refused");
     };
-    assert_eq!(reason, "it is of format 02, this version reads format 03");
+    assert_eq!(reason, "it is of format 02, this version reads format 04");
     let older = Store::new(LIMITS).apply(Lsn(1), &[1]).unwrap_err();
-    assert!(older.to_string().contains("format 1, this version reads format 2"), "{older}");
+    assert!(older.to_string().contains("format 1, this version reads format 3"), "{older}");
 }
 
 #[test]

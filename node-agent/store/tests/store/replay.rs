@@ -208,8 +208,9 @@ fn row_numbers_that_leave_no_room_above_them_are_refused() {
     let row = row(2, 2);
     let (table, bytes) = (db.table.0 as u8, row.as_bytes());
     let greatest = [[0xff; 9].as_slice(), &[1]].concat();
+    let format = db.log.lock().last().unwrap().1[0];
     for tag in 1..=3u8 {
-        let mut payload = vec![2, tag, table];
+        let mut payload = vec![format, tag, table];
         payload.extend_from_slice(&greatest);
         if tag < 3 {
             payload.push(bytes.len() as u8);
