@@ -110,8 +110,8 @@ pub(crate) enum AlterStep {
     SetNotNull(usize),
     DropNotNull(usize),
     SetDefault(usize, Option<String>),
-    RenameColumn(usize, String),
-    RenameTable(String),
+    /// The table with other names, in its texts too; nothing else of it counts.
+    Rename(Box<TableDef>),
     /// Accepted without effect (owner, storage parameters).
     Nothing,
 }

@@ -546,18 +546,14 @@ fn arbiters(
         }
         Some(ast::ConflictTarget::OnConstraint(name)) => {
             let wanted = names::last_part(name);
-            unique().find(|index| index.name == wanted).map(|index| vec![index.id]).ok_or_else(
-                || {
-                    SqlError::new(
-                        state::UNKNOWN_OBJECT,
-                        format!(
-                            "constraint \"{wanted}\" for table \"{}\" does not exist",
-                            table.name
-                        ),
-                    )
-                    .at(names::span(name))
-                },
-            )
+            let mut keys = unique().filter(|index| table.is_plain(index));
+            keys.find(|index| index.name == wanted).map(|index| vec![index.id]).ok_or_else(|| {
+                SqlError::new(
+                    state::UNKNOWN_OBJECT,
+                    format!("constraint \"{wanted}\" for table \"{}\" does not exist", table.name),
+                )
+                .at(names::span(name))
+            })
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{
     computed::generation_expr,
     draft::{TableDraft, split_check},
     reference::{cascade_notice, served, still_needed},
+    rename::Renaming,
     sequence::serial_type,
 };
 use crate::{
@@ -312,16 +313,8 @@ impl Binder<'_> {
                         format!("column \"{name}\" of relation \"{}\" already exists", table.name),
                     ));
                 }
-                if !table.checks.is_empty() {
-                    return Err(SqlError::unsupported("renaming a column of a table with checks"));
-                }
-                if table.columns.iter().any(|column| column.generated.is_some()) {
-                    return Err(SqlError::unsupported(
-                        "renaming a column of a table with generated columns or indexes on expressions",
-                    ));
-                }
-                table.columns[column].name.clone_from(&name);
-                steps.push(AlterStep::RenameColumn(column, name));
+                *table = self.renamed(table, Renaming::Column(column, &name))?;
+                steps.push(AlterStep::Rename(Box::new(table.clone())));
                 Ok(())
             }
             Op::RenameTable { table_name } => {
@@ -332,7 +325,8 @@ impl Binder<'_> {
                     let message = format!("relation \"{name}\" already exists");
                     return Err(SqlError::new(state::DUPLICATE_TABLE, message));
                 }
-                steps.push(AlterStep::RenameTable(name));
+                *table = self.renamed(table, Renaming::Table(&name))?;
+                steps.push(AlterStep::Rename(Box::new(table.clone())));
                 Ok(())
             }
             Op::OwnerTo { .. } | Op::SetOptionsParens { .. } | Op::ReplicaIdentity { .. } => {

@@ -17,6 +17,7 @@ mod operator;
 mod output;
 mod push_down;
 mod reference;
+mod rename;
 mod scope;
 mod select;
 mod sequence;

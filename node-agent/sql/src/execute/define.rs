@@ -152,8 +152,14 @@ impl Executor<'_, '_> {
             AlterStep::SetDefault(column, default) => {
                 changed.columns[*column].default.clone_from(default);
             }
-            AlterStep::RenameColumn(column, name) => changed.columns[*column].name.clone_from(name),
-            AlterStep::RenameTable(name) => changed.name.clone_from(name),
+            AlterStep::Rename(renamed) => {
+                changed.name.clone_from(&renamed.name);
+                changed.checks.clone_from(&renamed.checks);
+                for (column, renamed) in changed.columns.iter_mut().zip(&renamed.columns) {
+                    column.name.clone_from(&renamed.name);
+                    column.generated.clone_from(&renamed.generated);
+                }
+            }
             AlterStep::Nothing => return Ok(()),
         }
         store.alter_table(self.txn, changed).map_err(refused)
