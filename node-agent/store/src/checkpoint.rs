@@ -351,7 +351,10 @@ impl Loader<'_> {
             let row = self.row(&block, &mut at)?;
             self.take(table, row, &mut taken)?;
         }
-        inner.accountant.release(Pool::Permanent, room.entries - taken.entry_bytes);
+        // A key is longer than its room where its row is from before the column, or it has a column twice.
+        charge(taken.entry_bytes.saturating_sub(room.entries))?;
+        let unused = room.entries.saturating_sub(taken.entry_bytes);
+        inner.accountant.release(Pool::Permanent, unused);
         if let Some(RowId(id)) = table.heap.put_cells(&taken.cells, charge)? {
             let table = table.def.id.0;
             return Err(self.malformed(&format!("row {id} of table {table} is there twice")));

@@ -12,8 +12,8 @@ use crate::{
     foreign_key::{Links, referenced_tables},
     index::IndexData,
     lock_wait::TxnId,
-    memory::{Accountant, PAGE_BYTES, ROW_BYTES, Share, VERSION_BYTES},
-    row::{Row, RowId},
+    memory::{Accountant, PAGE_BYTES, ROW_BYTES, Share},
+    row::RowId,
     rows::{Rows, Taken},
     sequence::Counter,
     sync::{AtomicU64, Mutex, RwLock},
@@ -157,17 +157,12 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The most that a new row of so many bytes is charged, its index entries included, but for a page.
-    pub(crate) fn row_room(&self, length: usize) -> u64 {
-        ROW_BYTES + self.version_room(length)
+    /// How many indexes have an entry for every row.
+    pub(crate) fn whole_indexes(&self) -> usize {
+        self.indexes.iter().filter(|index| index.def.only.is_none()).count()
     }
 
-    /// The most that a new version of so many bytes is charged, should it have new keys.
-    pub(crate) fn version_room(&self, length: usize) -> u64 {
-        VERSION_BYTES + Row::heap_bytes_of(length) + self.entry_room(length)
-    }
-
-    /// The most that the index entries of a row of so many bytes are charged.
+    /// About the most that the index entries of a row of so many bytes are charged.
     pub(crate) fn entry_room(&self, length: usize) -> u64 {
         self.indexes.iter().map(|index| index.room.entry_bytes(length)).sum()
     }

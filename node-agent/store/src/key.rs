@@ -109,7 +109,8 @@ impl Key {
     }
 }
 
-/// The most bytes that a key of an index can have, by the length of its row.
+/// The most bytes that a key of an index can have, by the length of its row, when the row has all the columns
+/// and the index each of them once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyRoom {
     /// Whatever the row is.

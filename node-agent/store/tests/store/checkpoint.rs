@@ -10,8 +10,8 @@ use std::{
     thread,
 };
 use understudy_store::{
-    CheckpointError, ColumnDef, DataType, Isolation, MemoryLimits, Row, Store, TableDef, Value,
-    View, WriteError,
+    CheckpointError, ColumnDef, DataType, IndexDef, Isolation, MemoryLimits, Row, Store, TableDef,
+    Value, View, WriteError,
 };
 use understudy_types::Lsn;
 
@@ -198,6 +198,26 @@ impl Write for Slow<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Its rows are from before the column, so they say nothing of how long its keys are.
+#[test]
+fn an_index_on_a_column_with_a_long_fill_is_loaded() {
+    let db = Database::filled(10);
+    let fill = Value::text("a note that is longer than the rows ".repeat(20));
+    let note = ColumnDef::new("filled", DataType::Text).filled_with(&fill);
+    db.run(|txn| {
+        let mut def = (**db.store.catalog().table_by_id(db.table).unwrap()).clone();
+        def.columns.push(note.clone());
+        db.store.alter_table(txn, def).unwrap();
+        db.store.add_index(txn, db.table, IndexDef::new("by_fill", &[3])).unwrap();
+    });
+    let at = db.store.visible();
+    let mut bytes = Vec::new();
+    db.store.write_checkpoint(at, &mut bytes).unwrap();
+    let loaded = load(at, &bytes).unwrap();
+    assert_eq!(loaded.content_hash(db.table, at), db.store.content_hash(db.table, at));
+    assert_eq!(loaded.memory().permanent_used, db.store.memory().permanent_used);
 }
 
 #[test]

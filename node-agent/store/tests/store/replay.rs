@@ -3,7 +3,8 @@
 use crate::database::{Database, LIMITS, row};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use understudy_store::{
-    ApplyError, ColumnDef, DataType, IndexDef, Isolation, MemoryLimits, Store, UserDef, Value, View,
+    ApplyError, ColumnDef, DataType, IndexDef, Isolation, MemoryLimits, Row, Store, TableDef,
+    TableId, UserDef, Value, View,
 };
 use understudy_types::Lsn;
 
@@ -103,7 +104,7 @@ fn a_partial_index_has_its_rows_alone_here_after_replay_and_from_a_checkpoint() 
     db.acknowledge();
     let row = |k: i64, v: i64, open| {
         let values = [Value::Int(k), Value::Int(v), Value::Null, open];
-        understudy_store::Row::encode(&values)
+        Row::encode(&values)
     };
     let (open, closed) = (Value::Bool(true), Value::Bool(false));
     let ids = db.run(|txn| {
@@ -171,7 +172,7 @@ fn definitions_travel_with_the_rows() {
     db.run(|txn| {
         db.store.truncate(txn, db.table).unwrap();
         let columns = [Value::Int(1), Value::Int(1), Value::Null, Value::Null];
-        db.store.insert(txn, db.table, understudy_store::Row::encode(&columns)).unwrap();
+        db.store.insert(txn, db.table, Row::encode(&columns)).unwrap();
         db.store.drop_index(txn, by_late).unwrap();
     });
     let again = follow(&db);
@@ -284,6 +285,42 @@ fn what_filled_one_store_fits_into_another_of_the_same_size() {
     follower.write_checkpoint(at, &mut bytes).unwrap();
     let loaded = Store::load_checkpoint(limits, at, &mut &*bytes).unwrap();
     assert_same(&db, &loaded);
+}
+
+/// What a record might take at most is many times what it takes: long keys that stay as they are, pages that
+/// are there, entries that a row does not get.
+#[test]
+fn a_change_that_fitted_where_it_was_made_fits_where_it_is_applied() {
+    let limits = MemoryLimits { permanent_bytes: 512 << 10, temporary_bytes: 1 << 20 };
+    let db = Database::new();
+    db.store.set_limits(limits);
+    let columns = vec![
+        ColumnDef::new("id", DataType::Int8),
+        ColumnDef::new("email", DataType::Text),
+        ColumnDef::new("body", DataType::Text),
+    ];
+    let by_email = IndexDef::new("by_email", &[1]);
+    let def = TableDef::new("people", columns).with_primary_key(&[0]).with_index(by_email);
+    let mut table = TableId(0);
+    db.run(|txn| table = db.store.create_table(txn, def).unwrap());
+    let person = |id: i64, body: char| {
+        let body: String = std::iter::repeat_n(body, 1000).collect();
+        Row::encode(&[Value::Int(id), Value::text(format!("p{id}@example.org")), Value::text(body)])
+    };
+    let mut ids = Vec::new();
+    db.run(|txn| {
+        ids = (0..180).map(|id| db.store.insert(txn, table, person(id, 'a')).unwrap()).collect();
+    });
+    db.run(|txn| {
+        for (row, id) in ids.iter().zip(0..) {
+            db.store.update(txn, table, *row, person(id, 'b')).unwrap();
+        }
+    });
+    let follower = Store::new(limits);
+    for (lsn, payload) in db.log.lock().iter() {
+        follower.apply(*lsn, payload).unwrap();
+    }
+    assert_same(&db, &follower);
 }
 
 struct Ends<'a>(&'a AtomicBool);
