@@ -7,6 +7,7 @@
 
 use super::{
     database::Database,
+    local::Local,
     registry::EndReason,
     reply::{self, Report},
     session, sqlstate,
@@ -380,7 +381,7 @@ async fn run_loop(
         let Some(arrival) = arrival else { return };
         let stream = match arrival {
             Arrival::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
-            Arrival::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
+            Arrival::Unix(stream) => Local::new(stream).map(Stream::Unix),
         };
         let (front, load) = (Arc::clone(&front), Arc::clone(&load));
         tokio::spawn(async move {

@@ -25,6 +25,7 @@ pub mod registry;
 mod binary;
 mod frame;
 mod listener;
+mod local;
 mod reply;
 mod session;
 mod sqlstate;

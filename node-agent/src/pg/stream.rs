@@ -1,6 +1,7 @@
 //! The three kinds of connection under one type, so that a session is compiled once and a plain
 //! connection pays no indirection.
 
+use super::local::Local;
 use std::{
     io,
     pin::Pin,
@@ -8,7 +9,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
+    net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
 
@@ -18,7 +19,7 @@ pub(super) enum Stream {
     /// Without encryption.
     Tcp(TcpStream),
     /// On this machine.
-    Unix(UnixStream),
+    Unix(Local),
     /// Encrypted.
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -35,9 +36,7 @@ impl Stream {
     /// Whether the other end is a process of this process's own user, by the kernel's word.
     pub(super) fn is_own_user(&self) -> bool {
         match self {
-            Stream::Unix(stream) => stream
-                .peer_cred()
-                .is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw()),
+            Stream::Unix(stream) => stream.is_own_user(),
             Stream::Tcp(_) | Stream::Tls(_) => false,
         }
     }

@@ -3,6 +3,7 @@
 use crate::pg::{
     ClientTls, Database,
     listener::{Front, ListenerOptions},
+    local::Local,
     session,
     startup::Started,
     stream::Stream,
@@ -49,7 +50,7 @@ impl Wire {
         let guard = database.sessions().register(42).unwrap();
         let (pid, secret) = (guard.pid(), guard.secret());
         let started = Started {
-            stream: Stream::Unix(far),
+            stream: Stream::Unix(Local::new(far.into_std().unwrap()).unwrap()),
             guard,
             user: user.to_owned(),
             settings: Vec::new(),
