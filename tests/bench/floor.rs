@@ -211,7 +211,10 @@ impl Client {
 
     /// The start-up: no password is asked for.
     fn greet(&mut self) -> io::Result<()> {
-        self.link.read(&mut self.batch)?;
+        // Over TCP the client asks for encryption first: with eight bytes, and is told no with one.
+        while self.link.read(&mut self.batch)? == 8 {
+            self.link.write(b"N")?;
+        }
         self.say(b'R', &[0; 4]);
         for setting in ["server_version\x0015\0", "client_encoding\0UTF8\0"] {
             self.say(b'S', setting.as_bytes());
