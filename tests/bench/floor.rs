@@ -1,9 +1,10 @@
 //! The floor of a measure over a socket: what this machine and the client allow when the server does
 //! nothing. A process answers the client's messages with bytes made beforehand, knows no SQL, no table and no
-//! transaction, and makes the fewest system calls that a server can: one read and one write a batch, and a
-//! wait in front of them where it has more than one client.
+//! transaction, and makes few system calls: one read and one write a batch, and a wait in front of them where
+//! it has more than one client.
 //!
-//! A target above the floor's ratio to the peer cannot be reached by any server behind that client.
+//! A target above the floor's ratio to the peer is out of reach for a server that works like that: with
+//! sockets and the calls of every server, and behind that client.
 
 use crate::pgbench::Subject;
 use anyhow::Context;

@@ -2,8 +2,8 @@
 //!
 //! The peer is PostgreSQL 15 where a server is measured, and SQLite where the engine is called in the
 //! caller's own process. Rounds go ours, peer, ours, peer; what counts is the median. A ratio above 1 always means better than
-//! the peer. Measures over a socket have a third side, the floor (`floor`): no target above it can be reached by
-//! any server. A target that is missed is printed and fails nothing: it is a finding.
+//! the peer. Measures over a socket have a third side, the floor (`floor`): about what is left to any server
+//! behind that client. A target that is missed is printed and fails nothing: it is a finding.
 
 mod floor;
 mod inprocess;

@@ -477,11 +477,7 @@ impl Binder<'_> {
                     key.columns.iter().any(|position| usize::from(*position) == column)
                 });
                 if def.identity.is_some() {
-                    let message = format!(
-                        "column \"{}\" of relation \"{}\" is an identity column",
-                        def.name, table.name
-                    );
-                    return Err(SqlError::new(state::SYNTAX, message));
+                    return Err(is_of_kind(table, def, "an identity"));
                 }
                 if in_key {
                     return Err(SqlError::new(
@@ -495,21 +491,13 @@ impl Binder<'_> {
             | ast::AlterColumnOperation::DropDefault
                 if def.generated.is_some() =>
             {
-                let message = format!(
-                    "column \"{}\" of relation \"{}\" is a generated column",
-                    def.name, table.name
-                );
-                Err(SqlError::new(state::SYNTAX, message))
+                Err(is_of_kind(table, def, "a generated"))
             }
             ast::AlterColumnOperation::SetDefault { .. }
             | ast::AlterColumnOperation::DropDefault
                 if def.identity.is_some() =>
             {
-                let message = format!(
-                    "column \"{}\" of relation \"{}\" is an identity column",
-                    def.name, table.name
-                );
-                Err(SqlError::new(state::SYNTAX, message))
+                Err(is_of_kind(table, def, "an identity"))
             }
             ast::AlterColumnOperation::SetDefault { value } => {
                 let text = self.default_text(value, &def.name, def.data_type)?;
@@ -561,6 +549,13 @@ fn check_only_generated(
         column.name
     );
     Err(SqlError::new(state::SYNTAX, message).at(written.name.span))
+}
+
+/// A column that cannot be changed like that.
+fn is_of_kind(table: &TableDef, column: &ColumnDef, kind: &str) -> SqlError {
+    let (name, table) = (&column.name, &table.name);
+    let message = format!("column \"{name}\" of relation \"{table}\" is {kind} column");
+    SqlError::new(state::SYNTAX, message)
 }
 
 fn refuse_table_clauses(create: &ast::CreateTable) -> Result<(), SqlError> {

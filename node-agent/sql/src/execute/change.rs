@@ -2,7 +2,7 @@
 
 use super::{
     CommandTag, ExecError, Executor,
-    insert::{check_row, compute},
+    insert::{check_row, computed_changes},
     query,
     query::Flow,
     refused,
@@ -100,7 +100,8 @@ impl Executor<'_, '_> {
         let (id, store) = (*id, self.run.context.store);
         let row = if plan.assignments.is_some() {
             let mut new = old.replace(&plan.table, changes);
-            let recomputed = self.recomputed(plan, &new)?;
+            let env = Env::new(self.run, self.txn);
+            let recomputed = computed_changes(&plan.computed, (&plan.table, &new), &env)?;
             if !recomputed.is_empty() {
                 new = new.replace(&plan.table, &recomputed);
             }
@@ -125,16 +126,6 @@ impl Executor<'_, '_> {
         values.push(Value::Int(id.0 as i64));
         values.extend_from_slice(rest);
         self.return_row(&plan.returning, &values)
-    }
-
-    /// What follows from the changes of a row.
-    fn recomputed(&self, plan: &ChangePlan, new: &Row) -> Result<Vec<(usize, Value)>, SqlError> {
-        if plan.computed.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut values = new.values(&plan.table);
-        compute(&plan.computed, &mut values, &Env::new(self.run, self.txn))?;
-        Ok(plan.computed.iter().map(|(column, _)| (*column, values[*column].clone())).collect())
     }
 
     /// Runs a locking read.

@@ -1,6 +1,6 @@
 //! Definitions done: each is a call of the store, recorded in the same transaction.
 
-use super::{CommandTag, ExecError, Executor, insert::compute, refused};
+use super::{CommandTag, ExecError, Executor, insert::computed_changes, refused};
 use crate::{
     definition::{AlterStep, Definition, KeyOf},
     error::{SqlError, state},
@@ -9,7 +9,7 @@ use crate::{
     plan::Computed,
 };
 use std::sync::Arc;
-use understudy_store::{ColumnDef, IndexDef, IndexId, TableDef, Value};
+use understudy_store::{ColumnDef, IndexDef, IndexId, TableDef};
 
 impl Executor<'_, '_> {
     /// Does a definition.
@@ -192,10 +192,8 @@ impl Executor<'_, '_> {
         let rows: Vec<_> = store.scan_taken(self.txn, table.id).collect();
         for (id, row) in rows {
             self.run.goes_on()?;
-            let mut values = row.values(table);
-            compute(computed, &mut values, &Env::new(self.run, self.txn))?;
-            let new: Vec<(usize, Value)> =
-                computed.iter().map(|(column, _)| (*column, values[*column].clone())).collect();
+            let env = Env::new(self.run, self.txn);
+            let new = computed_changes(computed, (table, &row), &env)?;
             if new.iter().any(|(column, value)| row.column(table, *column) != *value) {
                 let new = row.replace(table, &new);
                 store.lock_newest(self.txn, table.id, id).map_err(refused)?;

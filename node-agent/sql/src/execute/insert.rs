@@ -157,6 +157,20 @@ pub(super) fn compute(
     Ok(())
 }
 
+/// The same as changes of a stored row; none when nothing is computed.
+pub(super) fn computed_changes(
+    computed: &[Computed],
+    (table, row): (&TableDef, &Row),
+    env: &Env<'_>,
+) -> Result<Vec<(usize, Value)>, SqlError> {
+    if computed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut values = row.values(table);
+    compute(computed, &mut values, env)?;
+    Ok(computed.iter().map(|(column, _)| (*column, values[*column].clone())).collect())
+}
+
 /// NOT NULL and CHECK.
 pub(super) fn check_row(
     env: &Env<'_>,

@@ -1,6 +1,6 @@
 //! What is counted, and who is seen to run.
 
-use crate::database::Database;
+use crate::database::{Database, reloaded};
 use understudy_store::{Store, TxnId, Value, View};
 
 #[test]
@@ -36,11 +36,7 @@ fn a_follower_and_a_checkpoint_count_the_rows_that_are_there() {
         follower.set_visible(*lsn);
     }
     assert_eq!((follower.counts()[0].inserted, follower.counts()[0].live_rows), (10, 9));
-    let mut bytes = Vec::new();
-    let lsn = follower.visible();
-    follower.write_checkpoint(lsn, &mut bytes).unwrap();
-    let loaded =
-        Store::load_checkpoint(crate::database::LIMITS, lsn, &mut bytes.as_slice()).unwrap();
+    let loaded = reloaded(&follower, follower.visible());
     assert_eq!((loaded.counts()[0].inserted, loaded.counts()[0].live_rows), (0, 9));
 }
 

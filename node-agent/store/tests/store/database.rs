@@ -21,6 +21,13 @@ pub(crate) struct Database {
     pub(crate) log: Mutex<Vec<(Lsn, Vec<u8>)>>,
 }
 
+/// A store that is loaded from a checkpoint of another.
+pub(crate) fn reloaded(store: &Store, at: Lsn) -> Store {
+    let mut bytes = Vec::new();
+    store.write_checkpoint(at, &mut bytes).unwrap();
+    Store::load_checkpoint(LIMITS, at, &mut &*bytes).unwrap()
+}
+
 pub(crate) fn pairs() -> TableDef {
     let columns = vec![
         ColumnDef::new("k", DataType::Int8),

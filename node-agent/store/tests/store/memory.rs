@@ -1,6 +1,6 @@
 //! Limits: a refused statement leaves everything as it was.
 
-use crate::database::{Database, LIMITS, row};
+use crate::database::{Database, LIMITS, reloaded, row};
 use understudy_store::{MemoryLimits, Pool, Store, WriteError};
 
 #[test]
@@ -65,10 +65,8 @@ fn everything_that_was_charged_is_given_back() {
     drop(txn);
     db.store.reclaim(usize::MAX);
     let used = db.store.memory().permanent_used;
-    let mut bytes = Vec::new();
     let at = db.store.visible();
-    db.store.write_checkpoint(at, &mut bytes).unwrap();
-    let loaded = Store::load_checkpoint(LIMITS, at, &mut &*bytes).unwrap();
+    let loaded = reloaded(&db.store, at);
     assert_eq!(loaded.memory().tables, db.store.memory().tables);
     assert_eq!(loaded.memory().permanent_used, used);
     db.run(|txn| (1..=100).for_each(|k| db.remove(txn, k).unwrap()));
@@ -93,10 +91,8 @@ fn the_last_row_of_a_page_is_charged_the_page() {
     db.store.reclaim(usize::MAX);
     // Ids are given from one on, so the rows that are left stand in a hundred pages, each alone.
     assert_eq!(bytes(&db), 100 * (row + page));
-    let mut stream = Vec::new();
     let at = db.store.visible();
-    db.store.write_checkpoint(at, &mut stream).unwrap();
-    let loaded = Store::load_checkpoint(LIMITS, at, &mut &*stream).unwrap();
+    let loaded = reloaded(&db.store, at);
     assert_eq!(loaded.memory().tables[0].row_bytes, 100 * (row + page));
     let follower = Store::new(LIMITS);
     db.log.lock().iter().for_each(|(lsn, record)| follower.apply(*lsn, record).unwrap());

@@ -3,7 +3,7 @@
 //! The model keeps the whole content at every LSN and, per transaction, what it has written. Its rules
 //! are the sentences of the store's documentation, said without versions, chains or indexes.
 
-use crate::database::{Database, LIMITS, pair, row};
+use crate::database::{Database, LIMITS, pair, reloaded, row};
 use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -431,9 +431,7 @@ impl World {
         self.db.acknowledge();
         self.db.store.reclaim(usize::MAX);
         let at = self.db.store.visible();
-        let mut bytes = Vec::new();
-        self.db.store.write_checkpoint(at, &mut bytes).unwrap();
-        let loaded = Store::load_checkpoint(LIMITS, at, &mut &*bytes).unwrap();
+        let loaded = reloaded(&self.db.store, at);
         assert_eq!(loaded.memory(), self.db.store.memory());
         self.follower.set_visible(at);
         self.follower.reclaim(usize::MAX);

@@ -1,6 +1,6 @@
 //! Records applied on another member: equal content at equal LSN, and refusals.
 
-use crate::database::{Database, LIMITS, row};
+use crate::database::{Database, LIMITS, reloaded, row};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use understudy_store::{
     ApplyError, ColumnDef, DataType, IndexDef, Isolation, MemoryLimits, Row, Store, TableDef,
@@ -77,9 +77,7 @@ fn an_index_over_a_hidden_column_is_the_same_after_replay_and_from_a_checkpoint(
     db.acknowledge();
     let follower = follow(&db);
     assert_same(&db, &follower);
-    let mut bytes = Vec::new();
-    follower.write_checkpoint(at, &mut bytes).unwrap();
-    let loaded = Store::load_checkpoint(LIMITS, at, &mut &*bytes).unwrap();
+    let loaded = reloaded(&follower, at);
     for store in [&db.store, &follower, &loaded] {
         let reader = store.begin(Isolation::ReadCommitted);
         let found = store.lookup_one(&reader, View::Committed, index, &[Value::Int(600)]);
@@ -130,9 +128,7 @@ fn a_partial_index_has_its_rows_alone_here_after_replay_and_from_a_checkpoint() 
     while db.store.reclaim(100).has_more {}
     let follower = follow(&db);
     assert_same(&db, &follower);
-    let mut bytes = Vec::new();
-    follower.write_checkpoint(at, &mut bytes).unwrap();
-    let loaded = Store::load_checkpoint(LIMITS, at, &mut &*bytes).unwrap();
+    let loaded = reloaded(&follower, at);
     for store in [&db.store, &follower, &loaded] {
         while store.reclaim(100).has_more {}
         let reader = store.begin(Isolation::ReadCommitted);

@@ -1,6 +1,6 @@
 //! Sequences: no number twice, whatever ends how.
 
-use crate::database::{Database, LIMITS};
+use crate::database::{Database, LIMITS, reloaded};
 use std::{collections::BTreeSet, convert::Infallible, thread};
 use understudy_store::{
     DataType, Isolation, NextValue, SequenceDef, SequenceError, SequenceState, Store, TableDef,
@@ -94,9 +94,7 @@ fn neither_a_rollback_nor_a_crash_gives_a_number_again() {
     assert_eq!(next(&db, id), 2);
     assert_eq!(next_after(&replayed(&db), id), 34);
     db.acknowledge();
-    let (at, mut bytes) = (db.store.visible(), Vec::new());
-    db.store.write_checkpoint(at, &mut bytes).unwrap();
-    let loaded = Store::load_checkpoint(LIMITS, at, &mut &*bytes).unwrap();
+    let loaded = reloaded(&db.store, db.store.visible());
     assert_eq!(next_after(&loaded, id), 34);
 }
 
