@@ -9,11 +9,12 @@
 use crate::{
     counts::RowChanges,
     ddl,
+    entry::Width,
     error::ApplyError,
     heap::{State, Table},
     index::Uniqueness,
     lock_wait::TxnId,
-    memory::{ENTRY_BYTES, Pool, ROW_BYTES, VERSION_BYTES},
+    memory::{Pool, ROW_BYTES, VERSION_BYTES},
     reclaim::Garbage,
     redo::{Change, Changes, Ddl, Malformed},
     row::{Row, RowId},
@@ -105,8 +106,7 @@ impl Room<'_> {
     fn add(&mut self, change: &Change<'_>) {
         // A table that comes with the record itself has one index, as far as this is concerned.
         let entries = |id: TableId| {
-            let whole = |table: &Arc<Table>| table.whole_indexes() as u64 * ENTRY_BYTES;
-            self.state.table(id).map_or(ENTRY_BYTES, whole)
+            self.state.table(id).map_or(Width::Short.least(), |table| table.least_entries())
         };
         let version = |length| VERSION_BYTES + Row::heap_bytes_of(length);
         let rows = |id: TableId| {
@@ -121,7 +121,7 @@ impl Room<'_> {
             Change::Delete { .. } => VERSION_BYTES,
             Change::Ddl(Ddl::Truncate(table)) => rows(*table) * VERSION_BYTES,
             Change::Ddl(Ddl::AddIndex(table, def)) if def.only.is_none() => {
-                rows(*table) * ENTRY_BYTES
+                rows(*table) * Width::Short.least()
             }
             Change::Ddl(_) | Change::Token(_) => 0,
         };

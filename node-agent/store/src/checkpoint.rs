@@ -250,7 +250,7 @@ impl Counted<'_> {
     }
 }
 
-/// What a block's rows are charged, and their index entries at most.
+/// What a block's rows are charged, and about the most for their index entries.
 #[derive(Default)]
 struct Room {
     rows: u64,
@@ -351,7 +351,8 @@ impl Loader<'_> {
             let row = self.row(&block, &mut at)?;
             self.take(table, row, &mut taken)?;
         }
-        // A key is longer than its room where its row is from before the column, or it has a column twice.
+        // A key is longer than its room in few short entries, where its row is from before the column, and
+        // where it has a column twice.
         charge(taken.entry_bytes.saturating_sub(room.entries))?;
         let unused = room.entries.saturating_sub(taken.entry_bytes);
         inner.accountant.release(Pool::Permanent, unused);

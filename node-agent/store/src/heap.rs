@@ -157,9 +157,10 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// How many indexes have an entry for every row.
-    pub(crate) fn whole_indexes(&self) -> usize {
-        self.indexes.iter().filter(|index| index.def.only.is_none()).count()
+    /// The least that the index entries of a row are charged.
+    pub(crate) fn least_entries(&self) -> u64 {
+        let whole = self.indexes.iter().filter(|index| index.def.only.is_none());
+        whole.map(|index| index.room.width.least()).sum()
     }
 
     /// About the most that the index entries of a row of so many bytes are charged.

@@ -1,7 +1,6 @@
-//! Ordered maps, and the indexes built on them.
+//! The indexes of a table.
 //!
-//! [`OrderedIndex`] is all the store asks of an ordered map; artmap's radix tree is behind it. Keys of
-//! a unique index are the encoded columns; every other key ends with the row id, as do unique keys
+//! Keys of a unique index are the encoded columns; every other key ends with the row id, as do unique keys
 //! with a null in them. An entry points to cells, not to versions:
 //!
 //! ```text
@@ -22,127 +21,26 @@
 
 use crate::{
     counts::Tally,
+    entry::Entries,
     error::WriteError,
-    key::{self, Key, KeyBytes, KeyRoom, Nulls},
+    key::{self, KeyBytes, KeyRoom, Nulls},
     lock_wait::TxnId,
-    memory::{Accountant, ENTRY_BYTES, Pool, Share},
+    memory::{Accountant, Pool, Share},
     row::{Row, RowId},
     sync::{AtomicU64, Mutex},
     table::{IndexDef, TableDef},
     value::ValueRef,
     version::{Reader, RowCell, UNCOMMITTED, Version},
 };
-use artmap::{ArtMap, AsBytes};
 use std::{
     collections::BTreeSet,
-    fmt,
-    ops::Bound,
+    slice,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 use understudy_types::Lsn;
 
 /// Locks per index; a power of two.
 const STRIPES: usize = 64;
-
-/// An ordered map from byte strings that many threads read and write at once.
-///
-/// # Guarantees
-/// A visit sees every key that is present during the whole visit exactly once and in order; keys that
-/// come or go meanwhile may be seen or not. Readers do not wait for writers.
-///
-/// # Assumptions
-/// Callbacks are short and do not call back into the map.
-pub(crate) trait OrderedIndex<K, V> {
-    /// Shows the value of a key.
-    fn with<R>(&self, key: &[u8], show: impl FnOnce(&V) -> R) -> Option<R>;
-    /// Puts a value, replacing the old one; whether there was one.
-    fn put(&self, key: K, value: V) -> bool;
-    /// Takes a key out; whether it was there.
-    fn take(&self, key: &[u8]) -> bool;
-    /// Shows the keys in `[from, to)` upwards until the callback answers false.
-    fn visit(&self, from: &[u8], to: &[u8], show: impl FnMut(&[u8], &V) -> bool);
-    /// The same downwards.
-    fn visit_back(&self, from: &[u8], to: &[u8], show: impl FnMut(&[u8], &V) -> bool);
-}
-
-/// [`OrderedIndex`] on a radix tree.
-pub(crate) struct Radix<K, V>(ArtMap<K, V>);
-
-impl<K, V> Radix<K, V> {
-    pub(crate) fn new() -> Radix<K, V> {
-        Radix(ArtMap::default())
-    }
-}
-
-impl<K, V> fmt::Debug for Radix<K, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Radix({} keys)", self.0.len())
-    }
-}
-
-impl<K: AsBytes + Send + 'static, V: Send + 'static> OrderedIndex<K, V> for Radix<K, V> {
-    fn with<R>(&self, key: &[u8], show: impl FnOnce(&V) -> R) -> Option<R> {
-        self.0.get_by_slice(key).map(|entry| show(entry.value()))
-    }
-
-    fn put(&self, key: K, value: V) -> bool {
-        self.0.insert(key, value).is_some()
-    }
-
-    fn take(&self, key: &[u8]) -> bool {
-        self.0.remove_by_slice(key).is_some()
-    }
-
-    fn visit(&self, from: &[u8], to: &[u8], mut show: impl FnMut(&[u8], &V) -> bool) {
-        if from < to {
-            let guard = self.0.pin();
-            let range = (Bound::Included(from), Bound::Excluded(to));
-            for entry in self.0.range_with_guard::<_, [u8]>(range, &guard) {
-                if !show(entry.key().as_bytes(), entry.value()) {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn visit_back(&self, from: &[u8], to: &[u8], mut show: impl FnMut(&[u8], &V) -> bool) {
-        if from < to {
-            let guard = self.0.pin();
-            let range = (Bound::Included(from), Bound::Excluded(to));
-            for entry in self.0.range_with_guard::<_, [u8]>(range, &guard).rev() {
-                if !show(entry.key().as_bytes(), entry.value()) {
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// The cells of one key.
-#[derive(Debug, Clone)]
-pub(crate) enum Entry {
-    /// The common case.
-    One(Arc<RowCell>),
-    /// Rows that had the unique key one after the other. Boxed, so that the common case is short.
-    Many(Arc<Vec<Arc<RowCell>>>),
-}
-
-impl Entry {
-    pub(crate) fn cells(&self) -> &[Arc<RowCell>] {
-        match self {
-            Entry::One(cell) => std::slice::from_ref(cell),
-            Entry::Many(cells) => cells,
-        }
-    }
-
-    fn from_cells(mut cells: Vec<Arc<RowCell>>) -> Option<Entry> {
-        match cells.len() {
-            0 => None,
-            1 => cells.pop().map(Entry::One),
-            _ => Some(Entry::Many(Arc::new(cells))),
-        }
-    }
-}
 
 /// Whether an addition checks that the key is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +66,7 @@ pub(crate) struct IndexData {
     pub(crate) def: IndexDef,
     /// The table as it was when the index was made: it has all columns of the key.
     pub(crate) table: Arc<TableDef>,
-    pub(crate) map: Radix<Key, Entry>,
+    pub(crate) map: Entries,
     pub(crate) entries: AtomicU64,
     pub(crate) bytes: Share,
     /// The most that a key can take.
@@ -180,11 +78,12 @@ pub(crate) struct IndexData {
 
 impl IndexData {
     pub(crate) fn new(def: IndexDef, table: Arc<TableDef>) -> IndexData {
+        let room = KeyRoom::of(&table, &def.columns);
         IndexData {
-            room: KeyRoom::of(&table, &def.columns),
             def,
             table,
-            map: Radix::new(),
+            map: Entries::new(room.width),
+            room,
             entries: AtomicU64::new(0),
             bytes: Share::default(),
             scans: Tally::default(),
@@ -230,32 +129,24 @@ impl IndexData {
             return Ok(());
         }
         let _stripe = self.stripe(&bytes).lock();
-        let present = self.map.with(&bytes, Entry::clone);
-        if let Some(entry) = &present
-            && self.def.unique
-            && nulls == Nulls::None
-        {
-            for other in entry.cells().iter().filter(|other| !Arc::ptr_eq(other, cell)) {
+        let mut cells = self.map.with(&bytes, <[_]>::to_vec).unwrap_or_default();
+        if self.def.unique && nulls == Nulls::None {
+            for other in cells.iter().filter(|other| !Arc::ptr_eq(other, cell)) {
                 self.check_free(other, &bytes, uniqueness)?;
             }
         }
-        let entry = match present {
-            Some(entry) if entry.cells().iter().any(|c| Arc::ptr_eq(c, cell)) => return Ok(()),
-            Some(entry) => {
-                let mut cells = entry.cells().to_vec();
-                cells.push(Arc::clone(cell));
-                Entry::Many(Arc::new(cells))
-            }
-            None => Entry::One(Arc::clone(cell)),
-        };
-        let cost = ENTRY_BYTES + Key::heap_bytes(bytes.len());
+        if cells.iter().any(|c| Arc::ptr_eq(c, cell)) {
+            return Ok(());
+        }
+        let cost = self.room.width.charge(bytes.len());
         match uniqueness {
             Uniqueness::Check { .. } => accountant.charge(Pool::Permanent, cost)?,
             Uniqueness::Trust => accountant.charge_always(Pool::Permanent, cost),
         }
         self.entries.fetch_add(1, Relaxed);
         self.bytes.add(cost);
-        self.map.put(Key::new(&bytes), entry);
+        cells.push(Arc::clone(cell));
+        self.map.put(&bytes, &cells);
         Ok(())
     }
 
@@ -266,10 +157,10 @@ impl IndexData {
         if bytes.is_empty() {
             return Some(0);
         }
-        let cost = ENTRY_BYTES + Key::heap_bytes(bytes.len());
+        let cost = self.room.width.charge(bytes.len());
         self.entries.fetch_add(1, Relaxed);
         self.bytes.add(cost);
-        let is_new = !self.map.put(Key::new(&bytes), Entry::One(Arc::clone(cell)));
+        let is_new = !self.map.put(&bytes, slice::from_ref(cell));
         is_new.then_some(cost)
     }
 
@@ -299,22 +190,18 @@ impl IndexData {
             let mut rows = later.filter_map(|v| v.row.as_ref());
             rows.any(|row| *self.key_of(cell.id, row).0 == *key)
         };
-        let Some(entry) = self.map.with(key, Entry::clone).filter(|_| !used) else { return };
-        let mut cells = entry.cells().to_vec();
+        let Some(mut cells) = self.map.with(key, <[_]>::to_vec).filter(|_| !used) else { return };
         let before = cells.len();
         cells.retain(|c| !Arc::ptr_eq(c, cell));
         if cells.len() == before {
             return;
         }
-        match Entry::from_cells(cells) {
-            Some(rest) => {
-                self.map.put(Key::new(key), rest);
-            }
-            None => {
-                self.map.take(key);
-            }
+        if cells.is_empty() {
+            self.map.take(key);
+        } else {
+            self.map.put(key, &cells);
         }
-        let cost = ENTRY_BYTES + Key::heap_bytes(key.len());
+        let cost = self.room.width.charge(key.len());
         self.entries.fetch_sub(1, Relaxed);
         self.bytes.give_back(accountant, cost);
     }
@@ -373,61 +260,6 @@ impl IndexData {
                 Err(self.violation(row, if pending { newest.stamp } else { Lsn::ZERO }))
             }
             Some(_) | None => Ok(()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::row::size_class;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-
-    #[test]
-    fn an_entry_is_charged_what_allocators_give_out() {
-        // With the map's own word in front.
-        let leaf = 8 + size_of::<Key>() + size_of::<Entry>();
-        assert_eq!((leaf, size_class(leaf as u64)), (48, 48));
-        assert_eq!(ENTRY_BYTES, 48 + size_class(40 + 256 * 8) / 256);
-    }
-
-    proptest! {
-        #[test]
-        fn the_radix_tree_behaves_as_a_sorted_map(
-            changes in proptest::collection::vec((any::<bool>(), 0u16..200), 1..300),
-            from in 0u16..200,
-            to in 0u16..200,
-        ) {
-            let radix = Radix::new();
-            let mut model = BTreeMap::new();
-            for (put, i) in changes {
-                // Keys of two lengths, none a prefix of another.
-                let bytes = if i % 3 == 0 {
-                    [&[1], &i.to_be_bytes()[..], &[7; 30]].concat()
-                } else {
-                    [&[1], &i.to_be_bytes()[..], &[2]].concat()
-                };
-                if put {
-                    prop_assert_eq!(radix.put(Key::new(&bytes), i), model.insert(bytes, i).is_some());
-                } else {
-                    prop_assert_eq!(radix.take(&bytes), model.remove(&bytes).is_some());
-                }
-            }
-            let from = [&[1], &from.to_be_bytes()[..]].concat();
-            let to = [&[1], &to.to_be_bytes()[..]].concat();
-            let mut seen = Vec::new();
-            radix.visit(&from, &to, |k, v| { seen.push((k.to_vec(), *v)); true });
-            let mut expected: Vec<_> = if from < to {
-                model.range(from.clone()..to.clone()).map(|(k, v)| (k.clone(), *v)).collect()
-            } else {
-                Vec::new()
-            };
-            prop_assert_eq!(&seen, &expected);
-            seen.clear();
-            radix.visit_back(&from, &to, |k, v| { seen.push((k.to_vec(), *v)); true });
-            expected.reverse();
-            prop_assert_eq!(seen, expected);
         }
     }
 }

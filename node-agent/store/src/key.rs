@@ -10,19 +10,13 @@
 //! trailing blanks); text compares by its UTF-8 bytes (collation "C"); NaN is above all numbers.
 
 use crate::{
-    memory::ENTRY_BYTES,
-    row::{Row, RowId, size_class},
+    entry::Width,
+    row::{Row, RowId},
     table::TableDef,
     value::{DataType, Value, ValueRef},
 };
-use artmap::AsBytes;
 use rust_decimal::Decimal;
-use std::{
-    borrow::Borrow,
-    cmp::Ordering,
-    fmt,
-    ops::{Bound, Deref},
-};
+use std::ops::{Bound, Deref};
 
 /// Marks a value.
 const VALUE: u8 = 1;
@@ -32,18 +26,8 @@ const NULL: u8 = 254;
 const ZERO: u8 = 0x80;
 /// Above the rest of any key that has a given prefix: a marker or row id never begins like this.
 const ABOVE: [u8; 9] = [0xff; 9];
-/// Longest key kept without an allocation of its own: with the place of a row and its head, an entry
-/// comes to 48 bytes, which allocators give out.
-const INLINE: usize = 22;
 /// Longest key that is built without an allocation.
 const BUILT: usize = 40;
-
-/// The bytes of a key in an index, inline when short.
-#[derive(Clone)]
-pub(crate) enum Key {
-    Inline(u8, [u8; INLINE]),
-    Heap(Box<[u8]>),
-}
 
 /// The bytes of a key while it is built and looked for; on the stack when short.
 #[derive(Debug)]
@@ -85,30 +69,6 @@ impl Deref for KeyBytes {
     }
 }
 
-impl Key {
-    pub(crate) fn new(bytes: &[u8]) -> Key {
-        if bytes.len() <= INLINE {
-            let mut inline = [0; INLINE];
-            inline[..bytes.len()].copy_from_slice(bytes);
-            Key::Inline(bytes.len() as u8, inline)
-        } else {
-            Key::Heap(bytes.into())
-        }
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Key::Inline(length, bytes) => &bytes[..usize::from(*length)],
-            Key::Heap(bytes) => bytes,
-        }
-    }
-
-    /// Bytes on the heap.
-    pub(crate) fn heap_bytes(length: usize) -> u64 {
-        if length <= INLINE { 0 } else { size_class(length as u64) }
-    }
-}
-
 /// The most bytes that a key of an index can have, by the length of its row, when the row has all the columns
 /// and the index each of them once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,12 +77,16 @@ pub(crate) struct KeyRoom {
     fixed: usize,
     /// Whether there are columns as long as the row, each byte of which may take two.
     variable: bool,
+    /// What its entries are made for.
+    pub(crate) width: Width,
 }
 
 impl KeyRoom {
     /// For a key of these columns, and the row id.
     pub(crate) fn of(def: &TableDef, columns: &[u16]) -> KeyRoom {
-        let mut room = KeyRoom { fixed: 9, variable: false };
+        // The numbers of most tables, and their row ids, take five bytes or less each.
+        let width = if columns.len() <= 2 { Width::Short } else { Width::Wide };
+        let mut room = KeyRoom { fixed: 9, variable: false, width };
         for column in columns {
             let (fixed, variable) = match def.columns[usize::from(*column)].data_type {
                 DataType::Bool => (2, false),
@@ -137,52 +101,21 @@ impl KeyRoom {
             };
             room.fixed += fixed;
             room.variable |= variable;
+            if fixed > 9 || variable {
+                room.width = Width::Wide;
+            }
         }
         room
     }
 
-    /// The most that its entry is charged for a row of so many bytes.
+    /// The most that its entry is charged for a row of so many bytes; of an index with short entries the
+    /// least, for few of their keys need more.
     pub(crate) fn entry_bytes(self, row: usize) -> u64 {
+        if self.width == Width::Short {
+            return self.width.least();
+        }
         let most = self.fixed + if self.variable { 2 * row } else { 0 };
-        ENTRY_BYTES + Key::heap_bytes(most)
-    }
-}
-
-impl AsBytes for Key {
-    fn as_bytes(&self) -> &[u8] {
-        self.bytes()
-    }
-}
-
-impl Borrow<[u8]> for Key {
-    fn borrow(&self) -> &[u8] {
-        self.bytes()
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Key) -> bool {
-        self.bytes() == other.bytes()
-    }
-}
-
-impl Eq for Key {}
-
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Key {
-    fn cmp(&self, other: &Key) -> Ordering {
-        self.bytes().cmp(other.bytes())
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.bytes().iter().try_for_each(|b| write!(f, "{b:02x}"))
+        self.width.charge(most)
     }
 }
 
@@ -263,27 +196,11 @@ pub(crate) fn encode_bounds(
 }
 
 fn encode_column(value: ValueRef<'_>, data_type: DataType, out: &mut KeyBytes) {
-    if value.is_null() {
-        out.push(NULL);
-        return;
-    }
     match value {
-        ValueRef::Int(i) | ValueRef::Timestamp(i) | ValueRef::Timestamptz(i) => {
-            return encode_int(i, out);
-        }
-        ValueRef::Date(days) => return encode_int(i64::from(days), out),
-        ValueRef::Null
-        | ValueRef::Bool(_)
-        | ValueRef::Float(_)
-        | ValueRef::Numeric(_)
-        | ValueRef::Text(_)
-        | ValueRef::Bytes(_)
-        | ValueRef::Uuid(_) => out.push(VALUE),
-    }
-    match value {
-        ValueRef::Null | ValueRef::Int(_) | ValueRef::Date(_) => {}
-        ValueRef::Timestamp(_) | ValueRef::Timestamptz(_) => {}
-        ValueRef::Bool(b) => out.push(u8::from(b)),
+        ValueRef::Null => out.push(NULL),
+        ValueRef::Int(i) | ValueRef::Timestamp(i) | ValueRef::Timestamptz(i) => encode_int(i, out),
+        ValueRef::Date(days) => encode_int(i64::from(days), out),
+        ValueRef::Bool(b) => out.extend_from_slice(&[VALUE, u8::from(b)]),
         ValueRef::Float(x) => encode_float(x, out),
         ValueRef::Numeric(d) => encode_decimal(d, out),
         ValueRef::Text(t) if matches!(data_type, DataType::Char(_)) => {
@@ -291,7 +208,10 @@ fn encode_column(value: ValueRef<'_>, data_type: DataType, out: &mut KeyBytes) {
         }
         ValueRef::Text(t) => encode_bytes(t.as_bytes(), out),
         ValueRef::Bytes(b) => encode_bytes(b, out),
-        ValueRef::Uuid(u) => out.extend_from_slice(&u.to_be_bytes()),
+        ValueRef::Uuid(u) => {
+            out.push(VALUE);
+            out.extend_from_slice(&u.to_be_bytes());
+        }
     }
 }
 
@@ -324,6 +244,7 @@ fn bytes_of(number: u64) -> u8 {
 
 /// Escapes 0 as 0 255 and ends with 0 0, so that a shorter text sorts before its continuations.
 fn encode_bytes(bytes: &[u8], out: &mut KeyBytes) {
+    out.push(VALUE);
     for &byte in bytes {
         out.push(byte);
         if byte == 0 {
@@ -343,6 +264,7 @@ fn encode_float(x: f64, out: &mut KeyBytes) {
     };
     let bits = x.to_bits();
     let ordered = if bits >> 63 == 1 { !bits } else { bits | 1 << 63 };
+    out.push(VALUE);
     out.extend_from_slice(&ordered.to_be_bytes());
 }
 
@@ -351,12 +273,12 @@ fn encode_float(x: f64, out: &mut KeyBytes) {
 fn encode_decimal(d: Decimal, out: &mut KeyBytes) {
     let d = d.normalize();
     if d.is_zero() {
-        out.push(1);
+        out.extend_from_slice(&[VALUE, 1]);
         return;
     }
     let negative = d.is_sign_negative();
     let mask = if negative { 0xff } else { 0 };
-    out.push(if negative { 0 } else { 2 });
+    out.extend_from_slice(&[VALUE, if negative { 0 } else { 2 }]);
     let digits = d.mantissa().unsigned_abs().to_string();
     let exponent = digits.len() as i32 - d.scale() as i32;
     out.push((exponent + 64) as u8 ^ mask);
@@ -431,7 +353,6 @@ mod tests {
             let mut built = KeyBytes::new();
             (0..length).for_each(|byte| built.push(byte));
             assert!(built.iter().copied().eq(0..length));
-            assert_eq!(Key::new(&built).bytes(), &*built);
         }
     }
 
@@ -462,8 +383,8 @@ mod tests {
             encode_row(&row, &def, &columns, &mut key);
             encode_row_id(RowId(u64::MAX), &mut key);
             let room = KeyRoom::of(&def, &columns);
-            let charged = ENTRY_BYTES + Key::heap_bytes(key.len());
-            prop_assert!(charged <= room.entry_bytes(row.as_bytes().len()));
+            let more = room.width.charge(key.len()).saturating_sub(room.entry_bytes(row.as_bytes().len()));
+            prop_assert!(more == 0 || room.width == Width::Short && more == 48);
         }
 
         #[test]

@@ -3,7 +3,7 @@
 //! Every byte is charged before it is taken and given back when it is freed, so a refused statement
 //! leaves everything as it was (law: exceeding a limit fails the statement and harms nothing else).
 //! Figures are what the allocator hands out (`row::size_class`) for versions, rows, pages of rows and
-//! index entries, each with an estimate for the nodes of the map above it. Resident size is not seen here.
+//! index entries (`entry::Width`), each with an estimate for the nodes of the map above it. Resident size is not seen here.
 
 use crate::{
     error::WriteError,
@@ -21,10 +21,6 @@ pub(crate) const ROW_BYTES: u64 = 48;
 pub(crate) const PAGE_BYTES: u64 = 554;
 /// A version beside its encoded columns, when those are too long to lie in it.
 pub(crate) const VERSION_BYTES: u64 = 48;
-/// An index entry beside a key that does not lie in it: 48 bytes, and its part of the nodes above. A
-/// full node takes 2,560 bytes, for 256 entries; keys that lie far from each other have smaller nodes
-/// of fewer entries, which come to more.
-pub(crate) const ENTRY_BYTES: u64 = 58;
 /// One operation that a transaction remembers until it ends.
 pub(crate) const OPERATION_BYTES: u64 = 32;
 

@@ -9,7 +9,7 @@
 
 use crate::{
     heap::Heap,
-    index::{Entry, IndexData, OrderedIndex},
+    index::IndexData,
     key::{self, KeyBytes},
     row::{Row, RowId},
     store::Store,
@@ -202,8 +202,8 @@ impl Scan<'_> {
                 let mut looked = 0;
                 let mut last = Vec::new();
                 let (txn, reader) = (self.txn, self.reader);
-                let see = |key: &[u8], entry: &Entry| {
-                    for cell in entry.cells() {
+                let see = |key: &[u8], cells: &[Arc<RowCell>]| {
+                    for cell in cells {
                         let row = read_entry(txn, reader, index, cell, key);
                         rows.extend(row.map(|row| (cell.id, row)));
                     }
@@ -246,8 +246,8 @@ fn look_up(txn: &Txn, view: View, index: IndexId, key: &[Value], mut show: impl 
         (bytes.to_vec(), to)
     });
     let reader = txn.reader(view);
-    index.map.with(&bytes, |entry| {
-        for cell in entry.cells() {
+    index.map.with(&bytes, |cells| {
+        for cell in cells {
             if let Some(row) = read_entry(txn, reader, index, cell, &bytes) {
                 if view == View::ForUpdate {
                     *txn.last.lock() = Some((index.table.id, Arc::clone(cell)));

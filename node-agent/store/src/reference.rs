@@ -29,7 +29,7 @@ use crate::{
     error::WriteError,
     foreign_key::{ForeignKeyDef, ReferentialAction, same_columns},
     heap::Table,
-    index::{Entry, IndexData, OrderedIndex},
+    index::IndexData,
     key::{self, KeyBytes, Nulls},
     lock_wait::TxnId,
     memory::TemporaryMemory,
@@ -295,9 +295,9 @@ impl Inner {
         let is_alone = parent.heap.changer() == txn.id;
         let mut bytes = KeyBytes::new();
         key::encode_values(&values(&columns), &parent.def, &index.def.columns, &mut bytes);
-        let entry = index.map.with(&bytes, Entry::clone);
+        let cells = index.map.with(&bytes, <[_]>::to_vec).unwrap_or_default();
         let mut depends = Lsn::ZERO;
-        for cell in entry.iter().flat_map(Entry::cells) {
+        for cell in &cells {
             match self.hold_cell(txn, (&index, is_alone), cell, &bytes)? {
                 Found::Held => return Ok(Found::Held),
                 Found::Absent(pending) => depends = depends.max(pending),
@@ -451,7 +451,7 @@ impl Inner {
                 let mut from = KeyBytes::new();
                 key::encode_values(&ordered, &child.def, &index.def.columns, &mut from);
                 let to = [&from[..], &ABOVE].concat();
-                index.map.visit(&from, &to, |_, entry: &Entry| entry.cells().iter().all(&mut look));
+                index.map.visit(&from, &to, |_, cells| cells.iter().all(&mut look));
             }
             None => {
                 let mut from = RowId(0);

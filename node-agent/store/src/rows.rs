@@ -8,7 +8,7 @@
 //! Caveats: a page stays, and is charged, while one of its rows does.
 
 use crate::{
-    index::{OrderedIndex, Radix},
+    radix::{AsBytes, Ordered, Radix},
     row::RowId,
     sync::{Mutex, RwLock},
     version::RowCell,
@@ -24,9 +24,21 @@ const LAST: [u8; 9] = [0xff; 9];
 /// Cells by row id.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    pages: Radix<[u8; 8], Arc<RwLock<Page>>>,
+    pages: Radix<Place>,
     /// Held to add a page.
     growth: Mutex<()>,
+}
+
+/// A page in the map.
+struct Place {
+    key: [u8; 8],
+    page: Arc<RwLock<Page>>,
+}
+
+impl AsBytes for Place {
+    fn as_bytes(&self) -> &[u8] {
+        &self.key
+    }
 }
 
 #[derive(Debug)]
@@ -48,7 +60,7 @@ pub(crate) enum Taken {
 }
 
 /// Which page a row stands in.
-pub(crate) fn page_of(id: RowId) -> u64 {
+fn page_of(id: RowId) -> u64 {
     id.0 / PAGE as u64
 }
 
@@ -64,7 +76,7 @@ impl Rows {
 
     pub(crate) fn get(&self, id: RowId) -> Option<Arc<RowCell>> {
         let (key, place) = place(id);
-        self.pages.with(&key, |page| page.read().cells[place].clone())?
+        self.pages.with(&key, |at| at.page.read().cells[place].clone())?
     }
 
     /// Puts a row in; whether it was not there. A page that must be added for it is charged for first.
@@ -75,7 +87,7 @@ impl Rows {
     ) -> Result<bool, E> {
         let (key, place) = place(cell.id);
         loop {
-            let put = |page: &Arc<RwLock<Page>>| page.write().put(place, cell);
+            let put = |at: &Place| at.page.write().put(place, cell);
             // None for a page that goes just now; the next look finds it gone from the map.
             if let Some(Some(is_new)) = self.pages.with(&key, put) {
                 return Ok(is_new);
@@ -96,8 +108,8 @@ impl Rows {
                 return Ok(Some(first.id));
             }
             let (key, _) = place(first.id);
-            let put = |page: &Arc<RwLock<Page>>| {
-                let mut page = page.write();
+            let put = |at: &Place| {
+                let mut page = at.page.write();
                 others.iter().find(|cell| page.put(place(cell.id).1, cell) != Some(true))
             };
             if let Some(twice) = self.pages.with(&key, put).flatten() {
@@ -110,7 +122,9 @@ impl Rows {
     /// Takes a row out, and its page with the last one.
     pub(crate) fn take(&self, id: RowId) -> Taken {
         let (key, place) = place(id);
-        let Some(page) = self.pages.with(&key, Arc::clone) else { return Taken::Nothing };
+        let Some(page) = self.pages.with(&key, |at| Arc::clone(&at.page)) else {
+            return Taken::Nothing;
+        };
         let mut page = page.write();
         if page.cells[place].take().is_none() {
             return Taken::Nothing;
@@ -130,9 +144,9 @@ impl Rows {
     /// this table, for a second shared lock waits behind whoever wants the page alone.
     pub(crate) fn visit(&self, from: RowId, mut show: impl FnMut(&Arc<RowCell>) -> bool) {
         let (first, start) = place(from);
-        self.pages.visit(&first, &LAST, |key, page| {
-            let start = if *key == first { start } else { 0 };
-            page.read().cells[start..].iter().flatten().all(&mut show)
+        self.pages.visit(&first, &LAST, |at| {
+            let start = if at.key == first { start } else { 0 };
+            at.page.read().cells[start..].iter().flatten().all(&mut show)
         });
     }
 
@@ -142,7 +156,7 @@ impl Rows {
         if self.pages.with(&key, |_| ()).is_none() {
             charge()?;
             let page = Page { cells: [const { None }; PAGE], live: 0, gone: false };
-            self.pages.put(key, Arc::new(RwLock::new(page)));
+            self.pages.put(Place { key, page: Arc::new(RwLock::new(page)) });
         }
         Ok(())
     }

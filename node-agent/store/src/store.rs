@@ -9,7 +9,6 @@ use crate::{
     catalog::Catalog,
     error::{Deadlock, SerializationFailure, WriteError},
     heap::{Heap, State, Table},
-    index::{Entry, OrderedIndex},
     lock_wait::{LockWait, Registry, TxnId},
     memory::{
         Accountant, IndexMemory, MemoryLimits, MemoryReport, OPERATION_BYTES, Pool, TableMemory,
@@ -196,8 +195,8 @@ impl Store {
         let mut stale = reads.tables.iter().any(|t| t.last_commit.load(SeqCst) > txn.snapshot.0);
         stale = stale || reads.rows.iter().any(|cell| is_newer(cell, txn));
         for (index, from, to) in &reads.ranges {
-            index.map.visit(from, to, |_, entry: &Entry| {
-                stale = stale || entry.cells().iter().any(|cell| is_newer(cell, txn));
+            index.map.visit(from, to, |_, cells| {
+                stale = stale || cells.iter().any(|cell| is_newer(cell, txn));
                 !stale
             });
         }
