@@ -5,6 +5,7 @@
 //! nobody waits for it. The store without SQL is told beside it.
 
 use crate::{
+    bare::Bare,
     machine,
     measure::{Bench, Side, Verdict, nanos_each},
 };
@@ -26,6 +27,8 @@ use understudy_types::{Epoch, EpochBegin, EpochId, Incarnation, Lsn};
 
 /// Rows of the table, as pgbench's at scale 10.
 const ROWS: u64 = 1_000_000;
+/// Rows that fit into the processor's caches.
+const FEW_ROWS: u64 = 1_000;
 /// Operations between two looks at the clock.
 const BATCH: u32 = 1_000;
 /// Updates between two calls of reclamation, which the agent makes in the background.
@@ -47,27 +50,52 @@ const IN_FILE: &[(&str, &str)] = &[
 /// A read by primary key.
 pub(crate) fn point_read(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
     bench.alone();
-    let mut own = Own::new(None)?;
+    let mut own = Own::new(None, ROWS)?;
     let sqlite = sqlite(None, IN_MEMORY)?;
     let mut theirs = sqlite.prepare(READ)?;
     let read = own.prepare(READ)?;
+    let (bare, mut last) = (Bare::new(ROWS), 0);
     let mut peer = |aid| {
         black_box(theirs.query_row([aid], |row| row.get::<_, i64>(0))?);
         Ok(())
     };
+    let mut few = Own::new(None, FEW_ROWS)?;
+    let few_read = few.prepare(READ)?;
     let seconds = bench.arguments.seconds;
-    let mut sides = [Rounds::default(), Rounds::default(), Rounds::default()];
+    let mut sides = <[Rounds; 3]>::default();
+    let mut beneath = <[Rounds; 3]>::default();
     for round in 0..=bench.arguments.rounds {
         let keys = &mut Keys::new(round);
-        let ours = timed(seconds, keys, |aid| own.run(&read, aid))?;
-        let theirs = timed(seconds, keys, &mut peer)?;
-        let store = timed(seconds, keys, |aid| own.read_raw(aid))?;
+        let own = [
+            timed(seconds, keys, |aid| own.run(&read, aid))?,
+            timed(seconds, keys, &mut peer)?,
+            timed(seconds, keys, |aid| own.read_raw(aid))?,
+        ];
+        let floors = [
+            // All rows hold 0, which the processor does not know: the next key waits for the row.
+            timed(seconds, keys, |aid| bare.read(aid + last).map(|row| last = row))?,
+            timed(seconds, keys, |aid| bare.read(aid).map(|row| assert!(row == 0)))?,
+            timed(seconds, keys, |aid| few.run(&few_read, aid % FEW_ROWS as i64 + 1))?,
+        ];
         // The first does not count.
         if round > 0 {
-            sides.iter_mut().zip([ours, theirs, store]).for_each(|(side, round)| side.add(round));
+            sides.iter_mut().zip(own).for_each(|(side, round)| side.add(round));
+            beneath.iter_mut().zip(floors).for_each(|(side, round)| side.add(round));
         }
     }
-    Ok(verdict(sides, "a :memory: database", IN_MEMORY))
+    let mut verdict = verdict(sides, "a :memory: database", IN_MEMORY);
+    let [floor, together, few] = beneath.map(Rounds::side);
+    verdict.notes.push(format!(
+        "floor: each read waits for the one before, {:.0} ns; when they need not wait, {:.0} ns",
+        nanos_each(floor.figure),
+        nanos_each(together.figure)
+    ));
+    let few = nanos_each(few.figure);
+    verdict
+        .notes
+        .push(format!("ours with {FEW_ROWS} rows, all of them in the caches: {few:.0} ns"));
+    verdict.floor = Some(floor);
+    Ok(verdict)
 }
 
 /// A one-row update; its record is appended to the log and not awaited.
@@ -76,7 +104,7 @@ pub(crate) fn update(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
     let directory = bench.directory()?;
     let log = directory.path().join("log");
     std::fs::create_dir(&log)?;
-    let mut own = Own::new(Some(&log))?;
+    let mut own = Own::new(Some(&log), ROWS)?;
     let sqlite = sqlite(Some(&directory.path().join("sqlite.db")), IN_FILE)?;
     let mut theirs = sqlite.prepare(UPDATE)?;
     let update = own.prepare(UPDATE)?;
@@ -101,7 +129,7 @@ pub(crate) fn update(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
 }
 
 fn verdict(sides: [Rounds; 3], place: &str, settings: &[(&str, &str)]) -> Verdict {
-    let [ours, peer, store] = sides.map(|rounds| Side::of(rounds.rates, rounds.cpu_us));
+    let [ours, peer, store] = sides.map(Rounds::side);
     let each = |side: &Side| nanos_each(side.figure);
     let notes = vec![format!(
         "each: prepared SQL {:.0} ns, the store without SQL {:.0} ns, SQLite {:.0} ns",
@@ -129,6 +157,10 @@ impl Rounds {
     fn add(&mut self, (rate, cpu_us): (f64, f64)) {
         self.rates.push(rate);
         self.cpu_us.push(cpu_us);
+    }
+
+    fn side(self) -> Side {
+        Side::of(self.rates, self.cpu_us)
     }
 }
 
@@ -216,14 +248,14 @@ const EPOCH: Epoch = Epoch(1);
 
 impl Own {
     /// With the table filled. The log begins after that.
-    fn new(log: Option<&Path>) -> anyhow::Result<Self> {
+    fn new(log: Option<&Path>, rows: u64) -> anyhow::Result<Self> {
         let limits = MemoryLimits { permanent_bytes: 4 << 30, temporary_bytes: 1 << 30 };
         let store = Store::new(limits);
         let (session, lsn) = (SessionInfo::default(), Lsn::ZERO);
         let mut own = Self { store, session, log: None, lsn, key: IndexId(0), updates: 0 };
         own.once(TABLE)?;
         own.once(&format!(
-            "INSERT INTO accounts SELECT g, 1, 0, '' FROM generate_series(1, {ROWS}) g"
+            "INSERT INTO accounts SELECT g, 1, 0, '' FROM generate_series(1, {rows}) g"
         ))?;
         let catalog = own.store.catalog();
         let table = catalog.table("public", "accounts").context("it was made")?;

@@ -5,6 +5,7 @@
 //! the peer. Measures over a socket have a third side, the floor (`floor`): about what is left to any server
 //! behind that client. A target that is missed is printed and fails nothing: it is a finding.
 
+mod bare;
 mod floor;
 mod inprocess;
 mod machine;

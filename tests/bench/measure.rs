@@ -43,7 +43,7 @@ pub(crate) struct Target {
 pub(crate) struct Verdict {
     pub(crate) ours: Side,
     pub(crate) peer: Side,
-    /// What the machine and the client allow, where a server stands between.
+    /// What the machine allows: beside a server with the client, beside a store its memory.
     pub(crate) floor: Option<Side>,
     /// What else is worth telling: lines for people.
     pub(crate) notes: Vec<String>,
@@ -241,7 +241,7 @@ impl Measure {
         let floor = verdict.floor.map(|floor| {
             let ratio = self.unit.ratio(floor.figure, verdict.peer.figure);
             let share = floor.cpu_us.zip(verdict.peer.cpu_us).map_or(f64::NAN, |(f, p)| f / p);
-            format!("answers made beforehand: {}  ratio {ratio:.2}  CPU {share:.2} x", side(&floor))
+            format!("floor {}  ratio {ratio:.2}  CPU {share:.2} x", side(&floor))
         });
         let notes = floor.iter().chain(&verdict.notes);
         let notes = notes.map(|note| format!("\n{:20} {note}", ""));
