@@ -28,7 +28,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cli", &["types", "agent-api", "crds", "lease", "node-agent"]),
     ("tests", &["cli", "sql", "store", "txlog", "types"]),
     ("model", &[]),
-    ("shuttle", &["types"]),
+    ("shuttle", &["types", "shuttle-locks"]),
+    ("shuttle-locks", &[]),
+    ("shuttle-log", &["types", "shuttle-locks"]),
 ];
 
 /// Crates without any I/O, clock or randomness, and the pure half of the operator.

@@ -1,4 +1,4 @@
-//! Names the build in which `store/src/sync.rs` takes shuttle's locks.
+//! Names the build in which the store and the log take shuttle's locks (their `sync.rs`).
 
 fn main() {
     println!("cargo::rustc-cfg=shuttle");

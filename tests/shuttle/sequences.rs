@@ -47,7 +47,7 @@ fn no_number_comes_twice() {
         for _ in 0..32 {
             next(&db, id);
         }
-        let given = Arc::new(shuttle::sync::Mutex::new(Vec::new()));
+        let given = Arc::new(understudy_shuttle_locks::Mutex::new(Vec::new()));
         let all = Arc::clone(&given);
         threads(3, &db, move |db, i| {
             if i == 2 {
@@ -63,10 +63,10 @@ fn no_number_comes_twice() {
             }
             for _ in 0..2 {
                 let number = next(db, id);
-                all.lock().unwrap().push(number);
+                all.lock().push(number);
             }
         });
-        let given = given.lock().unwrap();
+        let given = given.lock();
         let distinct: BTreeSet<_> = given.iter().collect();
         assert_eq!(distinct.len(), 4, "{given:?}");
     });

@@ -1,6 +1,5 @@
-//! The store under many interleavings: version chains, unique keys, lock waits, commit, reclamation, pages of
-//! rows, and reading beside all of them. Each test runs its threads some thousand times, each time in another order of
-//! their steps at locks and atomics; a failing order is printed and can be repeated (`shuttle::replay`).
+//! The store under many interleavings (`understudy_shuttle_locks`): version chains, unique keys, lock waits,
+//! commit, reclamation, pages of rows, and reading beside all of them.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
@@ -8,33 +7,13 @@ mod pages;
 mod references;
 mod sequences;
 
-use shuttle::{
-    future::block_on,
-    scheduler::{PctScheduler, RandomScheduler},
-    sync::Mutex,
-    thread,
-};
 use std::sync::Arc;
+use understudy_shuttle_locks::{Mutex, future::block_on, in_many_orders, thread};
 use understudy_store_shuttle::{
     ColumnDef, DataType, Direction, IndexDef, IndexId, Isolation, KeyBounds, MemoryLimits, Row,
     SerializationFailure, Store, TableDef, TableId, Txn, Value, View, WriteError,
 };
 use understudy_types::Lsn;
-
-/// Orders tried at random, and as many with few changes between threads, which finds other mistakes.
-const ORDERS: usize = 2_000;
-/// Changes between threads at places that the scheduler chooses.
-const CHANGES: usize = 3;
-
-fn in_many_orders(test: impl Fn() + Send + Sync + 'static) {
-    let test = Arc::new(test);
-    let again = Arc::clone(&test);
-    let mut config = shuttle::Config::new();
-    config.silence_warnings = true;
-    let random = RandomScheduler::new(ORDERS);
-    shuttle::Runner::new(random, config.clone()).run(move || test());
-    shuttle::Runner::new(PctScheduler::new(CHANGES, ORDERS), config).run(move || again());
-}
 
 /// A store with a log around it, and the table `pairs (k bigint primary key, v bigint)` with an index on `v`.
 struct Database {
@@ -86,7 +65,7 @@ impl Database {
 
     /// The commit section; not acknowledged yet.
     fn commit(&self, txn: Txn) -> Result<Lsn, SerializationFailure> {
-        let mut log = self.log.lock().unwrap();
+        let mut log = self.log.lock();
         if let Err(failure) = self.store.validate(&txn) {
             self.store.rollback(txn);
             return Err(failure);
@@ -102,7 +81,7 @@ impl Database {
 
     /// Everything committed so far becomes visible.
     fn acknowledge(&self) {
-        let end = Lsn(self.log.lock().unwrap().len() as u64);
+        let end = Lsn(self.log.lock().len() as u64);
         self.store.set_visible(end);
     }
 
@@ -239,14 +218,14 @@ fn of_two_that_insert_a_key_one_succeeds_unless_the_other_gives_it_up() {
                 Ok(_) if i == 2 => db.store.rollback(txn),
                 Ok(_) => {
                     db.commit(txn).unwrap();
-                    *count.lock().unwrap() += 1;
+                    *count.lock() += 1;
                 }
                 Err(WriteError::UniqueViolation { .. }) => db.store.rollback(txn),
                 Err(other) => panic!("{other}"),
             }
         });
         db.acknowledge();
-        assert_eq!(*kept.lock().unwrap(), 1);
+        assert_eq!(*kept.lock(), 1);
         assert_eq!(db.pairs(&db.begin()).len(), 1);
         assert_eq!(db.entries(), [1, 1]);
     });
@@ -377,7 +356,7 @@ fn a_follower_shows_whole_records_while_it_applies() {
             by_v: db.by_v,
             log: Mutex::default(),
         });
-        let log = db.log.lock().unwrap().clone();
+        let log = db.log.lock().clone();
         follower.store.apply(log[0].0, &log[0].1).unwrap();
         follower.store.set_visible(log[0].0);
         threads(2, &follower, move |follower, i| {

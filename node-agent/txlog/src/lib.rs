@@ -27,6 +27,7 @@ pub mod record;
 pub mod recovery;
 mod segment;
 mod slot_file;
+mod sync;
 
 pub use checkpoint::{
     CheckpointFile, CheckpointMeta, CheckpointSink, keep_newest_checkpoint, write_checkpoint,

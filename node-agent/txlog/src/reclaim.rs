@@ -1,7 +1,6 @@
 //! Giving back segments that nobody needs any more.
 
-use crate::{checkpoint, log::Catalogue, options::Disks};
-use parking_lot::RwLock;
+use crate::{checkpoint, log::Catalogue, options::Disks, sync::RwLock};
 use std::io;
 use understudy_types::Lsn;
 

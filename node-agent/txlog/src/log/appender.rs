@@ -196,12 +196,15 @@ impl Appender {
         let (lsn, epoch) = (self.at.end.next(), begin.epoch.number);
         self.at.open(epoch, begin).map_err(|reason| AppendError::EpochBegin { lsn, reason })?;
         self.at.epoch = epoch;
-        self.shared.tail.lock().history = self.at.history.clone();
         Ok(self.encode(epoch, RecordKind::EpochBegin, &record::epoch_begin_payload(begin)))
     }
 
     fn encode(&mut self, epoch: Epoch, kind: RecordKind, payload: &[u8]) -> Lsn {
         let mut tail = self.shared.tail.lock();
+        if kind == RecordKind::EpochBegin {
+            // Together with its record: nobody sees the new epoch at the old end.
+            tail.history = self.at.history.clone();
+        }
         let lsn = tail.encode(epoch, kind, payload);
         self.at.end = lsn;
         self.at.hash = tail.hash;

@@ -136,9 +136,9 @@ impl Writer {
         let mut history = tail.history.clone();
         history.cut_above(lsn);
         tail.reset(lsn, hash, history);
-        self.shared.end.store(lsn.0, Ordering::Release);
-        self.shared.written.store(lsn.0, Ordering::Release);
         self.shared.durable.store(lsn.0, Ordering::Release);
+        self.shared.written.store(lsn.0, Ordering::Release);
+        self.shared.end.store(lsn.0, Ordering::Release);
         self.shared.unwritten_bytes.store(0, Ordering::Relaxed);
         Ok(report)
     }

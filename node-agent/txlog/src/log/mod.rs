@@ -35,16 +35,11 @@ pub(crate) use writer::{ActiveSegment, Start, first_segment, is_full};
 use crate::{
     options::{Disks, LogOptions},
     reclaim::{CheckpointHold, ReclaimError, ReclaimReport},
+    sync::{AtomicBool, AtomicU64, Condvar, Mutex, RwLock, mpsc, thread},
 };
-use parking_lot::{Condvar, Mutex, RwLock};
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc,
-    },
-    thread::JoinHandle,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tail::{Nap, Tail};
@@ -150,7 +145,7 @@ impl Shared {
 /// Ends the writer when the last handle goes.
 struct Owner {
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 impl Drop for Owner {
@@ -161,7 +156,7 @@ impl Drop for Owner {
         drop(tail);
         let Some(writer) = self.writer.lock().take() else { return };
         // The failure listener may hold the last handle; a thread cannot wait for itself.
-        if writer.thread().id() != std::thread::current().id() && writer.join().is_err() {
+        if writer.thread().id() != thread::current().id() && writer.join().is_err() {
             tracing::error!("the log writer panicked");
         }
     }
@@ -287,7 +282,8 @@ impl Log {
         }
     }
 
-    /// Waits until everything appended so far is durable. Not to be called from a listener.
+    /// Waits until everything appended so far, and not cut off meanwhile, is durable. Not to be called from a
+    /// listener.
     ///
     /// # Errors
     /// When the writer has failed or ended. While the volume is full it waits for room.
@@ -297,7 +293,7 @@ impl Log {
         tail.requested = tail.requested.max(target);
         self.shared.nudge(&mut tail);
         loop {
-            if tail.durable >= target {
+            if tail.durable >= target.min(tail.end) {
                 return Ok(tail.durable);
             }
             if let Some(error) = self.shared.failed() {

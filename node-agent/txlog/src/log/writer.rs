@@ -18,11 +18,11 @@ use crate::{
     recovery::{POISONED_NAME, SPARE_NAME},
     segment::{HEADER_BYTES, MARK_BYTES, SegmentHeader},
     slot_file::SlotFile,
+    sync::thread,
 };
 use std::{
     io,
     sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 use understudy_types::Lsn;
@@ -68,7 +68,7 @@ pub(super) struct Writer {
 }
 
 /// Starts the thread.
-pub(super) fn spawn(shared: Arc<Shared>, start: Start) -> io::Result<JoinHandle<()>> {
+pub(super) fn spawn(shared: Arc<Shared>, start: Start) -> io::Result<thread::JoinHandle<()>> {
     let now = Instant::now();
     let mut writer = Writer {
         shared,
@@ -82,7 +82,7 @@ pub(super) fn spawn(shared: Arc<Shared>, start: Start) -> io::Result<JoinHandle<
         last_sync: now,
         idle_turns: 0,
     };
-    std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run())
+    thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run())
 }
 
 /// What to do next.
@@ -172,8 +172,9 @@ impl Writer {
             if since_sync >= options.probe_interval {
                 return Work::Probe;
             }
-            let nap =
-                if unwritten || self.idle_turns < IDLE_TURNS_MAX { Nap::Short } else { Nap::Deep };
+            // At once where a test tries orders of steps, so that who must wake it is tried too.
+            let is_restless = !cfg!(shuttle) && self.idle_turns < IDLE_TURNS_MAX;
+            let nap = if unwritten || is_restless { Nap::Short } else { Nap::Deep };
             let sleep = self.sleep(&tail, nap, since_sync);
             tail.nap = nap;
             self.idle_turns = self.idle_turns.saturating_add(1);
