@@ -31,6 +31,7 @@ use tokio::{
 use understudy_agent_api::Notice;
 use understudy_authority::{Holder, Timing};
 use understudy_replication::{FollowerKind, Input, Member, Policy, Start};
+use understudy_store::Tail;
 use understudy_txlog::forget_failure;
 use understudy_types::{
     Dbid, Durability, EpochId, FailoverPolicy, MemberName, ReturnService, Role, StoreId,
@@ -145,7 +146,8 @@ struct Recovered {
 /// Recovers, persists the promise of the next epoch, and opens it.
 fn recover_and_open(settings: &Settings, directory: &StoreDir) -> anyhow::Result<Recovered> {
     let incarnation = directory.start(Uuid::new_v4())?;
-    let ready = recover::run(settings.sizes, directory)?;
+    // Nobody else decides about this log, so nothing of it is ever taken back (R17).
+    let ready = recover::run(settings.sizes, directory, Tail::Stands)?;
     if let Some(unfit) = ready.unusable {
         let sound_again = match unfit.notice {
             Some(Notice::DiskFailed) => {

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 use understudy_agent_api::Notice;
-use understudy_store::{MemoryLimits, Store};
+use understudy_store::{MemoryLimits, Store, Tail};
 use understudy_txlog::{
     CheckpointFile, Disks, Log, LogOptions, Recovered, RecoveryError,
     disk::MemDisk,
@@ -22,6 +22,8 @@ use understudy_types::{Lsn, Position};
 
 /// Records replayed at once, in bytes.
 const BATCH: usize = 1 << 20;
+/// A short record, in bytes.
+const RECORD_BYTES: usize = 40;
 /// Smallest and largest segment; in between a sixteenth of the volume.
 const SEGMENT: (u64, u64) = (4 << 20, 64 << 20);
 
@@ -43,17 +45,17 @@ pub(crate) struct Unfit {
     pub(crate) notice: Option<Notice>,
 }
 
-/// Recovers the store's directory. Files that cannot be trusted are left as they are, and the member
+/// Recovers the store's directory; `tail` says whether its whole log stands. Files that cannot be trusted are left as they are, and the member
 /// goes on empty, in memory, until a duplicate has taken their place (A2.15).
 ///
 /// # Errors
 /// When not even that is possible.
-pub(crate) fn run(sizes: Sizes, directory: &StoreDir) -> anyhow::Result<Ready> {
+pub(crate) fn run(sizes: Sizes, directory: &StoreDir, tail: Tail) -> anyhow::Result<Ready> {
     if directory.control.get().poisoned {
         let why = "its log volume was lost or replaced".into();
         return empty(sizes, Unfit { why, notice: None });
     }
-    match try_run(sizes, directory) {
+    match try_run(sizes, directory, tail) {
         Ok(ready) => Ok(ready),
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "recovery failed");
@@ -63,14 +65,14 @@ pub(crate) fn run(sizes: Sizes, directory: &StoreDir) -> anyhow::Result<Ready> {
     }
 }
 
-fn try_run(sizes: Sizes, directory: &StoreDir) -> anyhow::Result<Ready> {
+fn try_run(sizes: Sizes, directory: &StoreDir, tail: Tail) -> anyhow::Result<Ready> {
     let begun = Instant::now();
     let disks = directory.disks();
     let Recovered { log, checkpoint, end, report, .. } = recover(disks.clone(), options(sizes))?;
     let loading = Instant::now();
-    let (store, from) = load(sizes, checkpoint.as_ref())?;
+    let (mut store, from) = load(sizes, checkpoint.as_ref())?;
     let replaying = Instant::now();
-    let replayed = replay(&store, &log, from, end.lsn)?;
+    let replayed = replay(&mut store, &log, (from, end.lsn), tail)?;
     tracing::info!(
         end = %end.lsn,
         checkpoint = ?report.checkpoint_lsn,
@@ -135,7 +137,12 @@ fn load(sizes: Sizes, checkpoint: Option<&CheckpointFile>) -> anyhow::Result<(St
 
 /// Applies the records after one, up to another; how many transactions those were. While a batch is
 /// applied, the next one is read and checked.
-fn replay(store: &Store, log: &Log, after: Lsn, end: Lsn) -> anyhow::Result<u64> {
+fn replay(
+    store: &mut Store,
+    log: &Log,
+    (after, end): (Lsn, Lsn),
+    tail: Tail,
+) -> anyhow::Result<u64> {
     thread::scope(|scope| {
         let (full, batches) = mpsc::sync_channel(1);
         let (applied, empty) = mpsc::channel();
@@ -144,7 +151,7 @@ fn replay(store: &Store, log: &Log, after: Lsn, end: Lsn) -> anyhow::Result<u64>
         // An error here ends the reader too: nobody takes its batches any more.
         for batch in batches {
             let batch: Vec<u8> = batch?;
-            replayed += apply(store, &batch)?;
+            replayed += apply(store, &batch, tail)?;
             // The reader may have ended.
             let _ = applied.send(batch);
         }
@@ -177,21 +184,34 @@ fn read(
 }
 
 /// Applies a batch of records; how many transactions those were.
-fn apply(store: &Store, batch: &[u8]) -> anyhow::Result<u64> {
+fn apply(store: &mut Store, batch: &[u8], tail: Tail) -> anyhow::Result<u64> {
     let mut applied = 0;
+    // Transactions up to the next record of another kind.
+    let mut run = Vec::with_capacity(batch.len() / RECORD_BYTES);
+    let mut flush = |store: &mut Store, run: &mut Vec<(Lsn, &[u8])>| {
+        applied += run.len() as u64;
+        let done = store.replay(run, tail);
+        run.clear();
+        done
+    };
+    let mut last = store.committed();
     for record in records(batch) {
-        let after = store.committed();
-        let record = record.map_err(|e| anyhow::anyhow!("record after {after}: {e}"))?;
+        let record = record.map_err(|e| anyhow::anyhow!("record after {last}: {e}"))?;
+        last = record.lsn;
         match record.kind {
-            RecordKind::Transaction => {
-                store.apply(record.lsn, record.payload)?;
-                applied += 1;
+            RecordKind::Transaction => run.push((record.lsn, record.payload)),
+            RecordKind::EpochBegin => {
+                flush(store, &mut run)?;
+                begin_epoch(store, record.lsn, record.payload)
+                    .map_err(|e| anyhow::anyhow!("record {}: {e}", record.lsn))?;
             }
-            RecordKind::EpochBegin => begin_epoch(store, record.lsn, record.payload)
-                .map_err(|e| anyhow::anyhow!("record {}: {e}", record.lsn))?,
-            RecordKind::Feeder => store.advance(record.lsn),
+            RecordKind::Feeder => {
+                flush(store, &mut run)?;
+                store.advance(record.lsn);
+            }
         }
     }
+    flush(store, &mut run)?;
     Ok(applied)
 }
 
@@ -252,11 +272,15 @@ mod tests {
         let table = filled(&origin, &mut appender);
         log.sync_all().unwrap();
         let end = log.durable_lsn();
-        let store = Store::new(LIMITS);
-        assert_eq!(replay(&store, &log, Lsn::ZERO, end).unwrap(), 3001);
-        assert_eq!(store.committed(), end);
-        let hashes = [&origin, &store].map(|store| store.content_hash(table, end));
-        assert!(hashes[0].is_some() && hashes[0] == hashes[1]);
+        for tail in [Tail::Stands, Tail::MayGo] {
+            let mut store = Store::new(LIMITS);
+            assert_eq!(replay(&mut store, &log, (Lsn::ZERO, end), tail).unwrap(), 3001);
+            assert_eq!(store.committed(), end);
+            // What may be taken back is shown to nobody (R17).
+            assert_eq!(store.visible(), if tail == Tail::Stands { end } else { Lsn::ZERO });
+            let hashes = [&origin, &store].map(|store| store.content_hash(table, end));
+            assert!(hashes[0].is_some() && hashes[0] == hashes[1]);
+        }
     }
 
     #[test]
@@ -266,7 +290,8 @@ mod tests {
         appender.append(EPOCH, RecordKind::Transaction, b"no record");
         filled(&origin, &mut appender);
         log.sync_all().unwrap();
-        let refused = replay(&Store::new(LIMITS), &log, Lsn::ZERO, log.durable_lsn()).unwrap_err();
+        let range = (Lsn::ZERO, log.durable_lsn());
+        let refused = replay(&mut Store::new(LIMITS), &log, range, Tail::Stands).unwrap_err();
         assert!(format!("{refused:#}").contains("format 110"), "{refused:#}");
     }
 
@@ -275,7 +300,8 @@ mod tests {
         let (log, _) = begun();
         log.sync_all().unwrap();
         let beyond = log.durable_lsn().next();
-        let refused = replay(&Store::new(LIMITS), &log, Lsn::ZERO, beyond);
+        let range = (Lsn::ZERO, beyond);
+        let refused = replay(&mut Store::new(LIMITS), &log, range, Tail::Stands);
         assert!(refused.unwrap_err().to_string().contains("ends before"));
     }
 }

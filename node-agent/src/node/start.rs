@@ -41,6 +41,7 @@ use understudy_agent_api::{Notice, PORT_CONTROL, PORT_METRICS, PORT_SQL, Trapped
 use understudy_authority::{Holder, Timing};
 use understudy_lease::{AuthorityLease, Timeouts};
 use understudy_replication::{FollowerKind, Member, Start};
+use understudy_store::Tail;
 use understudy_types::{Incarnation, StoreId};
 use uuid::Uuid;
 
@@ -142,7 +143,8 @@ fn assemble(
         own: PeerIdentity::Member(config.member.clone()),
     };
     let tls = Tls::load(&config.tls_dir, home)?;
-    let ready = recover::run(config.sizes, &directory)?;
+    // The pair may take back what nobody acknowledged (R17).
+    let ready = recover::run(config.sizes, &directory, Tail::MayGo)?;
     after_recovery(&volumes, &directory, &ready)?;
     let kind = match config.kind {
         MemberKind::Voter => FollowerKind::Standby,

@@ -3,8 +3,9 @@
 //! One thread applies in LSN order; readers run beside it, because a record's versions carry its LSN,
 //! which is above every snapshot until `set_visible` says otherwise. Uniqueness and nulls were checked
 //! where the record was made and are not checked again; identity is (A3.6): an inserted row must be
-//! new, a changed row must be here and alive. Invariants: a record that is malformed or too large for
-//! the memory changes nothing; `committed` moves last.
+//! new, a changed row must be here and alive. In a recovery that nobody reads beside, versions are replaced
+//! where they lie (`replay`). Invariants: a record that is malformed or too large for the memory changes
+//! nothing; `committed` moves last.
 
 use crate::{
     counts::RowChanges,
@@ -22,7 +23,10 @@ use crate::{
     table::TableId,
     version::{RowCell, row_hash},
 };
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 use understudy_types::Lsn;
 
 /// One record on its way into the store.
@@ -32,6 +36,31 @@ struct Applier<'a> {
     state: Arc<State>,
     /// Set when definitions have changed.
     changed: bool,
+    replaced: Replaced,
+    ahead: &'a mut Ahead,
+}
+
+/// Rows that were looked for before their changes came, in the order of the changes.
+#[derive(Default)]
+pub(crate) struct Ahead {
+    pub(crate) rows: VecDeque<(TableId, RowId, Arc<RowCell>)>,
+}
+
+impl Ahead {
+    /// The row, if it is the next one that was looked for.
+    fn take(&mut self, table: TableId, row: RowId) -> Option<Arc<RowCell>> {
+        let (_, _, cell) = self.rows.pop_front_if(|next| (next.0, next.1) == (table, row))?;
+        Some(cell)
+    }
+}
+
+/// What becomes of a version that a record replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replaced {
+    /// It waits for reclamation: a snapshot below the record may need it.
+    Waits,
+    /// It goes at once, where no index has to be told: nobody will ever read below the record.
+    Goes,
 }
 
 impl Store {
@@ -40,8 +69,18 @@ impl Store {
     /// # Errors
     /// See [`ApplyError`]: `OutOfMemory` can be tried again, after the others the store is unusable.
     pub fn apply(&self, lsn: Lsn, payload: &[u8]) -> Result<(), ApplyError> {
-        let inner = &*self.inner;
-        let committed = inner.visibility.committed();
+        self.inner.apply((lsn, payload), Replaced::Waits, &mut Ahead::default())
+    }
+}
+
+impl Inner {
+    pub(crate) fn apply(
+        &self,
+        (lsn, payload): (Lsn, &[u8]),
+        replaced: Replaced,
+        ahead: &mut Ahead,
+    ) -> Result<(), ApplyError> {
+        let committed = self.visibility.committed();
         if lsn <= committed {
             return Err(ApplyError::Order { lsn, committed });
         }
@@ -49,24 +88,21 @@ impl Store {
         let mut changes = Changes::new(payload).map_err(refused)?;
         // Most records have one change, which is read once.
         let first = changes.next().map_err(refused)?;
-        let state = inner.state.load_full();
-        let count = inner.check_room((lsn, &state), (first.as_ref(), changes.clone()))?;
-        inner.reclaim_share(count);
-        let mut applier = Applier { inner, lsn, state, changed: false };
+        let state = self.state.load_full();
+        let count = self.check_room((lsn, &state), (first.as_ref(), changes.clone()))?;
+        self.reclaim_share(count);
+        let mut applier = Applier { inner: self, lsn, state, changed: false, replaced, ahead };
         let mut next = first;
         while let Some(change) = next {
             applier.apply(change)?;
             next = changes.next().map_err(refused)?;
         }
         if applier.changed {
-            inner.publish(applier.state.since(lsn));
+            self.publish(applier.state.since(lsn));
         }
-        inner.visibility.commit(lsn);
+        self.visibility.commit(lsn);
         Ok(())
     }
-}
-
-impl Inner {
     /// Reads the payload to the end behind its first change, so that a bad one changes nothing, and asks
     /// for the least memory that it is charged. Returns how many changes there are.
     fn check_room(
@@ -170,7 +206,7 @@ impl Applier<'_> {
 
     fn replace(&mut self, table: TableId, id: RowId, new: Option<Row>) -> Result<(), ApplyError> {
         let target = Arc::clone(self.table(table)?);
-        let Some(cell) = target.heap.cell(id) else {
+        let Some(cell) = self.ahead.take(table, id).or_else(|| target.heap.cell(id)) else {
             return Err(
                 self.contradiction(format!("row {} of table {} is not here", id.0, table.0))
             );
@@ -195,6 +231,13 @@ impl Applier<'_> {
             };
             let same = |new: &Row| target.indexes.iter().all(|i| i.same_columns(&old, new));
             let is_same = new.as_ref().is_none_or(same);
+            if let Some(new) = new.as_ref().filter(|_| is_same && self.replaced == Replaced::Goes)
+                && chain.replace_only(self.lsn, new)
+            {
+                drop(chain);
+                self.note_replaced(target, cell.id, (&old, new));
+                return Ok(());
+            }
             chain.moved |= !is_same;
             chain.push(self.lsn, new.clone());
             target.heap.note_commit(self.lsn, chain.hash_delta(cell.id));
@@ -215,6 +258,19 @@ impl Applier<'_> {
         // Nobody works it off before `committed` has come so far.
         self.inner.reclamation.notes().add(Garbage { lsn, table, cell, rows: Vec::new() });
         Ok(())
+    }
+
+    /// Accounts for a row whose only version was replaced where it lies.
+    fn note_replaced(&self, target: &Table, id: RowId, (old, new): (&Row, &Row)) {
+        let hash = |row: &Row| row_hash(id, row.as_bytes());
+        target.heap.note_commit(self.lsn, hash(new).wrapping_sub(hash(old)));
+        if new.heap_bytes() != old.heap_bytes() {
+            let accountant = &self.inner.accountant;
+            accountant.charge_always(Pool::Permanent, new.heap_bytes());
+            target.heap.bytes.add(new.heap_bytes());
+            target.heap.bytes.give_back(accountant, old.heap_bytes());
+        }
+        target.heap.counts.add(RowChanges { updated: 1, ..RowChanges::default() });
     }
 
     fn ddl(&mut self, change: Ddl) -> Result<(), ApplyError> {

@@ -43,6 +43,8 @@
 //!   under the row's id. Applying it elsewhere pushes the same bytes with the same LSN, so at equal LSN
 //!   all members have equal content, whatever their layout. Each table keeps the sum of its rows' hashes
 //!   (`Store::running_hash`), so that this can be watched (law 10).
+//! * **Recovery** (`replay`) applies many records of the own log at once. Where nobody can take them back,
+//!   the versions that they replace go at once.
 //! * **Sequences** (`sequence`) are tables of one row, which says up to where numbers are reserved. A
 //!   block of numbers is reserved by a small transaction of its own, so a rollback takes none back and a
 //!   crash only skips some.
@@ -55,7 +57,8 @@
 //! Readers: a row's own mutex, for the moment of looking, and who looks for it by its id its page's lock
 //! (`rows`), shared. Writers: the same, the page's alone when a row comes or goes, and a stripe of an index
 //! when a key is new. Order: a table's list of indexes that are kept up (`Heap::kept_up`), then a stripe or a
-//! page, then a cell; a stripe and a page never both, two pages never, two cells never except one after
+//! page, then a cell; a stripe and a page never both, two pages never except by who looks for many rows and
+//! waits for none (`rows::cells_at`), two cells never except one after
 //! the other under a stripe. `Rows::growth`, which whoever adds a page holds, is taken with no page and no
 //! cell in hand; the queue of reclamation's notes comes before all of them. There is no lock around the store, a table or the catalog; definitions are replaced as a
 //! whole behind an atomic pointer.
@@ -85,6 +88,7 @@ mod read;
 mod reclaim;
 mod redo;
 mod reference;
+mod replay;
 mod row;
 mod rows;
 mod sequence;
@@ -110,6 +114,7 @@ pub use memory::{IndexMemory, MemoryLimits, MemoryReport, Pool, TableMemory, Tem
 pub use read::{Direction, KeyBounds, Scan};
 pub use reclaim::{Pinned, ReclaimReport};
 pub use reference::Consequences;
+pub use replay::Tail;
 pub use row::{COLUMNS_MAX, Row, RowBuilder, RowError, RowId, VALUE_BYTES_MAX};
 pub use sequence::{NextValue, SequenceError, SequenceState};
 pub use store::Store;

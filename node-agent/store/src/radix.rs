@@ -4,9 +4,9 @@
 //! places, for a key and for a value, only the first is used: a leaf is one block of memory, laid out by
 //! whoever makes it.
 
-use artmap::ArtMap;
-pub(crate) use artmap::AsBytes;
-use std::{fmt, ops::Bound};
+use artmap::{ArtMap, EntryRef};
+pub(crate) use artmap::{AsBytes, Guard};
+use std::{borrow::Borrow, fmt, ops::Bound};
 
 /// An ordered map from byte strings that many threads read and write at once.
 ///
@@ -41,6 +41,27 @@ impl<L> Radix<L> {
 impl<L> fmt::Debug for Radix<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Radix({} keys)", self.0.len())
+    }
+}
+
+/// A leaf that is found and not freed while its pin is held.
+pub(crate) struct Found<'a, L>(EntryRef<'a, L, ()>);
+
+impl<L> Found<'_, L> {
+    pub(crate) fn leaf(&self) -> &L {
+        self.0.key()
+    }
+}
+
+impl<L: AsBytes + Borrow<[u8]> + Send + 'static> Radix<L> {
+    /// Keeps from being freed what is found from now on. Of any map, for all of them; not for long.
+    pub(crate) fn pin(&self) -> Guard<'_> {
+        self.0.pin()
+    }
+
+    /// The leaf of a key.
+    pub(crate) fn find<'a>(&'a self, key: &[u8], pin: &'a Guard<'_>) -> Option<Found<'a, L>> {
+        self.0.get_with_guard(key, pin).map(Found)
     }
 }
 

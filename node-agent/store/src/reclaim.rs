@@ -105,6 +105,11 @@ impl Reclamation {
         Notes { queue: self.queue.lock(), length: &self.length }
     }
 
+    /// Nobody may ask for a snapshot below this any more.
+    pub(crate) fn pass(&self, lsn: Lsn) {
+        self.reclaimed_to.fetch_max(lsn.0, SeqCst);
+    }
+
     pub(crate) fn waiting(&self) -> u64 {
         self.queue.lock().len() as u64
     }

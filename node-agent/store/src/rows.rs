@@ -8,12 +8,12 @@
 //! Caveats: a page stays, and is charged, while one of its rows does.
 
 use crate::{
-    radix::{AsBytes, Ordered, Radix},
+    radix::{AsBytes, Found, Guard, Ordered, Radix},
     row::RowId,
     sync::{Mutex, RwLock},
     version::RowCell,
 };
-use std::sync::Arc;
+use std::{borrow::Borrow, hint::black_box, sync::Arc};
 
 /// Rows of a page: with its lock and its counters it comes to 512 bytes. Two where a test tries orders of
 /// steps, so that few rows make pages come and go.
@@ -24,25 +24,31 @@ const LAST: [u8; 9] = [0xff; 9];
 /// Cells by row id.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    pages: Radix<Place>,
+    pages: Radix<PageLeaf>,
     /// Held to add a page.
     growth: Mutex<()>,
 }
 
 /// A page in the map.
-struct Place {
+struct PageLeaf {
     key: [u8; 8],
     page: Arc<RwLock<Page>>,
 }
 
-impl AsBytes for Place {
+impl AsBytes for PageLeaf {
     fn as_bytes(&self) -> &[u8] {
         &self.key
     }
 }
 
+impl Borrow<[u8]> for PageLeaf {
+    fn borrow(&self) -> &[u8] {
+        &self.key
+    }
+}
+
 #[derive(Debug)]
-struct Page {
+pub(crate) struct Page {
     cells: [Option<Arc<RowCell>>; PAGE],
     /// How many there are.
     live: u32,
@@ -79,6 +85,17 @@ impl Rows {
         self.pages.with(&key, |at| at.page.read().cells[place].clone())?
     }
 
+    /// Where a row would be, for [`cells_at`].
+    pub(crate) fn place<'a>(&'a self, id: RowId, pin: &'a Guard<'_>) -> Option<Place<'a>> {
+        let (key, at) = place(id);
+        Some(Place { page: self.pages.find(&key, pin)?, at })
+    }
+
+    /// See [`Radix::pin`].
+    pub(crate) fn pin(&self) -> Guard<'_> {
+        self.pages.pin()
+    }
+
     /// Puts a row in; whether it was not there. A page that must be added for it is charged for first.
     pub(crate) fn put<E>(
         &self,
@@ -87,7 +104,7 @@ impl Rows {
     ) -> Result<bool, E> {
         let (key, place) = place(cell.id);
         loop {
-            let put = |at: &Place| at.page.write().put(place, cell);
+            let put = |at: &PageLeaf| at.page.write().put(place, cell);
             // None for a page that goes just now; the next look finds it gone from the map.
             if let Some(Some(is_new)) = self.pages.with(&key, put) {
                 return Ok(is_new);
@@ -108,7 +125,7 @@ impl Rows {
                 return Ok(Some(first.id));
             }
             let (key, _) = place(first.id);
-            let put = |at: &Place| {
+            let put = |at: &PageLeaf| {
                 let mut page = at.page.write();
                 others.iter().find(|cell| page.put(place(cell.id).1, cell) != Some(true))
             };
@@ -156,10 +173,33 @@ impl Rows {
         if self.pages.with(&key, |_| ()).is_none() {
             charge()?;
             let page = Page { cells: [const { None }; PAGE], live: 0, gone: false };
-            self.pages.put(Place { key, page: Arc::new(RwLock::new(page)) });
+            self.pages.put(PageLeaf { key, page: Arc::new(RwLock::new(page)) });
         }
         Ok(())
     }
+}
+
+/// A row's page, and where it is there.
+pub(crate) struct Place<'a> {
+    page: Found<'a, PageLeaf>,
+    at: usize,
+}
+
+/// The cells of many rows; none for those that are not here, and for those whose page is being changed.
+/// Each step is done for all of them before the next: most lie in none of the processor's caches, and the
+/// memory answers many questions in little more time than one, if none of them waits for the one before. An
+/// addition to a counter that others may have waits, and a lock is one; so all that is needed is read first.
+/// Waits for nobody.
+pub(crate) fn cells_at(places: &[Option<Place<'_>>]) -> Vec<Option<Arc<RowCell>>> {
+    let places = || places.iter().map(Option::as_ref);
+    black_box(places().flatten().filter(|place| place.page.leaf().page.is_locked()).count());
+    let open: Vec<_> =
+        places().map(|place| Some((place?.page.leaf().page.try_read()?, place?.at))).collect();
+    let cells =
+        || open.iter().map(|open| open.as_ref().and_then(|(page, at)| page.cells[*at].as_ref()));
+    let ends = |cell: &Arc<RowCell>| Arc::strong_count(cell) as u64 ^ cell.id.0;
+    black_box(cells().flatten().fold(0, |seen, cell| seen ^ ends(cell)));
+    cells().map(|cell| cell.cloned()).collect()
 }
 
 impl Page {

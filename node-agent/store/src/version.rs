@@ -49,11 +49,13 @@ pub(crate) struct Chain {
     pub(crate) newest: Option<Version>,
 }
 
-/// The place of a row: identity, lock and versions.
+/// The place of a row: identity, lock and versions. In this order, with the counter of its handles in front:
+/// whoever reads that and the id has had all of it brought into the caches (see `rows::cells_at`).
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct RowCell {
-    pub(crate) id: RowId,
     pub(crate) chain: Mutex<Chain>,
+    pub(crate) id: RowId,
 }
 
 /// Hash of one row; a table's content hash is the sum of its rows'.
@@ -114,6 +116,15 @@ impl Chain {
     pub(crate) fn push(&mut self, stamp: Lsn, row: Option<Row>) {
         let older = self.newest.take().map(Box::new);
         self.newest = Some(Version { stamp, row, older });
+    }
+
+    /// Replaces the row of the only version, which nobody reads any more; false when there are others.
+    pub(crate) fn replace_only(&mut self, stamp: Lsn, row: &Row) -> bool {
+        let only = self.newest.as_mut().filter(|version| version.older.is_none());
+        let Some(version) = only else { return false };
+        version.stamp = stamp;
+        version.row = Some(row.clone());
+        true
     }
 
     /// Takes the newest version back.

@@ -108,6 +108,16 @@ impl<T> RwLock<T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes a shared lock when it is to be had.
+    pub fn try_read(&self) -> Option<shuttle::sync::RwLockReadGuard<'_, T>> {
+        self.0.try_read().ok()
+    }
+
+    /// Nothing is scheduled by a look that nobody relies on.
+    pub fn is_locked(&self) -> bool {
+        false
+    }
+
     /// Waits for the lock alone.
     pub fn write(&self) -> shuttle::sync::RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)

@@ -1,10 +1,11 @@
 //! Records applied on another member: equal content at equal LSN, and refusals.
 
 use crate::database::{Database, LIMITS, reloaded, row};
+use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use understudy_store::{
     ApplyError, ColumnDef, DataType, IndexDef, Isolation, MemoryLimits, Row, Store, TableDef,
-    TableId, UserDef, Value, View,
+    TableId, Tail, UserDef, Value, View,
 };
 use understudy_types::Lsn;
 
@@ -388,6 +389,152 @@ fn a_table_dropped_beside_its_garbage_gives_its_memory_back_once() {
             .map(|t| t.row_bytes + t.indexes.iter().map(|i| i.bytes).sum::<u64>())
             .sum();
         assert_eq!(memory.permanent_used, tables);
+    }
+}
+
+/// The whole log in a store that nobody else has, so many records at once.
+fn recovered(db: &Database, tail: Tail, at_once: usize) -> Store {
+    let mut store = Store::new(LIMITS);
+    let log = db.log.lock();
+    let records: Vec<_> = log.iter().map(|(lsn, payload)| (*lsn, &payload[..])).collect();
+    for records in records.chunks(at_once) {
+        store.replay(records, tail).unwrap();
+        let end = records.last().unwrap().0;
+        let visible = if tail == Tail::Stands { end } else { Lsn::ZERO };
+        assert_eq!((store.visible(), store.committed()), (visible, end));
+    }
+    store
+}
+
+#[test]
+fn a_log_that_stands_is_replayed_without_old_versions() {
+    let db = Database::filled(100);
+    for round in 0..50i64 {
+        db.run(|txn| {
+            for k in 1..=90 {
+                // The second column has an index; every tenth row moves.
+                let found = db.store.lookup_one(txn, View::ForUpdate, db.by_k, &[Value::Int(k)]);
+                let v = if k % 10 == 0 { round } else { k * 100 };
+                let note = Value::text("x".repeat((round * 7 % 100) as usize));
+                let new = Row::encode(&[Value::Int(k), Value::Int(v), note]);
+                db.store.update(txn, db.table, found.unwrap().0, new).unwrap();
+            }
+        });
+    }
+    db.run(|txn| (91..=100).for_each(|k| db.remove(txn, k).unwrap()));
+    db.store.reclaim(usize::MAX);
+    let follower = follow(&db);
+    assert!(follower.memory().reclaimable_items > 4000);
+    let at = db.store.committed();
+    let hash = |store: &Store| (store.content_hash(db.table, at), store.running_hash(db.table));
+    for at_once in [1, 7, 1000] {
+        let store = recovered(&db, Tail::Stands, at_once);
+        // Nothing waits but the rows that moved, and those that went.
+        assert_eq!(store.memory().reclaimable_items, 9 * 50 + 10);
+        assert_eq!(hash(&store), hash(&db.store));
+        // What was replaced cannot be asked for.
+        assert_eq!(store.content_hash(db.table, Lsn(at.0 - 1)), None);
+        store.reclaim(usize::MAX);
+        assert_eq!(store.memory(), db.store.memory());
+        let reader = store.begin(Isolation::ReadCommitted);
+        let by_v = |v| store.lookup(&reader, View::Committed, db.by_v, &[Value::Int(v)]).len();
+        assert_eq!((by_v(49), by_v(48), by_v(1100)), (9, 0, 1));
+    }
+}
+
+#[test]
+fn a_log_that_may_be_taken_back_keeps_what_it_replaces() {
+    let db = Database::filled(10);
+    let before = db.store.committed();
+    let content = db.store.content_hash(db.table, before);
+    db.run(|txn| (1..=10).for_each(|k| db.set(txn, k, 7).unwrap()));
+    let store = recovered(&db, Tail::MayGo, 100);
+    assert_same(&db, &store);
+    assert_eq!(store.content_hash(db.table, before), content);
+}
+
+#[test]
+fn a_reader_of_a_store_that_is_replayed_keeps_its_snapshot() {
+    let db = Database::filled(3);
+    let mut store = recovered(&db, Tail::Stands, 100);
+    let reader = store.begin(Isolation::RepeatableRead);
+    let handle = store.clone();
+    db.run(|txn| db.set(txn, 1, 7).unwrap());
+    let (lsn, payload) = db.log.lock().last().unwrap().clone();
+    store.replay(&[(lsn, &payload)], Tail::Stands).unwrap();
+    let value = |txn: &understudy_store::Txn| {
+        let found = handle.lookup_one(txn, View::Committed, db.by_k, &[Value::Int(1)]);
+        found.unwrap().1.int(1)
+    };
+    assert_eq!(value(&reader), Some(100));
+    assert_eq!(value(&handle.begin(Isolation::ReadCommitted)), Some(7));
+}
+
+#[test]
+fn a_record_that_is_refused_in_a_replay_leaves_those_before_it() {
+    let db = Database::filled(5);
+    (1..=5).for_each(|k| db.run(|txn| db.set(txn, k, 7).unwrap()));
+    let log = db.log.lock().clone();
+    let mut records: Vec<_> = log.iter().map(|(lsn, payload)| (*lsn, &payload[..])).collect();
+    let (last, payload) = records.pop().unwrap();
+    let end = records.last().unwrap().0;
+    records.push((last, &payload[..payload.len() - 1]));
+    let mut store = Store::new(LIMITS);
+    let refused = store.replay(&records, Tail::Stands);
+    assert!(matches!(refused, Err(ApplyError::Malformed { lsn, .. }) if lsn == last));
+    assert_eq!((store.committed(), store.visible()), (end, end));
+    // A row that was looked for and is not changed after all.
+    let again = store.replay(&[(end, payload), (last, payload)], Tail::Stands);
+    assert!(matches!(again, Err(ApplyError::Order { .. })));
+    store.replay(&[(last, payload)], Tail::Stands).unwrap();
+    assert_same(&db, &store);
+}
+
+/// What a transaction does to a row, and how many do it.
+fn steps() -> impl Strategy<Value = Vec<Vec<(i64, u8)>>> {
+    proptest::collection::vec(proptest::collection::vec((1i64..40, 0u8..12), 1..6), 1..60)
+}
+
+proptest! {
+    /// Rows that come, change, move and go, within records that are looked at together, between changes of
+    /// definitions.
+    #[test]
+    fn a_replay_ends_where_one_record_after_the_other_does(steps in steps(), at_once in 1usize..70) {
+        let db = Database::filled(20);
+        for step in steps {
+            let mut txn = db.begin();
+            for (k, what) in step {
+                let key = [Value::Int(k)];
+                let is_here = db.store.lookup_one(&txn, View::ForUpdate, db.by_k, &key).is_some();
+                let mark = db.store.savepoint(&txn);
+                // Also refused: a key that is there, a name that is taken.
+                let done = match what {
+                    0..6 | 8..10 if !is_here => continue,
+                    0..4 => db.set(&mut txn, k, k * 100).is_ok(),
+                    4..6 => db.set(&mut txn, k, i64::from(what)).is_ok(),
+                    6..8 => db.insert(&mut txn, k, k).is_ok(),
+                    8..10 => db.remove(&mut txn, k).is_ok(),
+                    10 => db.store.truncate(&mut txn, db.table).is_ok(),
+                    _ => {
+                        let index = IndexDef::new(format!("more_{k}"), &[1, 0]);
+                        db.store.add_index(&mut txn, db.table, index).is_ok()
+                    }
+                };
+                if !done {
+                    db.store.rollback_to(&mut txn, &mark);
+                }
+            }
+            db.commit(txn).unwrap();
+            db.acknowledge();
+        }
+        db.store.reclaim(usize::MAX);
+        for tail in [Tail::Stands, Tail::MayGo] {
+            let store = recovered(&db, tail, at_once);
+            assert_same(&db, &store);
+            store.set_visible(store.committed());
+            store.reclaim(usize::MAX);
+            prop_assert_eq!(store.memory(), db.store.memory());
+        }
     }
 }
 

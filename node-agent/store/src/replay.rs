@@ -1,0 +1,84 @@
+//! Recovery: the records of a member's own log, many at a time, into a store that nobody else has.
+//!
+//! Every record is applied as a follower applies it (`apply`). Where it is known that the log stands, what a
+//! record replaces goes at once, so that a long log needs no more memory than the rows do.
+//! Invariant: what was replaced in place cannot be asked for: `visible` and the oldest LSN that can be pinned
+//! have moved up before anybody else gets the store.
+
+use crate::{
+    apply::{Ahead, Replaced},
+    error::ApplyError,
+    heap::State,
+    redo::{Change, Changes},
+    row::RowId,
+    rows::cells_at,
+    store::Store,
+    table::TableId,
+};
+use std::{iter, sync::Arc};
+use understudy_types::Lsn;
+
+/// Records whose rows are looked for together, and rows.
+const NEAR: usize = 32;
+
+/// What is known of the records that a recovery finds in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// They stand: nobody else could have decided otherwise. They are visible at once.
+    Stands,
+    /// Some may be taken back (R17): none of them is visible yet, and what they replace is kept until then.
+    MayGo,
+}
+
+impl Store {
+    /// Applies records of transactions, in LSN order. While somebody else has the store, or a transaction or
+    /// a pin of it, versions are kept for them.
+    ///
+    /// # Errors
+    /// As for `apply`, with the LSN of the record; those before it are applied.
+    pub fn replay(&mut self, records: &[(Lsn, &[u8])], tail: Tail) -> Result<(), ApplyError> {
+        // Transactions and pins have a handle each.
+        let is_alone = Arc::get_mut(&mut self.inner).is_some();
+        let inner = &*self.inner;
+        let replaced =
+            if is_alone && tail == Tail::Stands { Replaced::Goes } else { Replaced::Waits };
+        let mut ahead = Ahead::default();
+        let done = records.chunks(NEAR).try_for_each(|near| {
+            look_ahead(&inner.state.load(), near, &mut ahead);
+            near.iter().try_for_each(|record| inner.apply(*record, replaced, &mut ahead))
+        });
+        let committed = inner.visibility.committed();
+        if replaced == Replaced::Goes {
+            inner.reclamation.pass(committed);
+        }
+        if tail == Tail::Stands {
+            inner.visibility.acknowledge(committed);
+        }
+        done
+    }
+}
+
+/// Looks for the rows that records are about to change, all at once (see `cells_at`). What is found was true
+/// at some moment: a row keeps its cell until it is gone, and is never there again.
+fn look_ahead(state: &State, records: &[(Lsn, &[u8])], ahead: &mut Ahead) {
+    ahead.rows.clear();
+    let Some(pin) = state.tables().next().map(|table| table.heap.rows.pin()) else { return };
+    let (mut rows, mut places) = (Vec::with_capacity(NEAR), Vec::with_capacity(NEAR));
+    for (table, row) in records.iter().flat_map(|(_, payload)| changed_rows(payload)).take(NEAR) {
+        let Some(found) = state.table(table) else { continue };
+        rows.push((table, row));
+        places.push(found.heap.rows.place(row, &pin));
+    }
+    let found = rows.into_iter().zip(cells_at(&places));
+    ahead.rows.extend(found.filter_map(|((table, row), cell)| Some((table, row, cell?))));
+}
+
+/// The rows that a record changes and that are there before it. What is malformed is told when it is applied.
+fn changed_rows(payload: &[u8]) -> impl Iterator<Item = (TableId, RowId)> {
+    let mut changes = Changes::new(payload).ok();
+    let all = iter::from_fn(move || changes.as_mut()?.next().ok()?);
+    all.filter_map(|change| match change {
+        Change::Update { table, row, .. } | Change::Delete { table, row } => Some((table, row)),
+        Change::Insert { .. } | Change::Ddl(_) | Change::Token(_) => None,
+    })
+}
