@@ -3,15 +3,17 @@
 use crate::{config::Sizes, datadir::StoreDir, engine::begin_epoch, node::lease_link::chain};
 use anyhow::Context;
 use std::{
+    io::Read,
+    panic::resume_unwind,
     sync::{
         Arc,
-        mpsc::{self, Receiver, SyncSender},
+        mpsc::{self, Receiver, SyncSender, TrySendError},
     },
     thread,
     time::Instant,
 };
 use understudy_agent_api::Notice;
-use understudy_store::{MemoryLimits, Store, Tail};
+use understudy_store::{CheckpointError, Load, MemoryLimits, RowBlock, Store, Tail};
 use understudy_txlog::{
     CheckpointFile, Disks, Log, LogOptions, Recovered, RecoveryError,
     disk::MemDisk,
@@ -22,6 +24,8 @@ use understudy_types::{Lsn, Position};
 
 /// Records replayed at once, in bytes.
 const BATCH: usize = 1 << 20;
+/// Blocks of a checkpoint that wait for the thread that puts them in; of a quarter of a megabyte each.
+const BLOCKS: usize = 4;
 /// A short record, in bytes.
 const RECORD_BYTES: usize = 40;
 /// Smallest and largest segment; in between a sixteenth of the volume.
@@ -130,9 +134,39 @@ fn load(sizes: Sizes, checkpoint: Option<&CheckpointFile>) -> anyhow::Result<(St
     let Some(file) = checkpoint else { return Ok((Store::new(limits(sizes)), Lsn::ZERO)) };
     let lsn = file.meta().lsn;
     let mut body = file.read().context("the checkpoint cannot be read")?;
-    let store = Store::load_checkpoint(limits(sizes), lsn, &mut body)
+    let store = put_in(limits(sizes), lsn, &mut body)
         .with_context(|| format!("the checkpoint at {lsn} cannot be loaded"))?;
     Ok((store, lsn))
+}
+
+/// Puts a checkpoint into a store. This thread reads it, and while the other one has enough to do, puts blocks
+/// in itself.
+fn put_in(limits: MemoryLimits, lsn: Lsn, body: &mut dyn Read) -> Result<Store, CheckpointError> {
+    let mut load = Load::begin(limits, lsn, body)?;
+    thread::scope(|scope| {
+        let (more, blocks) = mpsc::sync_channel::<RowBlock>(BLOCKS);
+        let helper = scope.spawn(move || blocks.into_iter().try_for_each(RowBlock::put));
+        let read = loop {
+            match load.next_block() {
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+                Ok(Some(block)) => match more.try_send(block) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(block)) => match block.put() {
+                        Ok(()) => {}
+                        Err(error) => break Err(error),
+                    },
+                    // It ended with an error.
+                    Err(TrySendError::Disconnected(_)) => break Ok(()),
+                },
+            }
+        };
+        drop(more);
+        // Its blocks stand before the place where this thread has arrived, so its error is the first.
+        helper.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        read?;
+        load.finish()
+    })
 }
 
 /// Applies the records after one, up to another; how many transactions those were. While a batch is
@@ -281,6 +315,54 @@ mod tests {
             let hashes = [&origin, &store].map(|store| store.content_hash(table, end));
             assert!(hashes[0].is_some() && hashes[0] == hashes[1]);
         }
+    }
+
+    /// A checkpoint of several blocks, each row with a number of its own in a column of 2000 bytes.
+    fn checkpoint() -> (Store, TableId, Lsn, Vec<u8>) {
+        let (_log, mut appender) = begun();
+        let origin = Store::new(LIMITS);
+        let table = filled(&origin, &mut appender);
+        origin.set_visible(origin.committed());
+        let at = origin.visible();
+        let mut bytes = Vec::new();
+        origin.write_checkpoint(at, &mut bytes).unwrap();
+        (origin, table, at, bytes)
+    }
+
+    #[test]
+    fn two_threads_load_what_one_does() {
+        let (origin, table, at, bytes) = checkpoint();
+        let alone = Store::load_checkpoint(LIMITS, at, &mut &*bytes).unwrap();
+        for _ in 0..20 {
+            let loaded = put_in(LIMITS, at, &mut &*bytes).unwrap();
+            assert_eq!(loaded.running_hash(table), origin.running_hash(table));
+            assert_eq!(loaded.content_hash(table, at), origin.content_hash(table, at));
+            assert_eq!(loaded.memory(), alone.memory());
+            assert_eq!(loaded.catalog(), origin.catalog());
+            let mut again = Vec::new();
+            loaded.write_checkpoint(at, &mut again).unwrap();
+            assert!(again == bytes);
+        }
+    }
+
+    #[test]
+    fn what_one_thread_refuses_two_refuse_in_the_same_words() {
+        let (_, _, at, bytes) = checkpoint();
+        let told = |loaded: Result<Store, CheckpointError>| format!("{:#}", loaded.unwrap_err());
+        let places = (bytes.len() / 23..bytes.len()).step_by(bytes.len() / 23);
+        for place in places {
+            let mut damaged = bytes.clone();
+            // Lengths, numbers of rows, keys, and what no row tells.
+            damaged[place..][..8.min(bytes.len() - place)].fill(0xff);
+            let alone = told(Store::load_checkpoint(LIMITS, at, &mut &*damaged));
+            assert_eq!(told(put_in(LIMITS, at, &mut &*damaged)), alone, "at {place}");
+            let cut = &bytes[..place];
+            let alone = told(Store::load_checkpoint(LIMITS, at, &mut &*cut));
+            assert_eq!(told(put_in(LIMITS, at, &mut &*cut)), alone, "cut at {place}");
+        }
+        let small = MemoryLimits { permanent_bytes: 2 << 20, ..LIMITS };
+        let refused = put_in(small, at, &mut &*bytes);
+        assert!(matches!(refused, Err(CheckpointError::Memory { .. })), "{refused:?}");
     }
 
     #[test]

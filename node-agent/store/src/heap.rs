@@ -97,13 +97,14 @@ impl Heap {
     /// The same with many rows that are not there; else tells one that is there twice.
     pub(crate) fn put_cells<E>(
         &self,
-        cells: &[Arc<RowCell>],
+        cells: Vec<Arc<RowCell>>,
         charge: impl Fn(u64) -> Result<(), E>,
     ) -> Result<Option<RowId>, E> {
-        let twice = self.rows.put_all(cells, || self.charge_page(&charge))?;
+        let count = cells.len() as u64;
         let next = cells.iter().map(|cell| cell.id.0 + 1).max().unwrap_or(0);
+        let twice = self.rows.put_all(cells, || self.charge_page(&charge))?;
         self.next_row.fetch_max(next, Relaxed);
-        self.row_count.fetch_add(cells.len() as u64, Relaxed);
+        self.row_count.fetch_add(count, Relaxed);
         Ok(twice)
     }
 

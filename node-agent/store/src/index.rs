@@ -60,6 +60,17 @@ pub(crate) enum Uniqueness {
     Trust,
 }
 
+/// What came of the entry of a loaded row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loaded {
+    /// The index leaves the row out.
+    LeftOut,
+    /// It is there, and to be charged so much.
+    Entry(u64),
+    /// Another row has the key.
+    Taken,
+}
+
 /// One index with its entries.
 #[derive(Debug)]
 pub(crate) struct IndexData {
@@ -150,18 +161,22 @@ impl IndexData {
         Ok(())
     }
 
-    /// Adds the entry of a row that is loaded into a store which nobody else has yet. Returns what it is to
-    /// be charged; None when another row has the key.
-    pub(crate) fn load(&self, cell: &Arc<RowCell>, row: &Row) -> Option<u64> {
+    /// Adds the entry of a row that is loaded into a store which nobody else has yet; see `note_loaded`.
+    pub(crate) fn load(&self, cell: &Arc<RowCell>, row: &Row) -> Loaded {
         let (bytes, _) = self.key_of(cell.id, row);
         if bytes.is_empty() {
-            return Some(0);
+            return Loaded::LeftOut;
         }
-        let cost = self.room.width.charge(bytes.len());
-        self.entries.fetch_add(1, Relaxed);
-        self.bytes.add(cost);
-        let is_new = !self.map.put(&bytes, slice::from_ref(cell));
-        is_new.then_some(cost)
+        if self.map.put(&bytes, slice::from_ref(cell)) {
+            return Loaded::Taken;
+        }
+        Loaded::Entry(self.room.width.charge(bytes.len()))
+    }
+
+    /// Counts entries that were loaded, and what they are charged.
+    pub(crate) fn note_loaded(&self, entries: u64, bytes: u64) {
+        self.entries.fetch_add(entries, Relaxed);
+        self.bytes.add(bytes);
     }
 
     /// Removes the entries of versions that are gone, where no other version of the cell has the key.

@@ -49,7 +49,7 @@
 //!   block of numbers is reserved by a small transaction of its own, so a rollback takes none back and a
 //!   crash only skips some.
 //! * **Checkpoints** (`checkpoint`) are read through a pinned snapshot (`Store::pin_visible`) while
-//!   everybody goes on writing.
+//!   everybody goes on writing; `load` puts their blocks in from several threads.
 //! * **Counts** (`counts`): changes and reads by table and index, and the transactions that run, for
 //!   statistics views. One relaxed addition where something happens; nothing waits for them.
 //!
@@ -81,6 +81,7 @@ mod foreign_key;
 mod heap;
 mod index;
 mod key;
+mod load;
 mod lock_wait;
 mod memory;
 mod radix;
@@ -109,6 +110,7 @@ pub use checkpoint::{CheckpointReport, RunningContentHash};
 pub use counts::{RunningTxn, TableCounts};
 pub use error::{ApplyError, CheckpointError, Deadlock, SerializationFailure, WriteError};
 pub use foreign_key::{ForeignKeyDef, ReferentialAction};
+pub use load::{Load, RowBlock};
 pub use lock_wait::{LockWait, TxnId};
 pub use memory::{IndexMemory, MemoryLimits, MemoryReport, Pool, TableMemory, TemporaryMemory};
 pub use read::{Direction, KeyBounds, Scan};

@@ -104,7 +104,7 @@ impl Rows {
     ) -> Result<bool, E> {
         let (key, place) = place(cell.id);
         loop {
-            let put = |at: &PageLeaf| at.page.write().put(place, cell);
+            let put = |at: &PageLeaf| at.page.write().put(place, Arc::clone(cell));
             // None for a page that goes just now; the next look finds it gone from the map.
             if let Some(Some(is_new)) = self.pages.with(&key, put) {
                 return Ok(is_new);
@@ -116,21 +116,28 @@ impl Rows {
     /// Puts many rows in that are not there, neighbours together; else tells one that was there.
     pub(crate) fn put_all<E>(
         &self,
-        cells: &[Arc<RowCell>],
+        cells: Vec<Arc<RowCell>>,
         charge_page: impl Fn() -> Result<(), E>,
     ) -> Result<Option<RowId>, E> {
-        for run in cells.chunk_by(|a, b| page_of(a.id) == page_of(b.id)) {
-            let (first, others) = run.split_first().expect("no run is empty");
-            if !self.put(first, &charge_page)? {
+        let mut cells = cells.into_iter().peekable();
+        while let Some(first) = cells.next() {
+            if !self.put(&first, &charge_page)? {
                 return Ok(Some(first.id));
             }
             let (key, _) = place(first.id);
+            let beside = |cell: &Arc<RowCell>| page_of(cell.id) == page_of(first.id);
             let put = |at: &PageLeaf| {
                 let mut page = at.page.write();
-                others.iter().find(|cell| page.put(place(cell.id).1, cell) != Some(true))
+                while let Some(cell) = cells.next_if(beside) {
+                    let id = cell.id;
+                    if page.put(place(id).1, cell) != Some(true) {
+                        return Some(id);
+                    }
+                }
+                None
             };
             if let Some(twice) = self.pages.with(&key, put).flatten() {
-                return Ok(Some(twice.id));
+                return Ok(Some(twice));
             }
         }
         Ok(None)
@@ -204,11 +211,11 @@ pub(crate) fn cells_at(places: &[Option<Place<'_>>]) -> Vec<Option<Arc<RowCell>>
 
 impl Page {
     /// Whether the place was free; None when nothing can be put here any more.
-    fn put(&mut self, place: usize, cell: &Arc<RowCell>) -> Option<bool> {
+    fn put(&mut self, place: usize, cell: Arc<RowCell>) -> Option<bool> {
         if self.gone {
             return None;
         }
-        let is_new = self.cells[place].replace(Arc::clone(cell)).is_none();
+        let is_new = self.cells[place].replace(cell).is_none();
         self.live += u32::from(is_new);
         Some(is_new)
     }
@@ -230,7 +237,7 @@ mod tests {
 
     fn put_all(rows: &Rows, ids: &[u64]) -> Option<RowId> {
         let cells: Vec<_> = ids.iter().map(|id| cell(*id)).collect();
-        let Ok(twice) = rows.put_all(&cells, || Ok::<(), Infallible>(()));
+        let Ok(twice) = rows.put_all(cells, || Ok::<(), Infallible>(()));
         twice
     }
 
@@ -263,7 +270,7 @@ mod tests {
         assert_eq!(rows.put(&cell(1), charge), Ok(true));
         assert_eq!(rows.put(&cell(2), charge), Ok(true));
         assert_eq!(rows.put(&cell(60), charge), Err("full"));
-        assert_eq!(rows.put_all(&[cell(3), cell(61)], charge), Err("full"));
+        assert_eq!(rows.put_all(vec![cell(3), cell(61)], charge), Err("full"));
         assert_eq!(format!("{:?}", rows.pages), "Radix(1 keys)");
         let taken = [1, 2, 3, 60].map(|id| rows.take(RowId(id)));
         assert_eq!(taken, [Taken::Row, Taken::Row, Taken::RowAndPage, Taken::Nothing]);

@@ -4,14 +4,14 @@ use crate::database::{Database, LIMITS};
 use std::{
     io::{self, Read, Write},
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
 };
 use understudy_store::{
-    CheckpointError, ColumnDef, DataType, IndexDef, Isolation, MemoryLimits, Row, Store, TableDef,
-    Value, View, WriteError,
+    CheckpointError, ColumnDef, DataType, IndexDef, Isolation, Load, MemoryLimits, Row, Store,
+    TableDef, Value, View, WriteError,
 };
 use understudy_types::Lsn;
 
@@ -42,6 +42,70 @@ fn a_checkpoint_gives_the_store_back() {
     let mut txn = loaded.begin(Isolation::ReadCommitted);
     let id = loaded.insert(&mut txn, db.table, crate::database::row(5000, 0)).unwrap();
     assert_eq!(id.0, 1001);
+}
+
+#[test]
+fn many_threads_put_blocks_in_as_they_come() {
+    let db = Database::new();
+    let rows = 40_000;
+    // Neighbours in a page are in two blocks here and there.
+    for from in (0..rows).step_by(1_000) {
+        db.run(|txn| {
+            for k in from..from + 1_000 {
+                db.insert(txn, k, -k).unwrap();
+            }
+        });
+    }
+    let at = db.store.visible();
+    let mut bytes = Vec::new();
+    db.store.write_checkpoint(at, &mut bytes).unwrap();
+    let alone = load(at, &bytes).unwrap();
+    for _ in 0..10 {
+        let mut input = &*bytes;
+        let mut loading = Load::begin(LIMITS, at, &mut input).unwrap();
+        let mut blocks = Vec::new();
+        while let Some(block) = loading.next_block().unwrap() {
+            blocks.push(block);
+        }
+        assert!(blocks.len() > 3, "{} blocks", blocks.len());
+        let start = Barrier::new(blocks.len());
+        thread::scope(|scope| {
+            for block in blocks {
+                scope.spawn(|| {
+                    start.wait();
+                    block.put().unwrap();
+                });
+            }
+        });
+        let loaded = loading.finish().unwrap();
+        assert_eq!(loaded.running_hash(db.table), db.store.running_hash(db.table));
+        assert_eq!(loaded.content_hash(db.table, at), db.store.content_hash(db.table, at));
+        assert_eq!(loaded.memory(), alone.memory());
+        let reader = loaded.begin(Isolation::ReadCommitted);
+        for k in (0..rows).step_by(97) {
+            let by = |index, value| loaded.lookup(&reader, View::Committed, index, &[value]).len();
+            assert_eq!((by(db.by_k, Value::Int(k)), by(db.by_v, Value::Int(-k))), (1, 1));
+        }
+    }
+}
+
+#[test]
+fn a_load_without_one_of_its_blocks_is_refused() {
+    let db = Database::filled(10);
+    let at = db.store.visible();
+    let mut bytes = Vec::new();
+    db.store.write_checkpoint(at, &mut bytes).unwrap();
+    let begun = |input: &mut &[u8]| -> Result<Store, CheckpointError> {
+        let mut loading = Load::begin(LIMITS, at, input).unwrap();
+        assert!(loading.next_block().unwrap().is_some());
+        assert!(loading.next_block().unwrap().is_none());
+        loading.finish()
+    };
+    let refused = begun(&mut &*bytes).unwrap_err().to_string();
+    assert!(refused.contains("the rows of table 1 are not those written"), "{refused}");
+    let mut input = &*bytes;
+    let unread = Load::begin(LIMITS, at, &mut input).unwrap().finish().unwrap_err();
+    assert!(unread.to_string().contains("not read to its end"), "{unread}");
 }
 
 #[test]
