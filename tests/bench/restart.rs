@@ -20,6 +20,8 @@ use understudy_tests::servers::{self, Durability, Kind, Placement, Server, log_o
 /// Clients that make the log that is replayed, and transactions of each.
 const CLIENTS: u32 = 8;
 const TRANSACTIONS: u32 = 75_000;
+/// Rows of pgbench_accounts.
+const ROWS: f64 = 1e6;
 /// Rows that only make the log long enough for a checkpoint, 100,000 bytes each; in pieces that the
 /// log's writer keeps up with.
 const BULK: &str = "INSERT INTO bulk SELECT repeat('x', 100000) FROM generate_series(1, 200)";
@@ -74,11 +76,18 @@ pub(crate) fn replay(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
         }
     }
     let [(_, ours, our_waits), (_, peer, waits)] = sides;
-    let notes = vec![format!(
-        "from exec to ready: ours {:.2} s, checkpoint of a million rows included, peer {:.2} s",
-        median(our_waits),
-        median(waits),
-    )];
+    let notes = vec![
+        format!(
+            "from exec to ready: ours {:.2} s, checkpoint of a million rows included, peer {:.2} s",
+            median(our_waits),
+            median(waits),
+        ),
+        format!(
+            "an update: ours {:.0} ns, peer {:.0} ns",
+            1e9 / median(ours.clone()),
+            1e9 / median(peer.clone())
+        ),
+    ];
     let settings = format!(
         "{} updates by {CLIENTS} clients since the checkpoint; {}",
         CLIENTS * TRANSACTIONS,
@@ -97,28 +106,46 @@ pub(crate) fn checkpoint_load(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> 
     }
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
     let (mut waits, mut bytes) = (Vec::new(), (0.0, 0.0));
+    let (mut our_times, mut times) = (Vec::new(), Vec::new());
     for _ in 0..bench.arguments.rounds {
         let server = start(bench, Kind::Ours, &place(&directory, Kind::Ours))?;
         waits.push(server.started_in().as_secs_f64());
         let told = recovered(&place(&directory, Kind::Ours))?;
         bytes.0 = number(&told, "checkpoint_bytes")?;
-        ours.push(bytes.0 / number(&told, "load_ms")? * 1e3);
+        let load = number(&told, "load_ms")? / 1e3;
+        ours.push(bytes.0 / load);
+        our_times.push(load);
         server.kill()?;
         let server = start(bench, Kind::Peer, &place(&directory, Kind::Peer))?;
         psql(&server, "CREATE EXTENSION IF NOT EXISTS pg_prewarm")?;
         let (size, seconds) = prewarmed(&server)?;
         bytes.1 = size;
         peer.push(size / seconds);
+        times.push(seconds);
         drop(server);
     }
     let notes = vec![
-        format!("ours: {:.0} MB, from exec to ready {:.2} s", bytes.0 / 1e6, median(waits)),
-        format!("peer: {:.0} MB of table and key; it builds nothing", bytes.1 / 1e6),
+        format!(
+            "ours: {:.0} MB, {}; from exec to ready {:.2} s",
+            bytes.0 / 1e6,
+            by_row(median(our_times)),
+            median(waits)
+        ),
+        format!(
+            "peer: {:.0} MB of table and key, {}; it builds nothing",
+            bytes.1 / 1e6,
+            by_row(median(times))
+        ),
     ];
     let settings = servers::settings(Durability::Async, Placement::N);
     let settings = format!("pgbench -i -s 10; {settings}");
     let (ours, peer) = (Side::of(ours, Vec::new()), Side::of(peer, Vec::new()));
     Ok(Verdict { ours, peer, floor: None, notes, settings })
+}
+
+/// What a time for all rows of pgbench_accounts comes to.
+fn by_row(seconds: f64) -> String {
+    format!("{:.0} ns a row, {:.1} M rows/s", seconds / ROWS * 1e9, ROWS / seconds / 1e6)
 }
 
 /// A server with pgbench's tables, and a checkpoint just now.
