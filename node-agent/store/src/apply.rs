@@ -103,6 +103,7 @@ impl Inner {
         self.visibility.commit(lsn);
         Ok(())
     }
+
     /// Reads the payload to the end behind its first change, so that a bad one changes nothing, and asks
     /// for the least memory that it is charged. Returns how many changes there are.
     fn check_room(

@@ -4,9 +4,12 @@
 //!   short:  | map's word 8 | kind 1 | length 1 | key 14 | cell 8 |   32 bytes, half a cache line
 //!   wide:   | map's word 8 | kind 1 | length 1 | key 30 | cell 8 |   48 bytes
 //! ```
-//! An index over one or two numbers, dates or moments has short entries, every other one wide ones. A
-//! key that does not fit lies beside its entry, and so do the cells of a key that several rows had one
-//! after the other.
+//! An index whose keys are short for the numbers of most tables has short entries (`KeyRoom`), every other
+//! one wide ones. A key that does not fit lies beside its entry, and so do the cells of a key that several
+//! rows had one after the other.
+//!
+//! Caveats: of such a key each cell is charged an entry, which is about half of what the second one takes; it
+//! lasts until reclamation.
 
 use crate::{
     radix::{AsBytes, Ordered, Radix},
@@ -16,7 +19,7 @@ use crate::{
 use std::{fmt, slice, sync::Arc};
 
 /// Longest key inside a short entry.
-const SHORT: usize = 14;
+pub(crate) const SHORT: usize = 14;
 /// Longest key inside a wide one.
 const WIDE: usize = 30;
 /// The part of the nodes above that an entry is charged. A full node takes 2,560 bytes, for 256 entries;
@@ -31,12 +34,11 @@ trait Entry: AsBytes {
 
 enum ShortEntry {
     /// The common case.
-    One {
-        length: u8,
-        key: [u8; SHORT],
-        cell: Arc<RowCell>,
-    },
-    Other(Box<WideEntry>),
+    One { length: u8, key: [u8; SHORT], cell: Arc<RowCell> },
+    /// A key that is longer.
+    Long(Box<WideEntry>),
+    /// Rows that had the unique key one after the other.
+    Many(Box<Many>),
 }
 
 enum WideEntry {
@@ -56,7 +58,13 @@ enum WideEntry {
 
 struct Many {
     key: Box<[u8]>,
-    cells: Vec<Arc<RowCell>>,
+    cells: Box<[Arc<RowCell>]>,
+}
+
+impl Many {
+    fn new(key: &[u8], cells: &[Arc<RowCell>]) -> Many {
+        Many { key: key.into(), cells: cells.into() }
+    }
 }
 
 /// The bytes with zeros behind them, when they fit.
@@ -72,14 +80,16 @@ impl Entry for ShortEntry {
             (Some((length, key)), [cell]) => {
                 ShortEntry::One { length, key, cell: Arc::clone(cell) }
             }
-            _ => ShortEntry::Other(Box::new(WideEntry::new(key, cells))),
+            (None, [_]) => ShortEntry::Long(Box::new(WideEntry::new(key, cells))),
+            _ => ShortEntry::Many(Box::new(Many::new(key, cells))),
         }
     }
 
     fn cells(&self) -> &[Arc<RowCell>] {
         match self {
             ShortEntry::One { cell, .. } => slice::from_ref(cell),
-            ShortEntry::Other(wide) => wide.cells(),
+            ShortEntry::Long(wide) => wide.cells(),
+            ShortEntry::Many(many) => &many.cells,
         }
     }
 }
@@ -88,7 +98,8 @@ impl AsBytes for ShortEntry {
     fn as_bytes(&self) -> &[u8] {
         match self {
             ShortEntry::One { length, key, .. } => &key[..usize::from(*length)],
-            ShortEntry::Other(wide) => wide.as_bytes(),
+            ShortEntry::Long(wide) => wide.as_bytes(),
+            ShortEntry::Many(many) => &many.key,
         }
     }
 }
@@ -98,7 +109,7 @@ impl Entry for WideEntry {
         match (inline(key), cells) {
             (Some((length, key)), [cell]) => WideEntry::One { length, key, cell: Arc::clone(cell) },
             (None, [cell]) => WideEntry::Long { key: key.into(), cell: Arc::clone(cell) },
-            _ => WideEntry::Many(Box::new(Many { key: key.into(), cells: cells.to_vec() })),
+            _ => WideEntry::Many(Box::new(Many::new(key, cells))),
         }
     }
 
@@ -171,6 +182,13 @@ impl Entries {
             Map::Short(map) => map.with(key, |entry| show(entry.cells())),
             Map::Wide(map) => map.with(key, |entry| show(entry.cells())),
         }
+    }
+
+    /// The cells of a key: the first, and the others, of which there are seldom any.
+    pub(crate) fn cells(&self, key: &[u8]) -> impl Iterator<Item = Arc<RowCell>> {
+        let split = |cells: &[Arc<RowCell>]| (cells.first().cloned(), cells[1..].to_vec());
+        let (first, others) = self.with(key, split).unwrap_or_default();
+        first.into_iter().chain(others)
     }
 
     /// Gives a key its cells, at least one; whether it had some.

@@ -10,7 +10,7 @@
 //! trailing blanks); text compares by its UTF-8 bytes (collation "C"); NaN is above all numbers.
 
 use crate::{
-    entry::Width,
+    entry::{SHORT, Width},
     row::{Row, RowId},
     table::TableDef,
     value::{DataType, Value, ValueRef},
@@ -84,26 +84,28 @@ pub(crate) struct KeyRoom {
 impl KeyRoom {
     /// For a key of these columns, and the row id.
     pub(crate) fn of(def: &TableDef, columns: &[u16]) -> KeyRoom {
-        // The numbers of most tables, and their row ids, take five bytes or less each.
-        let width = if columns.len() <= 2 { Width::Short } else { Width::Wide };
-        let mut room = KeyRoom { fixed: 9, variable: false, width };
+        let mut room = KeyRoom { fixed: 9, variable: false, width: Width::Wide };
+        // Of the numbers of most tables; a row id too, which unique keys do not have.
+        let mut usual = 5;
         for column in columns {
-            let (fixed, variable) = match def.columns[usize::from(*column)].data_type {
-                DataType::Bool => (2, false),
-                DataType::Int2 | DataType::Int4 | DataType::Int8 | DataType::Date => (9, false),
-                DataType::Timestamp | DataType::Timestamptz => (9, false),
-                DataType::Float4 | DataType::Float8 => (9, false),
+            let (fixed, variable, often) = match def.columns[usize::from(*column)].data_type {
+                DataType::Bool => (2, false, 2),
+                DataType::Int2 | DataType::Date => (9, false, 3),
+                DataType::Int4 | DataType::Int8 => (9, false, 4),
+                DataType::Timestamp | DataType::Timestamptz => (9, false, 8),
+                DataType::Float4 | DataType::Float8 => (9, false, 9),
                 // Marker, sign, exponent, as many digits as 96 bits have, and the end.
-                DataType::Numeric | DataType::NumericOf { .. } => (33, false),
-                DataType::Uuid => (17, false),
-                DataType::Text | DataType::Varchar(_) | DataType::Char(_) => (3, true),
-                DataType::Bytea => (3, true),
+                DataType::Numeric | DataType::NumericOf { .. } => (33, false, 33),
+                DataType::Uuid => (17, false, 17),
+                DataType::Text | DataType::Varchar(_) | DataType::Char(_) => (3, true, SHORT),
+                DataType::Bytea => (3, true, SHORT),
             };
             room.fixed += fixed;
             room.variable |= variable;
-            if fixed > 9 || variable {
-                room.width = Width::Wide;
-            }
+            usual += often;
+        }
+        if usual <= SHORT {
+            room.width = Width::Short;
         }
         room
     }
@@ -345,6 +347,22 @@ mod tests {
         let bytes: [&[u8]; 6] =
             [&[0x80], &[0x81, 1], &[0x83, 1, 0, 0], &[0x7f], &[0x7e, 0], &[0x7e, 0xfe]];
         assert_eq!([0, 1, 65_536, -1, -256, -2].map(of), bytes.map(<[u8]>::to_vec));
+    }
+
+    #[test]
+    fn entries_are_short_where_keys_mostly_are() {
+        use DataType::{Date, Float8, Int2, Int4, Int8, Text, Timestamp, Uuid};
+        let width = |types: &[DataType]| {
+            let columns = types.iter().map(|t| ColumnDef::new("c", *t)).collect();
+            let positions: Vec<u16> = (0..types.len() as u16).collect();
+            KeyRoom::of(&TableDef::new("t", columns), &positions).width
+        };
+        let short: [&[DataType]; 6] =
+            [&[Int4], &[Int8], &[Int4, Int8], &[Float8], &[Timestamp], &[Date, Int2, Int2]];
+        assert!(short.iter().all(|types| width(types) == Width::Short));
+        let wide: [&[DataType]; 5] =
+            [&[Int4, Timestamp], &[Float8, Float8], &[Int4, Int4, Int4], &[Text], &[Uuid]];
+        assert!(wide.iter().all(|types| width(types) == Width::Wide));
     }
 
     #[test]

@@ -37,6 +37,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// What a checkpoint begins with in every format.
 const ANY_FORMAT: &[u8] = b"USTORE";
+/// Bytes that are made room for at once: more than most blocks have, which end with the row that fills them.
+const READ_BYTES: usize = BLOCK_BYTES + BLOCK_BYTES / 4;
 /// Longest block or catalog that is believed; longer is damage.
 const LENGTH_MAX: u32 = 1 << 30;
 
@@ -368,7 +370,7 @@ impl Stream<'_> {
         let mut bytes = Vec::new();
         while bytes.len() < length as usize {
             let start = bytes.len();
-            bytes.resize((length as usize).min(start + BLOCK_BYTES), 0);
+            bytes.resize((length as usize).min(start + READ_BYTES), 0);
             self.read(&mut bytes[start..])?;
         }
         Ok(bytes)

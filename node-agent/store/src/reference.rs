@@ -295,10 +295,9 @@ impl Inner {
         let is_alone = parent.heap.changer() == txn.id;
         let mut bytes = KeyBytes::new();
         key::encode_values(&values(&columns), &parent.def, &index.def.columns, &mut bytes);
-        let cells = index.map.with(&bytes, <[_]>::to_vec).unwrap_or_default();
         let mut depends = Lsn::ZERO;
-        for cell in &cells {
-            match self.hold_cell(txn, (&index, is_alone), cell, &bytes)? {
+        for cell in index.map.cells(&bytes) {
+            match self.hold_cell(txn, (&index, is_alone), &cell, &bytes)? {
                 Found::Held => return Ok(Found::Held),
                 Found::Absent(pending) => depends = depends.max(pending),
             }

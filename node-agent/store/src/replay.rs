@@ -1,7 +1,8 @@
 //! Recovery: the records of a member's own log, many at a time, into a store that nobody else has.
 //!
 //! Every record is applied as a follower applies it (`apply`). Where it is known that the log stands, what a
-//! record replaces goes at once, so that a long log needs no more memory than the rows do.
+//! record replaces goes at once unless a key has changed, so that a long log needs little more memory than the
+//! rows do.
 //! Invariant: what was replaced in place cannot be asked for: `visible` and the oldest LSN that can be pinned
 //! have moved up before anybody else gets the store.
 
