@@ -156,8 +156,12 @@ impl IndexData {
         }
         self.entries.fetch_add(1, Relaxed);
         self.bytes.add(cost);
-        cells.push(Arc::clone(cell));
-        self.map.put(&bytes, &cells);
+        if cells.is_empty() {
+            self.map.put(&bytes, slice::from_ref(cell));
+        } else {
+            cells.push(Arc::clone(cell));
+            self.map.put(&bytes, &cells);
+        }
         Ok(())
     }
 
