@@ -5,6 +5,9 @@ use anyhow::{Context, ensure};
 use std::process::Command;
 use understudy_tests::servers::{Address, DATABASE, Placement, Server};
 
+/// Rows of pgbench_accounts at the scale of every measure, 10.
+pub(crate) const ROWS: f64 = 1e6;
+
 /// What pgbench runs.
 #[derive(Debug, Clone)]
 pub(crate) enum Script {

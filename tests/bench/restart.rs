@@ -2,7 +2,7 @@
 
 use crate::{
     measure::{Bench, Side, Verdict, median},
-    pgbench::{self, Length, Load, Script, psql},
+    pgbench::{self, Length, Load, ROWS, Script, psql},
     wire,
 };
 use anyhow::{Context, bail, ensure};
@@ -20,8 +20,6 @@ use understudy_tests::servers::{self, Durability, Kind, Placement, Server, log_o
 /// Clients that make the log that is replayed, and transactions of each.
 const CLIENTS: u32 = 8;
 const TRANSACTIONS: u32 = 75_000;
-/// Rows of pgbench_accounts.
-const ROWS: f64 = 1e6;
 /// Rows that only make the log long enough for a checkpoint, 100,000 bytes each; in pieces that the
 /// log's writer keeps up with.
 const BULK: &str = "INSERT INTO bulk SELECT repeat('x', 100000) FROM generate_series(1, 200)";

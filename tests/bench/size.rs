@@ -2,7 +2,7 @@
 
 use crate::{
     measure::{Bench, Side, Verdict},
-    pgbench::{self, Length, Load, Script, psql},
+    pgbench::{self, Length, Load, ROWS, Script, psql},
     restart, wire,
 };
 use anyhow::{Context, ensure};
@@ -10,8 +10,6 @@ use std::{fs, path::Path, sync::Arc};
 use understudy_tests::servers::{self, Durability, Kind, Placement, Server};
 use understudy_txlog::{Disks, LogOptions, RecordKind, disk::FsDisk, record::records, recover};
 
-/// Rows of pgbench_accounts at scale 10.
-const ROWS: f64 = 1e6;
 /// Updates of a round.
 const UPDATES: u32 = 20_000;
 /// Bytes of the log read at once.

@@ -49,8 +49,8 @@ pub(crate) struct Unfit {
     pub(crate) notice: Option<Notice>,
 }
 
-/// Recovers the store's directory; `tail` says whether its whole log stands. Files that cannot be trusted are left as they are, and the member
-/// goes on empty, in memory, until a duplicate has taken their place (A2.15).
+/// Recovers the store's directory; `tail` says whether its whole log stands. Files that cannot be trusted are
+/// left as they are, and the member goes on empty, in memory, until a duplicate has taken their place (A2.15).
 ///
 /// # Errors
 /// When not even that is possible.

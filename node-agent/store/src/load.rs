@@ -101,9 +101,14 @@ impl<'a> Load<'a> {
         let mut stream = Stream { lsn, input, hash: Xxh3::new() };
         let magic = stream.array::<8>()?;
         if magic != MAGIC {
-            let format = magic.strip_prefix(ANY_FORMAT).map(String::from_utf8_lossy);
-            return Err(stream.malformed(&match format {
-                Some(format) => format!("it is of format {format}, this version reads format 04"),
+            let format_of = |magic: [u8; 8]| {
+                let format = magic.strip_prefix(ANY_FORMAT)?;
+                Some(String::from_utf8_lossy(format).into_owned())
+            };
+            return Err(stream.malformed(&match format_of(magic).zip(format_of(MAGIC)) {
+                Some((format, own)) => {
+                    format!("it is of format {format}, this version reads format {own}")
+                }
                 None => "it does not begin as a checkpoint".to_owned(),
             }));
         }

@@ -1,6 +1,6 @@
 //! Checkpoints: consistent at their LSN while writers run, and refused when damaged.
 
-use crate::database::{Database, LIMITS};
+use crate::database::{Database, LIMITS, checkpoint_of};
 use std::{
     io::{self, Read, Write},
     sync::{
@@ -57,8 +57,7 @@ fn many_threads_put_blocks_in_as_they_come() {
         });
     }
     let at = db.store.visible();
-    let mut bytes = Vec::new();
-    db.store.write_checkpoint(at, &mut bytes).unwrap();
+    let bytes = checkpoint_of(&db.store, at);
     let alone = load(at, &bytes).unwrap();
     for _ in 0..10 {
         let mut input = &*bytes;
@@ -93,8 +92,7 @@ fn many_threads_put_blocks_in_as_they_come() {
 fn a_load_without_one_of_its_blocks_is_refused() {
     let db = Database::filled(10);
     let at = db.store.visible();
-    let mut bytes = Vec::new();
-    db.store.write_checkpoint(at, &mut bytes).unwrap();
+    let bytes = checkpoint_of(&db.store, at);
     let begun = |input: &mut &[u8]| -> Result<Store, CheckpointError> {
         let mut loading = Load::begin(LIMITS, at, input).unwrap();
         assert!(loading.next_block().unwrap().is_some());
@@ -112,8 +110,7 @@ fn a_load_without_one_of_its_blocks_is_refused() {
 fn a_damaged_checkpoint_is_refused() {
     let db = Database::filled(10);
     let at = db.store.visible();
-    let mut bytes = Vec::new();
-    db.store.write_checkpoint(at, &mut bytes).unwrap();
+    let bytes = checkpoint_of(&db.store, at);
     assert!(matches!(load(at.next(), &bytes), Err(CheckpointError::Malformed { .. })));
     for cut in [0, 10, bytes.len() / 2, bytes.len() - 1] {
         assert!(load(at, &bytes[..cut]).is_err(), "cut at {cut}");
@@ -140,8 +137,7 @@ fn two_texts(unique: bool) -> (Lsn, Vec<u8>, usize) {
     }
     store.commit(txn, Lsn(1));
     store.set_visible(Lsn(1));
-    let mut bytes = Vec::new();
-    store.write_checkpoint(Lsn(1), &mut bytes).unwrap();
+    let bytes = checkpoint_of(&store, Lsn(1));
     let at = bytes.windows(4).position(|text| text == b"bbbb").unwrap();
     (Lsn(1), bytes, at)
 }
@@ -211,8 +207,7 @@ fn rows_that_do_not_fit_are_refused_before_they_are_made() {
     store.insert(&mut txn, table, Row::encode(&[long])).unwrap();
     store.commit(txn, Lsn(1));
     store.set_visible(Lsn(1));
-    let mut bytes = Vec::new();
-    store.write_checkpoint(Lsn(1), &mut bytes).unwrap();
+    let bytes = checkpoint_of(&store, Lsn(1));
     // Less than the row, and as much as the row but not its page.
     let used = store.memory().permanent_used;
     for (limit, taken) in [(1 << 20, 1_000), ((used - 500) * 8 / 9, bytes.len())] {
@@ -277,8 +272,7 @@ fn an_index_on_a_column_with_a_long_fill_is_loaded() {
         db.store.add_index(txn, db.table, IndexDef::new("by_fill", &[3])).unwrap();
     });
     let at = db.store.visible();
-    let mut bytes = Vec::new();
-    db.store.write_checkpoint(at, &mut bytes).unwrap();
+    let bytes = checkpoint_of(&db.store, at);
     let loaded = load(at, &bytes).unwrap();
     assert_eq!(loaded.content_hash(db.table, at), db.store.content_hash(db.table, at));
     assert_eq!(loaded.memory().permanent_used, db.store.memory().permanent_used);

@@ -21,11 +21,16 @@ pub(crate) struct Database {
     pub(crate) log: Mutex<Vec<(Lsn, Vec<u8>)>>,
 }
 
-/// A store that is loaded from a checkpoint of another.
-pub(crate) fn reloaded(store: &Store, at: Lsn) -> Store {
+/// A checkpoint of a store.
+pub(crate) fn checkpoint_of(store: &Store, at: Lsn) -> Vec<u8> {
     let mut bytes = Vec::new();
     store.write_checkpoint(at, &mut bytes).unwrap();
-    Store::load_checkpoint(LIMITS, at, &mut &*bytes).unwrap()
+    bytes
+}
+
+/// A store that is loaded from a checkpoint of another.
+pub(crate) fn reloaded(store: &Store, at: Lsn) -> Store {
+    Store::load_checkpoint(LIMITS, at, &mut &*checkpoint_of(store, at)).unwrap()
 }
 
 pub(crate) fn pairs() -> TableDef {

@@ -1,7 +1,7 @@
 //! Foreign keys: what statements may leave behind, who waits for whom, and definitions that travel.
 
 use crate::{
-    database::{Database, LIMITS},
+    database::{Database, LIMITS, checkpoint_of},
     threads::{numbers, on_threads, statement},
 };
 use std::sync::Arc;
@@ -414,8 +414,7 @@ fn definitions_and_what_followed_travel_in_log_and_checkpoint() {
         follower.set_visible(*lsn);
     }
     let end = family.db.store.visible();
-    let mut bytes = Vec::new();
-    family.db.store.write_checkpoint(end, &mut bytes).unwrap();
+    let mut bytes = checkpoint_of(&family.db.store, end);
     let loaded = Store::load_checkpoint(LIMITS, end, &mut &bytes[..]).unwrap();
     for store in [&follower, &loaded] {
         assert_eq!(store.catalog(), family.db.store.catalog());

@@ -1,6 +1,6 @@
 //! Records applied on another member: equal content at equal LSN, and refusals.
 
-use crate::database::{Database, LIMITS, reloaded, row};
+use crate::database::{Database, LIMITS, checkpoint_of, reloaded, row};
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use understudy_store::{
@@ -276,10 +276,9 @@ fn what_filled_one_store_fits_into_another_of_the_same_size() {
         follower.apply(*lsn, payload).unwrap();
     }
     assert_same(&db, &follower);
-    let mut bytes = Vec::new();
     let at = follower.committed();
     follower.set_visible(at);
-    follower.write_checkpoint(at, &mut bytes).unwrap();
+    let bytes = checkpoint_of(&follower, at);
     let loaded = Store::load_checkpoint(limits, at, &mut &*bytes).unwrap();
     assert_same(&db, &loaded);
 }
