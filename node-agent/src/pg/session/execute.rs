@@ -7,10 +7,8 @@ use super::{
     Failure, Report, Session, binary, portal::PreparedStatement, reply, sqlstate, waiting,
 };
 use crate::pg::{database::Noted, frame::Formats, registry::Interrupt};
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use rustix::time::{ClockId, clock_gettime};
+use std::sync::Arc;
 use tokio::time::Instant;
 use understudy_sql::{
     CommandTag, ExecContext, ExecError, Prepared, ResultColumn, RowSink, SessionWait, SqlError,
@@ -20,13 +18,12 @@ use understudy_store::{DataType, TxnId, Value};
 use understudy_types::Lsn;
 
 /// Seconds from 1970 to 2000, the epoch of SQL's timestamps.
-const SECONDS_TO_2000: u64 = 946_684_800;
+const SECONDS_TO_2000: i64 = 946_684_800;
 
 /// Microseconds since 2000-01-01 UTC.
 pub(super) fn now_micros() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let since_2000 = since_1970.saturating_sub(Duration::from_secs(SECONDS_TO_2000));
-    i64::try_from(since_2000.as_micros()).unwrap_or(i64::MAX)
+    let since_1970 = clock_gettime(ClockId::Realtime);
+    (since_1970.tv_sec - SECONDS_TO_2000) * 1_000_000 + since_1970.tv_nsec / 1_000
 }
 
 /// Where the rows of an execution go.

@@ -2,27 +2,36 @@
 //! read buffer into the output buffer without a step in between.
 //!
 //! Only the plain case is answered here: the unnamed portal, all rows, a plan that is current, no lock in
-//! the way. Everything else, errors included, leaves no trace and is answered message by message.
+//! the way; and the BEGIN and COMMIT around such statements. Everything else, errors of statements
+//! included, leaves no trace and is answered message by message.
 
 use super::{
-    Session,
+    Session, SessionEnd,
     execute::{RowReceiver, Rows, now_micros},
     extended::read_parameters,
     portal::{PreparedStatement, append_description},
     reply,
     transaction::Block,
 };
-use crate::pg::frame::{BindView, ExecuteView, Frame, Target, first_frame};
+use crate::pg::frame::{BindView, Frame, first_frame};
 use std::sync::Arc;
-use understudy_sql::{CommandTag, ExecContext, Prepared, StatementKind, execute_into};
-use understudy_store::{Isolation, Mark, Txn};
+use understudy_sql::{CommandTag, ExecContext, Prepared, Statement, StatementKind, execute_into};
+use understudy_store::{Isolation, Txn};
 use understudy_types::{Lsn, Role};
+
+/// Body of a Describe of the unnamed portal.
+const UNNAMED_PORTAL: &[u8] = b"P\0";
+
+/// Body of an Execute of the unnamed portal, all rows.
+const ALL_OF_UNNAMED: &[u8] = b"\0\0\0\0\0";
 
 /// A batch that may be answered here.
 struct Batch<'a> {
     bind: BindView<'a>,
     has_describe: bool,
     bytes: usize,
+    /// Bytes before its Sync.
+    sync_at: usize,
 }
 
 impl<'a> Batch<'a> {
@@ -41,36 +50,49 @@ impl<'a> Batch<'a> {
         let mut frame = next()?;
         let has_describe = frame.tag == b'D';
         if has_describe {
-            if Target::read(frame.body).ok()? != Target::Portal("") {
+            if frame.body != UNNAMED_PORTAL {
                 return None;
             }
             frame = next()?;
         }
-        let is_execute = frame.tag == b'E' && bind.portal.is_empty();
-        let wants_all = ExecuteView { portal: "", rows_max: 0 };
-        if !is_execute || ExecuteView::read(frame.body).ok()? != wants_all {
+        if frame.tag != b'E' || !bind.portal.is_empty() || frame.body != ALL_OF_UNNAMED {
             return None;
         }
-        (next()?.tag == b'S').then_some(Batch { bind, has_describe, bytes: at })
+        let sync = next()?;
+        let sync_at = at - sync.total();
+        (sync.tag == b'S').then_some(Batch { bind, has_describe, bytes: at, sync_at })
     }
 }
 
 impl Session {
-    /// Answers the batch at the head of the buffer, if it is one for here. Returns its length.
-    pub(super) fn fast(&mut self, input: &[u8]) -> Option<usize> {
-        let batch = Batch::read(input, self.message_bytes_max)?;
+    /// Answers the batch at the head of the buffer, if it is one for here. Returns the bytes answered.
+    pub(super) fn fast(&mut self, input: &[u8]) -> Result<Option<usize>, SessionEnd> {
+        let Some(batch) = Batch::read(input, self.message_bytes_max) else { return Ok(None) };
+        let is_plain = !self.is_skipping && self.copy_in.is_none();
+        if !is_plain || self.last_commit > self.store.visible() {
+            return Ok(None);
+        }
+        let Some(prepared) = self.statements.get(batch.bind.statement) else { return Ok(None) };
+        let prepared = Arc::clone(prepared);
+        match &prepared.plan {
+            Some(plan) => Ok(self.run_batch(&batch, &prepared, plan)),
+            None => self.control_batch(&batch, &prepared),
+        }
+    }
+
+    /// A planned statement.
+    fn run_batch(
+        &mut self,
+        batch: &Batch<'_>,
+        prepared: &PreparedStatement,
+        plan: &Prepared,
+    ) -> Option<usize> {
         let is_open = match self.transaction.block {
             Block::None => false,
             Block::Explicit => true,
             Block::Implicit | Block::Failed => return None,
         };
-        let is_plain = !self.is_skipping && self.copy_in.is_none();
-        if !is_plain || self.last_commit > self.store.visible() {
-            return None;
-        }
-        let prepared = Arc::clone(self.statements.get(batch.bind.statement)?);
-        let plan = prepared.plan.as_deref()?;
-        self.may_run_fast(&prepared)?;
+        self.may_run_fast(prepared)?;
         if plan.params.len() != batch.bind.parameter_count || plan.is_long(&self.store) {
             return None;
         }
@@ -78,15 +100,12 @@ impl Session {
         if formats > 1 && formats != plan.columns.len() {
             return None;
         }
-        self.control.forget_cancel();
-        self.statement_micros = now_micros();
-        self.tell_text(&prepared.text);
-        self.control.works(self.statement_micros);
+        self.begin_batch(prepared);
         let start = self.output.bytes.len();
         let answered = if is_open {
-            self.answer_in_block(&batch, &prepared, plan)
+            self.answer_in_block(batch, prepared, plan)
         } else {
-            self.answer_alone(&batch, &prepared, plan)
+            self.answer_alone(batch, prepared, plan)
         };
         match answered {
             Some(()) => {
@@ -98,6 +117,46 @@ impl Session {
                 None
             }
         }
+    }
+
+    /// BEGIN where nothing is open, and COMMIT of a block.
+    fn control_batch(
+        &mut self,
+        batch: &Batch<'_>,
+        prepared: &PreparedStatement,
+    ) -> Result<Option<usize>, SessionEnd> {
+        let statement = match (&prepared.statement, self.transaction.block) {
+            (Some(begin @ Statement::Begin(_)), Block::None) => begin,
+            (Some(commit @ Statement::Commit { chain: false }), Block::Explicit) => commit,
+            _ => return Ok(None),
+        };
+        if batch.bind.parameter_count != 0 || batch.bind.result_formats.count() > 1 {
+            return Ok(None);
+        }
+        self.begin_batch(prepared);
+        reply::bind_complete(&mut self.output.bytes);
+        if batch.has_describe {
+            self.output.bytes.extend_from_slice(&prepared.description);
+        }
+        match self.control_transaction(statement) {
+            Ok(()) => {
+                self.ready();
+                Ok(Some(batch.bytes))
+            }
+            Err(failure) => {
+                self.fail(failure)?;
+                self.is_skipping = true;
+                Ok(Some(batch.sync_at))
+            }
+        }
+    }
+
+    /// As `begin_statement`, but for the clock of time limits: nothing waits here.
+    fn begin_batch(&mut self, prepared: &PreparedStatement) {
+        self.control.forget_cancel();
+        self.statement_micros = now_micros();
+        self.tell_text(&prepared.text);
+        self.control.works(self.statement_micros);
     }
 
     /// None unless the member and the transaction let the statement run.
@@ -154,16 +213,20 @@ impl Session {
         plan: &Prepared,
     ) -> Option<()> {
         let start = self.output.bytes.len();
-        // The first statement of a block begins its transaction the long way.
+        let is_first = self.begin_txn();
         let mut txn = self.transaction.txn.take()?;
-        let mark: Mark = self.store.statement(&mut txn);
+        let mark = if is_first { None } else { Some(self.store.statement(&mut txn)) };
         let result = self
             .run_fast(batch, prepared, plan, &mut txn)
             .and_then(|tag| self.confirmed(plan, &txn).map(|depends| (tag, depends)));
-        if result.is_none() {
-            self.store.rollback_to(&mut txn, &mark);
+        match (&result, mark) {
+            (None, None) => self.store.rollback(txn),
+            (None, Some(mark)) => {
+                self.store.rollback_to(&mut txn, &mark);
+                self.transaction.txn = Some(txn);
+            }
+            (Some(_), _) => self.transaction.txn = Some(txn),
         }
-        self.transaction.txn = Some(txn);
         let (tag, depends) = result?;
         self.hold(depends, start);
         self.complete(&tag);

@@ -143,8 +143,9 @@ pub(super) struct Session {
     info: SessionInfo,
     limits: setting::Limits,
     transaction: Transaction,
-    statements: HashMap<String, Arc<PreparedStatement>>,
-    portals: HashMap<String, Portal>,
+    /// Asked by every Bind: a quick hash, seeded by the process.
+    statements: HashMap<String, Arc<PreparedStatement>, foldhash::fast::RandomState>,
+    portals: HashMap<String, Portal, foldhash::fast::RandomState>,
     copy_in: Option<Incoming>,
     /// The session's newest commit; later snapshots have to see it.
     last_commit: Lsn,
@@ -208,8 +209,8 @@ impl Session {
             info,
             limits: setting::Limits::default(),
             transaction: Transaction::default(),
-            statements: HashMap::new(),
-            portals: HashMap::new(),
+            statements: HashMap::default(),
+            portals: HashMap::default(),
             copy_in: None,
             last_commit: Lsn::ZERO,
             last_token: None,
@@ -268,7 +269,7 @@ impl Session {
     /// Answers every whole message in the buffer.
     async fn answer_all(&mut self, input: &mut BytesMut) -> Result<(), SessionEnd> {
         loop {
-            let used = match self.fast(input) {
+            let used = match self.fast(input)? {
                 Some(used) => used,
                 None => match first_frame(input, self.message_bytes_max) {
                     Ok(Some(frame)) => {

@@ -379,7 +379,9 @@ impl Session {
             }
             self.transaction.modes.read_only = Some(read_only);
         }
-        self.refresh_info();
+        if modes != TransactionModes::default() {
+            self.refresh_info();
+        }
         Ok(())
     }
 

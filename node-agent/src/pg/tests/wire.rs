@@ -227,6 +227,84 @@ fn a_known_batch_and_the_same_messages_one_by_one_give_the_same_answer() {
     });
 }
 
+/// Answers to a block of which every statement is known: all of each batch at once, or message by message.
+async fn known_block(wire: &mut Wire, at_once: bool) -> Vec<Vec<Reply>> {
+    let batches: [(&str, &[&str]); 5] =
+        [("b", &[]), ("u", &["5"]), ("s", &["1"]), ("c", &[]), ("s", &["1"])];
+    let mut answers = Vec::new();
+    for (statement, parameters) in batches {
+        let parts = [bind(statement, parameters), describe(), execute(0), sync()];
+        if at_once {
+            wire.send(&parts.concat()).await;
+        } else {
+            for part in parts {
+                wire.send(&part).await;
+                tokio::task::yield_now().await;
+            }
+        }
+        answers.push(wire.until_ready().await);
+    }
+    answers
+}
+
+#[test]
+fn a_block_of_known_batches_and_its_messages_one_by_one_give_the_same_answers() {
+    runtime().block_on(async {
+        let mut seen = Vec::new();
+        for at_once in [true, false] {
+            let mut wire = with_table(&MemoryDatabase::active()).await;
+            let known = [
+                parse("b", "begin isolation level repeatable read"),
+                parse("u", "update t set v = v + $1 where id = 1"),
+                parse("s", "select v from t where id = $1"),
+                parse("c", "commit"),
+            ];
+            wire.send(&[known.concat(), sync()].concat()).await;
+            assert_eq!(tags(&wire.until_ready().await), "1111Z");
+            seen.push(known_block(&mut wire, at_once).await);
+        }
+        assert_eq!(seen[0], seen[1]);
+        let shape: Vec<_> = seen[0].iter().map(|one| (tags(one), status(one))).collect();
+        let expected =
+            [("2nCZ", 'T'), ("2nCZ", 'T'), ("2TDCZ", 'T'), ("2nCZ", 'I'), ("2TDCZ", 'I')];
+        assert_eq!(shape, expected.map(|(tags, letter)| (tags.to_owned(), Some(letter))));
+        assert_eq!(rows(&seen[0][4]), ["15"]);
+    });
+}
+
+#[test]
+fn a_refused_commit_of_a_known_batch_ends_its_block_and_nothing_else() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wires = [with_table(&database).await, Wire::open(&database).await];
+        for wire in &mut wires {
+            let known = [
+                parse("b", "begin isolation level serializable"),
+                parse("r", "select sum(v) from t"),
+                parse("u", "update t set v = 0 where id = $1"),
+                parse("c", "commit"),
+            ];
+            wire.send(&[known.concat(), batch("b", &[]), batch("r", &[])].concat()).await;
+            for _ in 0..2 {
+                assert_eq!(status(&wire.until_ready().await), Some('T'));
+            }
+        }
+        let [first, second] = &mut wires;
+        for (wire, row) in [(&mut *first, "1"), (&mut *second, "2")] {
+            wire.send(&batch("u", &[row])).await;
+            assert_eq!(tags(&wire.until_ready().await), "2nCZ");
+        }
+        first.send(&batch("c", &[])).await;
+        assert_eq!(status(&first.until_ready().await), Some('I'));
+        // The next batch is there already when the commit is refused: it is not skipped with it.
+        second.send(&[batch("c", &[]), batch("r", &[])].concat()).await;
+        let refused = second.until_ready().await;
+        assert_eq!((tags(&refused).as_str(), status(&refused)), ("2nEZ", Some('I')));
+        assert_eq!(field(&refused, 'C').as_deref(), Some("40001"));
+        assert_eq!(rows(&second.until_ready().await), ["20"]);
+    });
+}
+
 #[test]
 fn pipelined_batches_are_answered_in_order() {
     runtime().block_on(async {
