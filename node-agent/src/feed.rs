@@ -18,7 +18,7 @@ use crate::{
 use parking_lot::Mutex;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use tokio::sync::Notify;
 use understudy_agent_api::Notice;
@@ -72,6 +72,8 @@ pub struct Feeds {
     log: Log,
     metrics: Metrics,
     feeds: Mutex<Vec<Feed>>,
+    /// How many they are, for who only wants to know whether there is any.
+    attached: AtomicUsize,
     again: AtomicBool,
     outbox: Mutex<Vec<Message>>,
     distances: Mutex<behind::Distances>,
@@ -85,6 +87,7 @@ impl Feeds {
             log,
             metrics,
             feeds: Mutex::default(),
+            attached: AtomicUsize::new(0),
             again: AtomicBool::new(false),
             outbox: Mutex::default(),
             distances: Mutex::default(),
@@ -125,20 +128,34 @@ impl Feeds {
             broken: None,
             wake: Arc::clone(&wake),
         });
+        self.attached.store(feeds.len(), Ordering::Release);
         Ok(wake)
     }
 
     /// Lets a follower go.
     pub fn detach(&self, incarnation: Incarnation) {
-        self.feeds.lock().retain(|f| f.follower.incarnation != incarnation);
+        let mut feeds = self.feeds.lock();
+        feeds.retain(|f| f.follower.incarnation != incarnation);
+        self.attached.store(feeds.len(), Ordering::Release);
     }
 
     /// Lets all go: the epoch changed, and each must attach again.
     pub fn detach_all(&self) {
-        for feed in std::mem::take(&mut *self.feeds.lock()) {
+        let mut feeds = self.feeds.lock();
+        let gone = std::mem::take(&mut *feeds);
+        self.attached.store(0, Ordering::Release);
+        drop(feeds);
+        for feed in gone {
             feed.wake.notify_one();
             feed.writer.close();
         }
+    }
+
+    /// Whether a commit that was just appended may be left to whoever comes: nobody is attached. Who
+    /// attaches looks at the log's end afterwards, in the section that the commit has left.
+    #[must_use]
+    pub(crate) fn are_none(&self) -> bool {
+        self.attached.load(Ordering::Acquire) == 0
     }
 
     /// Notes that a follower said something.

@@ -59,6 +59,9 @@ impl Gate {
             return;
         }
         let mut queue = self.queue.lock();
+        if queue.waiting.is_empty() {
+            return;
+        }
         let later = queue.waiting.split_off(&(lsn.next(), 0));
         let ready = std::mem::replace(&mut queue.waiting, later);
         drop(queue);

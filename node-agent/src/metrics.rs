@@ -250,7 +250,8 @@ impl Collector for StatusFigures {
     }
 }
 
-const ROLES: [Role; 6] =
+/// Every role, each at the place of its own number.
+pub(crate) const ROLES: [Role; 6] =
     [Role::Active, Role::Standby, Role::Subscriber, Role::Idle, Role::Recovering, Role::Failed];
 
 type Figure = (&'static str, &'static str, i64);

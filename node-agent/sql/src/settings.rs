@@ -171,7 +171,9 @@ pub struct Settings {
     local: BTreeMap<String, String>,
     /// What `session` was before the transaction changed it.
     before: Option<BTreeMap<String, String>>,
+    /// Read off the above after each change: every statement asks for them.
     zone_offset: i32,
+    default_isolation: IsolationLevel,
 }
 
 impl Settings {
@@ -273,9 +275,7 @@ impl Settings {
     /// Isolation of new transactions.
     #[must_use]
     pub fn default_isolation(&self) -> IsolationLevel {
-        self.get("default_transaction_isolation")
-            .and_then(IsolationLevel::from_name)
-            .unwrap_or(IsolationLevel::ReadCommitted)
+        self.default_isolation
     }
 
     /// Whether a boolean setting is on.
@@ -305,6 +305,8 @@ impl Settings {
 
     fn refresh(&mut self) {
         self.zone_offset = self.get("timezone").and_then(datetime::named_zone_offset).unwrap_or(0);
+        let isolation = self.get("default_transaction_isolation");
+        self.default_isolation = isolation.and_then(IsolationLevel::from_name).unwrap_or_default();
     }
 }
 

@@ -39,7 +39,7 @@ pub fn append_text(out: &mut Vec<u8>, value: ValueRef<'_>, data_type: DataType, 
 }
 
 /// Appends a whole number in decimal without allocating.
-fn append_int(out: &mut Vec<u8>, number: i64) {
+pub(crate) fn append_int(out: &mut Vec<u8>, number: i64) {
     let mut digits = [0_u8; 20];
     let mut rest = number.unsigned_abs();
     let mut at = digits.len();

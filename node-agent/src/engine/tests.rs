@@ -1,6 +1,7 @@
 //! What a follower owes its feeder.
 
-use super::{Frame, testing::Lone};
+use super::{Frame, Published, testing::Lone};
+use crate::metrics::ROLES;
 use std::{sync::mpsc, time::Duration};
 use understudy_authority::Timing;
 use understudy_replication::{Input, Policy};
@@ -55,4 +56,11 @@ fn where_both_disks_are_promised_a_follower_asks_its_own_for_every_frame() {
     assert_eq!(lone.engine.follow(frame).unwrap(), Lsn(1));
     // Far less than an hour, and far more than a disk takes.
     assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(Lsn(1)));
+}
+
+#[test]
+fn every_role_is_told_as_it_was_published() {
+    for role in ROLES {
+        assert_eq!(Published::new(role).role(), role);
+    }
 }

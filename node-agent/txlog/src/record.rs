@@ -143,11 +143,12 @@ pub(crate) fn encode_frame(out: &mut Vec<u8>, lsn: Lsn, epoch: Epoch, code: u8, 
     // Fits: the payload's limit is far below 32 bits.
     let length = ((at - PREFIX_BYTES + payload.len()) as u32).to_le_bytes();
     header[..4].copy_from_slice(&length);
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&length), &header[PREFIX_BYTES..at]);
-    let checksum = crc32c::crc32c_append(checksum, payload);
-    header[4..8].copy_from_slice(&checksum.to_le_bytes());
+    let start = out.len();
     out.extend_from_slice(&header[..at]);
     out.extend_from_slice(payload);
+    let summed = &out[start + PREFIX_BYTES..];
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&length), summed);
+    out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// A frame with a valid checksum whose kind has not been looked at.

@@ -25,6 +25,7 @@ use crate::{
     plan::{Plan, SortKey},
     prepared::Prepared,
     settings::SessionInfo,
+    text::append_int,
 };
 use measure::Measures;
 use std::{
@@ -107,15 +108,22 @@ impl CommandTag {
     pub(crate) const fn counted(command: &'static str, rows: u64) -> CommandTag {
         CommandTag { command, rows: Some(rows) }
     }
+
+    /// Appends the tag as CommandComplete carries it. Every statement does, so nothing is formatted.
+    pub fn append(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.command.as_bytes());
+        let Some(rows) = self.rows else { return };
+        // The zero was once the new row's number.
+        out.extend_from_slice(if self.command == "INSERT" { b" 0 " } else { b" " });
+        append_int(out, i64::try_from(rows).unwrap_or(i64::MAX));
+    }
 }
 
 impl fmt::Display for CommandTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.command, self.rows) {
-            ("INSERT", Some(rows)) => write!(f, "INSERT 0 {rows}"),
-            (command, Some(rows)) => write!(f, "{command} {rows}"),
-            (command, None) => f.write_str(command),
-        }
+        let mut text = Vec::new();
+        self.append(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 

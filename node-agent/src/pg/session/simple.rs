@@ -9,8 +9,8 @@ use super::{
     transaction::Block,
 };
 use crate::pg::frame::{Formats, only_text};
-use std::{collections::VecDeque, fmt, sync::Arc};
-use understudy_sql::{Statement, StatementKind, parse};
+use std::{collections::VecDeque, sync::Arc};
+use understudy_sql::{CommandTag, Statement, StatementKind, parse};
 
 /// How a statement of the session ended.
 pub(super) enum Ran {
@@ -121,11 +121,9 @@ impl Session {
     }
 
     /// CommandComplete.
-    pub(super) fn complete(&mut self, tag: &impl fmt::Display) {
-        use std::io::Write as _;
+    pub(super) fn complete(&mut self, tag: &CommandTag) {
         reply::message(&mut self.output.bytes, b'C', |out| {
-            // Writing into a vector does not fail.
-            let _ = write!(out, "{tag}");
+            tag.append(out);
             out.push(0);
         });
     }
