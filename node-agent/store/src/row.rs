@@ -16,7 +16,7 @@ use crate::{
     value::{DataType, Value, ValueRef},
 };
 use rust_decimal::Decimal;
-use std::{fmt, ops::Range, sync::Arc};
+use std::{fmt, iter::repeat_n, ops::Range, sync::Arc};
 
 /// Set in the column count when end offsets take four bytes.
 const WIDE: u16 = 0x8000;
@@ -26,6 +26,9 @@ pub const COLUMNS_MAX: usize = 1600;
 
 /// Most bytes of one value of a variable-length column (text, bytea): 4 MiB, as the original has it.
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
+
+/// Most bytes of a number.
+const NUMBER_BYTES: usize = 16;
 
 /// Identity of a row within its table: given once, never used again, carried in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -168,6 +171,23 @@ impl Row {
         Row(Encoded::Inline(bytes.len() as u8, inline))
     }
 
+    /// So many bytes, which are still to be written.
+    fn zeroed(length: usize) -> Row {
+        Row(if length <= INLINE {
+            Encoded::Inline(length as u8, [0; INLINE])
+        } else {
+            Encoded::Shared(repeat_n(0, length).collect())
+        })
+    }
+
+    /// The bytes, to be written; of its own, should they be shared.
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.0 {
+            Encoded::Inline(length, bytes) => &mut bytes[..usize::from(*length)],
+            Encoded::Shared(bytes) => Arc::make_mut(bytes),
+        }
+    }
+
     /// The encoded bytes.
     #[inline]
     #[must_use]
@@ -253,11 +273,68 @@ impl Row {
     /// When a change names a column that the table does not have.
     #[must_use]
     pub fn replace(&self, table: &TableDef, changes: &[(usize, Value)]) -> Row {
-        if let Some(row) = self.patched(table, changes) {
-            return row;
-        }
         let known = |(column, _): &(usize, Value)| *column < table.columns.len();
         assert!(changes.iter().all(known), "a change names a column that the table does not have");
+        let shape = Shape::of(self.as_bytes());
+        if shape.columns == table.columns.len() && !shape.wide {
+            let mut row = self.clone();
+            let mut put =
+                |(column, value): &(usize, Value)| row.put(&shape, *column, value.as_ref());
+            if changes.iter().all(&mut put) {
+                return row;
+            }
+        }
+        self.laid_anew(table, changes)
+    }
+
+    /// Puts a value in the place of a column's; false when the row is too long then for its layout, which is
+    /// narrow and as this shape says.
+    fn put(&mut self, shape: &Shape, column: usize, value: ValueRef<'_>) -> bool {
+        let mut room = [0; NUMBER_BYTES];
+        let new = encoded(value, &mut room);
+        let bytes = self.as_bytes();
+        let at = shape.value_at(bytes, column);
+        let length = bytes.len() - at.len() + new.len();
+        if length - shape.body > usize::from(u16::MAX) {
+            return false;
+        }
+        let (start, moved) = (at.start, new.len().wrapping_sub(at.len()) as u16);
+        let bytes = self.splice(at, new.len());
+        bytes[start..start + new.len()].copy_from_slice(new);
+        let (byte, bit) = (shape.bitmap + column / 8, 1 << (column % 8));
+        bytes[byte] = if value.is_null() { bytes[byte] | bit } else { bytes[byte] & !bit };
+        if moved != 0 {
+            for end in bytes[shape.offsets + column * 2..shape.body].chunks_exact_mut(2) {
+                let moved = u16::from_le_bytes([end[0], end[1]]).wrapping_add(moved);
+                end.copy_from_slice(&moved.to_le_bytes());
+            }
+        }
+        true
+    }
+
+    /// All bytes, after those within a range gave way to so many others, which are still to be written.
+    fn splice(&mut self, at: Range<usize>, new: usize) -> &mut [u8] {
+        let old = self.as_bytes();
+        let length = old.len() - at.len() + new;
+        let stays = match &self.0 {
+            Encoded::Inline(..) => length <= INLINE,
+            Encoded::Shared(_) => new == at.len(),
+        };
+        if !stays {
+            let mut row = Row::zeroed(length);
+            let bytes = row.bytes_mut();
+            bytes[..at.start].copy_from_slice(&old[..at.start]);
+            bytes[at.start + new..].copy_from_slice(&old[at.end..]);
+            *self = row;
+        } else if let Encoded::Inline(inline, bytes) = &mut self.0 {
+            bytes.copy_within(at.end..usize::from(*inline), at.start + new);
+            *inline = length as u8;
+        }
+        self.bytes_mut()
+    }
+
+    /// The same as `replace`, column by column.
+    fn laid_anew(&self, table: &TableDef, changes: &[(usize, Value)]) -> Row {
         let bytes = self.as_bytes();
         let mut builder = RowBuilder::default();
         // As long as the old one, and each changed column as long as a number.
@@ -279,41 +356,6 @@ impl Row {
             start = end;
         }
         builder.finish()
-    }
-}
-
-impl Row {
-    /// The same row with some integers replaced, when all else can stay where it lies.
-    fn patched(&self, table: &TableDef, changes: &[(usize, Value)]) -> Option<Row> {
-        let bytes = self.as_bytes();
-        let shape = Shape::of(bytes);
-        if shape.columns != table.columns.len() {
-            return None;
-        }
-        let patch = |(column, value): &(usize, Value)| {
-            let (Value::Int(i) | Value::Timestamp(i) | Value::Timestamptz(i)) = *value else {
-                return None;
-            };
-            if *column >= shape.columns {
-                return None;
-            }
-            let at = shape.value_at(bytes, *column);
-            let fits = !shape.is_null(bytes, *column) && at.len() == int_length(i);
-            fits.then(|| (at, i.to_le_bytes()))
-        };
-        if !changes.iter().all(|change| patch(change).is_some()) {
-            return None;
-        }
-        let mut new = Row::new(bytes);
-        let target = match &mut new.0 {
-            Encoded::Inline(length, bytes) => &mut bytes[..usize::from(*length)],
-            Encoded::Shared(bytes) => Arc::get_mut(bytes)?,
-        };
-        for (at, raw) in changes.iter().filter_map(patch) {
-            let length = at.len();
-            target[at].copy_from_slice(&raw[..length]);
-        }
-        Some(new)
     }
 }
 
@@ -433,17 +475,30 @@ pub(crate) const fn size_class(bytes: u64) -> u64 {
 
 /// Appends the bytes of one value, without any length.
 pub(crate) fn encode(value: ValueRef<'_>, out: &mut Vec<u8>) {
-    match value {
-        ValueRef::Null => {}
-        ValueRef::Bool(b) => out.push(u8::from(b)),
-        ValueRef::Int(i) | ValueRef::Timestamp(i) | ValueRef::Timestamptz(i) => encode_int(i, out),
-        ValueRef::Float(x) => out.extend_from_slice(&x.to_le_bytes()),
-        ValueRef::Numeric(d) => out.extend_from_slice(&d.serialize()),
-        ValueRef::Text(t) => out.extend_from_slice(t.as_bytes()),
-        ValueRef::Bytes(b) => out.extend_from_slice(b),
-        ValueRef::Date(days) => encode_int(i64::from(days), out),
-        ValueRef::Uuid(u) => out.extend_from_slice(&u.to_be_bytes()),
-    }
+    out.extend_from_slice(encoded(value, &mut [0; NUMBER_BYTES]));
+}
+
+/// The bytes of one value, without any length: its own, or put into the room for a number.
+#[inline]
+fn encoded<'a>(value: ValueRef<'a>, room: &'a mut [u8; NUMBER_BYTES]) -> &'a [u8] {
+    let mut put = |number: &[u8], length: usize| {
+        room[..number.len()].copy_from_slice(number);
+        length
+    };
+    let length = match value {
+        ValueRef::Text(t) => return t.as_bytes(),
+        ValueRef::Bytes(b) => return b,
+        ValueRef::Null => 0,
+        ValueRef::Bool(b) => put(&[u8::from(b)], 1),
+        ValueRef::Int(i) | ValueRef::Timestamp(i) | ValueRef::Timestamptz(i) => {
+            put(&i.to_le_bytes(), int_length(i))
+        }
+        ValueRef::Date(days) => put(&days.to_le_bytes(), int_length(i64::from(days))),
+        ValueRef::Float(x) => put(&x.to_le_bytes(), 8),
+        ValueRef::Numeric(d) => put(&d.serialize(), 16),
+        ValueRef::Uuid(u) => put(&u.to_be_bytes(), 16),
+    };
+    &room[..length]
 }
 
 /// Reads one value of a type from its bytes. Bytes that do not fit the type read as null: they can
@@ -469,10 +524,6 @@ pub(crate) fn decode(data_type: DataType, raw: &[u8]) -> ValueRef<'_> {
             raw.try_into().map_or(ValueRef::Null, |b| ValueRef::Uuid(u128::from_be_bytes(b)))
         }
     }
-}
-
-fn encode_int(value: i64, out: &mut Vec<u8>) {
-    out.extend_from_slice(&value.to_le_bytes()[..int_length(value)]);
 }
 
 /// Bytes that an integer takes.
@@ -514,6 +565,16 @@ mod tests {
     fn table(types: &[DataType]) -> TableDef {
         let columns = types.iter().enumerate();
         TableDef::new("t", columns.map(|(i, t)| ColumnDef::new(format!("c{i}"), *t)).collect())
+    }
+
+    /// A value for an integer, a text and a UUID column.
+    fn column() -> impl Strategy<Value = [Value; 3]> {
+        let integer = prop_oneof![Just(0), -300i64..300, any::<i64>()].prop_map(Value::Int);
+        let text = "[a-z]{0,30}".prop_map(Value::text);
+        let one = (integer, text, any::<u128>().prop_map(Value::Uuid));
+        (one, proptest::option::weighted(0.8, Just(()))).prop_map(|((a, b, c), there)| {
+            there.map_or([Value::Null, Value::Null, Value::Null], |()| [a, b, c])
+        })
     }
 
     #[test]
@@ -559,27 +620,22 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_patched_as_it_is_built() {
-        let def = table(&[DataType::Int4, DataType::Text, DataType::Int8, DataType::Text]);
-        for long in ["", "a filler that makes the row longer than its handle"] {
-            let ints = [0, 1, -128, 300, 70_000, 1 << 40];
-            for (old, new) in ints.iter().flat_map(|old| ints.map(|new| (*old, new))) {
-                let mut values =
-                    vec![Value::Int(old), Value::text("x"), Value::Int(old), Value::text(long)];
-                let row = Row::encode(&values);
-                let changes = [(2, Value::Int(5)), (0, Value::Int(new)), (2, Value::Int(new))];
-                values[0] = Value::Int(new);
-                values[2] = Value::Int(new);
-                assert_eq!(row.replace(&def, &changes), Row::encode(&values));
-                values[2] = Value::Null;
-                assert_eq!(
-                    row.replace(&def, &[(0, Value::Int(new)), (2, Value::Null)]),
-                    Row::encode(&values)
-                );
-            }
+    fn a_row_that_grows_beyond_its_layout_is_laid_anew() {
+        let def = table(&[DataType::Int4, DataType::Text, DataType::Int4]);
+        for length in [65_530, 65_534, 65_535, 65_536, 70_000] {
+            let mut values = [Value::Int(0), Value::text("x".repeat(length)), Value::Int(0)];
+            let row = Row::encode(&values);
+            values[0] = Value::Int(7);
+            let one = row.replace(&def, &[(0, Value::Int(7))]);
+            assert_eq!(one, Row::encode(&values));
+            values[2] = Value::Int(1 << 20);
+            assert_eq!(one.replace(&def, &[(2, Value::Int(1 << 20))]), Row::encode(&values));
+            values[1] = Value::text("y");
+            assert_eq!(
+                one.replace(&def, &[(1, Value::text("y")), (2, Value::Int(1 << 20))]),
+                Row::encode(&values)
+            );
         }
-        let null = Row::encode(&[Value::Null, Value::Null, Value::Null, Value::Null]);
-        assert_eq!(null.replace(&def, &[(0, Value::Int(0))]).int(0), Some(0));
     }
 
     #[test]
@@ -648,6 +704,24 @@ mod tests {
                     let _ = row.raw(column);
                 }
             }
+        }
+
+        #[test]
+        fn a_row_with_columns_replaced_is_as_one_of_its_values(
+            mut values in proptest::collection::vec(column(), 3),
+            changes in proptest::collection::vec((0usize..9, column()), 0..5),
+        ) {
+            let def = table(&[DataType::Int8, DataType::Text, DataType::Uuid].repeat(3));
+            values = [&values[..], &values, &values].concat();
+            let values: Vec<_> = values.iter().enumerate().map(|(i, v)| v[i % 3].clone()).collect();
+            let changes: Vec<_> = changes.iter().map(|(i, v)| (*i, v[i % 3].clone())).collect();
+            let row = Row::encode(&values);
+            let mut changed = values.clone();
+            for (column, value) in &changes {
+                changed[*column] = value.clone();
+            }
+            prop_assert_eq!(row.replace(&def, &changes), Row::encode(&changed));
+            prop_assert_eq!(row, Row::encode(&values));
         }
 
         #[test]
