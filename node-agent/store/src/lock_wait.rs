@@ -16,6 +16,7 @@ use crate::{
     error::Deadlock,
     sync::{AtomicU64, Mutex, RwLock},
     table::TableId,
+    txn::{Entered, Operation},
 };
 use std::{
     cell::Cell,
@@ -84,6 +85,8 @@ pub(crate) struct Slot {
     released_at: AtomicU64,
     /// Tables that the owner has written or locked rows of.
     tables: Mutex<Vec<TableId>>,
+    /// Empty lists, with the room that the last owner had in its own.
+    room: Mutex<(Vec<Entered>, Vec<Operation>)>,
     /// Who waits for the owner.
     waiters: Mutex<Vec<(u64, Waker)>>,
 }
@@ -118,6 +121,13 @@ impl Slot {
     pub(crate) fn leave_table(&self, table: TableId) {
         self.tables.lock().retain(|t| *t != table);
     }
+
+    /// Exchanges empty lists for those that are kept here.
+    pub(crate) fn exchange(&self, tables: &mut Vec<Entered>, operations: &mut Vec<Operation>) {
+        let mut room = self.room.lock();
+        std::mem::swap(tables, &mut room.0);
+        std::mem::swap(operations, &mut room.1);
+    }
 }
 
 impl Registry {
@@ -147,6 +157,7 @@ impl Registry {
             waits_since: AtomicU64::new(0),
             released_at: AtomicU64::new(0),
             tables: Mutex::default(),
+            room: Mutex::default(),
             waiters: Mutex::default(),
         });
         assert!(slot.index < 1 << SLOT_BITS, "fewer than a million transactions run at once");

@@ -415,11 +415,11 @@ impl Inner {
     fn stamp(&self, txn: &mut Txn, lsn: Lsn) {
         let mut garbage = self.reclamation.notes();
         let mut dropped: Vec<Arc<Heap>> = Vec::new();
-        let operations = std::mem::take(&mut txn.operations);
-        for operation in operations {
+        let Txn { operations, tables, seldom, .. } = txn;
+        for operation in operations.drain(..) {
             match operation {
                 Operation::Row { cell, table, kind, first: true } => {
-                    let Entered { heap, hash_delta, changes } = &mut txn.tables[table as usize];
+                    let Entered { heap, hash_delta, changes } = &mut tables[table as usize];
                     let (stamped, old) = {
                         let mut chain = cell.chain.lock();
                         let stamped = chain.commit(lsn);
@@ -445,7 +445,9 @@ impl Inner {
                 }
                 // Its version was merged into the row's newest one; a lock had none.
                 Operation::Row { first: false, .. } => {}
-                Operation::Share(table, row) => txn.seldom().shares.push((table, row)),
+                Operation::Share(table, row) => {
+                    seldom.get_or_insert_default().shares.push((table, row));
+                }
                 Operation::Ddl(_) | Operation::IndexAdded(..) => {}
                 Operation::IndexDropped(heap, index) => {
                     heap.kept_up.write().retain(|i| !Arc::ptr_eq(i, &index));
@@ -456,7 +458,7 @@ impl Inner {
             }
         }
         drop(garbage);
-        for Entered { heap, hash_delta, changes } in &txn.tables {
+        for Entered { heap, hash_delta, changes } in tables {
             if let Some(delta) = hash_delta {
                 heap.note_commit(lsn, *delta);
             }
@@ -508,6 +510,9 @@ impl Inner {
         }
         if txn.temporary > 0 {
             self.accountant.release(Pool::Temporary, txn.temporary);
+        }
+        if txn.id != TxnId::ENDED {
+            txn.leave_room();
         }
         if let Some(slot) = txn.slot.take() {
             self.registry.give_back(slot);

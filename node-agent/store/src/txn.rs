@@ -16,7 +16,7 @@ use crate::{
     reference::Changed,
     row::RowId,
     shares::Place,
-    store::Inner,
+    store::{FREE, Inner},
     sync::{AtomicU64, Mutex, MutexGuard},
     table::TableId,
     version::{Reader, RowCell},
@@ -314,6 +314,23 @@ impl Txn {
     pub(crate) fn reads(&self) -> Option<MutexGuard<'_, ReadSet>> {
         let seldom = self.seldom.as_ref().filter(|_| self.isolation == Isolation::Serializable)?;
         Some(seldom.reads.lock())
+    }
+
+    /// Takes the room for lists that the slot's last user left, before anything is in them.
+    pub(crate) fn take_room(&mut self) {
+        if let Some(slot) = self.slot.as_ref().filter(|_| self.operations.is_empty()) {
+            slot.exchange(&mut self.tables, &mut self.operations);
+        }
+    }
+
+    /// Leaves the room of its lists to the slot's next user; long ones, which are charged, are let go.
+    pub(crate) fn leave_room(&mut self) {
+        let most = self.tables.capacity().max(self.operations.capacity());
+        if let Some(slot) = self.slot.as_ref().filter(|_| most <= FREE) {
+            self.tables.clear();
+            self.operations.clear();
+            slot.exchange(&mut self.tables, &mut self.operations);
+        }
     }
 
     pub(crate) fn slot(&self) -> &Arc<Slot> {

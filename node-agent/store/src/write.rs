@@ -212,6 +212,7 @@ impl Inner {
     pub(crate) fn make_writer(&self, txn: &mut Txn) {
         if txn.id == TxnId::ENDED {
             txn.id = self.registry.give_id(txn.slot());
+            txn.take_room();
         }
     }
 
