@@ -219,30 +219,38 @@ impl Inner {
         let batch = self.reclamation.due(round.horizon, limit);
         let count = batch.len();
         let state = self.state.load();
+        let mut freed = Vec::new();
         for garbage in batch {
             // A table that was dropped goes as a whole.
             if let Some(table) = state.table(garbage.table) {
-                self.free(&table.heap, garbage, round, report);
+                self.free((&table.heap, garbage), round, &mut freed, report);
             }
         }
         count
     }
 
-    fn free(&self, heap: &Heap, garbage: Garbage, round: Round, report: &mut ReclaimReport) {
+    /// Works off one note; `freed` is an empty list before and after.
+    fn free(
+        &self,
+        (heap, garbage): (&Heap, Garbage),
+        round: Round,
+        freed: &mut Vec<Row>,
+        report: &mut ReclaimReport,
+    ) {
         heap.counts.worked_off();
         let Garbage { lsn: _, table: _, cell, mut rows } = garbage;
         let kept_up = heap.kept_up.read();
-        let (count, freed, dead, moved) = {
+        let (count, dead, moved) = {
             let mut chain = cell.chain.lock();
-            let (count, freed) = if chain.trimmed_in == round.number {
-                (0, Vec::new())
+            let count = if chain.trimmed_in == round.number {
+                0
             } else {
                 chain.trimmed_in = round.number;
-                chain.trim(round.horizon)
+                chain.trim(round.horizon, freed)
             };
-            (count, freed, chain.newest.is_none() && count > 0, chain.moved)
+            (count, chain.newest.is_none() && count > 0, chain.moved)
         };
-        self.release_versions(heap, count, &freed);
+        self.release_versions(heap, count, freed);
         report.versions += count;
         if dead {
             heap.take_cell(&self.accountant, cell.id);
@@ -252,8 +260,9 @@ impl Inner {
         // than the newest only in a row that moved, and are all of one key when it did not.
         let moved = moved || !rows.is_empty();
         if dead || moved {
-            rows.extend(freed);
+            rows.append(freed);
         }
+        freed.clear();
         if !moved {
             rows.truncate(1);
         }

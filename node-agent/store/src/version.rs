@@ -162,10 +162,9 @@ impl Chain {
         hash(newest).wrapping_sub(hash(newest.and_then(|v| v.older.as_deref())))
     }
 
-    /// Drops every version that no snapshot at or above `horizon` sees, and returns how many and
-    /// their rows. A deletion that everybody sees goes too, and leaves an empty chain.
-    pub(crate) fn trim(&mut self, horizon: Lsn) -> (u64, Vec<Row>) {
-        let mut rows = Vec::new();
+    /// Drops every version that no snapshot at or above `horizon` sees, hands out their rows and returns
+    /// how many there were. A deletion that everybody sees goes too, and leaves an empty chain.
+    pub(crate) fn trim(&mut self, horizon: Lsn, rows: &mut Vec<Row>) -> u64 {
         let mut count = 0;
         let mut drain = |mut next: Option<Box<Version>>| {
             while let Some(mut version) = next {
@@ -187,7 +186,7 @@ impl Chain {
         if dead {
             drain(self.newest.take().map(Box::new));
         }
-        (count, rows)
+        count
     }
 }
 
@@ -241,9 +240,11 @@ mod tests {
             chain.push(Lsn(lsn), Some(row(lsn as i64)));
         }
         chain.push(Lsn(10), None);
-        assert_eq!(chain.trim(Lsn(6)).0, 5);
+        let mut rows = Vec::new();
+        assert_eq!(chain.trim(Lsn(6), &mut rows), 5);
+        assert_eq!(rows, [5, 4, 3, 2, 1].map(row));
         assert_eq!((seen(&chain, 6), seen(&chain, 9)), (Some(6), Some(9)));
-        assert_eq!(chain.trim(Lsn(10)).0, 5);
+        assert_eq!(chain.trim(Lsn(10), &mut rows), 5);
         assert!(chain.newest.is_none());
     }
 
