@@ -119,11 +119,7 @@ impl IndexData {
 
     /// Whether two rows have the same bytes in all that decides their keys (then they have the same key).
     pub(crate) fn same_columns(&self, a: &Row, b: &Row) -> bool {
-        let is_same = |&column: &u16| {
-            let column = usize::from(column);
-            let stored = column < a.stored_columns() && column < b.stored_columns();
-            stored && a.raw(column) == b.raw(column)
-        };
+        let is_same = |column: &u16| a.agrees(b, usize::from(*column));
         self.def.columns.iter().all(is_same) && self.def.only.as_ref().is_none_or(is_same)
     }
 

@@ -59,6 +59,17 @@ impl KeyBytes {
         }
         self.length = end;
     }
+
+    /// Appends the first bytes of these; of a length that is known, they are copied without a loop.
+    fn extend_from_first(&mut self, bytes: &[u8; 9], length: usize) {
+        match self.short.get_mut(self.length..self.length + bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.length += length;
+            }
+            None => self.extend_from_slice(&bytes[..length]),
+        }
+    }
 }
 
 impl Deref for KeyBytes {
@@ -228,7 +239,7 @@ fn encode_int(i: i64, out: &mut KeyBytes) {
     let mut bytes = [0; 9];
     bytes[0] = ZERO - 1 - length;
     bytes[1..].copy_from_slice(&(i as u64).wrapping_shl(64 - 8 * u32::from(length)).to_be_bytes());
-    out.extend_from_slice(&bytes[..1 + usize::from(length)]);
+    out.extend_from_first(&bytes, 1 + usize::from(length));
 }
 
 fn encode_unsigned(number: u64, out: &mut KeyBytes) {
@@ -236,7 +247,7 @@ fn encode_unsigned(number: u64, out: &mut KeyBytes) {
     let mut bytes = [0; 9];
     bytes[0] = ZERO + length;
     bytes[1..].copy_from_slice(&number.wrapping_shl(64 - 8 * u32::from(length)).to_be_bytes());
-    out.extend_from_slice(&bytes[..1 + usize::from(length)]);
+    out.extend_from_first(&bytes, 1 + usize::from(length));
 }
 
 /// How many bytes a number needs: none for 0.

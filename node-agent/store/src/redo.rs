@@ -111,7 +111,7 @@ pub(crate) fn encode(txn: &Txn) -> Vec<u8> {
 fn begin(out: &mut Vec<u8>) {
     if out.is_empty() {
         // Room for a row or two, so that the common record is one allocation.
-        out.reserve(256);
+        *out = Vec::with_capacity(256);
         out.push(FORMAT);
     }
 }

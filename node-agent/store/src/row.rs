@@ -74,6 +74,7 @@ pub enum RowError {
 }
 
 /// Where the parts of a row lie.
+#[derive(Debug, Default)]
 struct Shape {
     columns: usize,
     wide: bool,
@@ -83,7 +84,7 @@ struct Shape {
 }
 
 impl Shape {
-    #[inline]
+    #[inline(always)]
     fn new(columns: usize, wide: bool) -> Shape {
         let bitmap = 2;
         let offsets = bitmap + columns.div_ceil(8);
@@ -91,13 +92,13 @@ impl Shape {
         Shape { columns, wide, bitmap, offsets, body }
     }
 
-    #[inline]
+    #[inline(always)]
     fn of(bytes: &[u8]) -> Shape {
         let head = u16::from_le_bytes([bytes[0], bytes[1]]);
         Shape::new(usize::from(head & !WIDE), head & WIDE != 0)
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(&self, bytes: &[u8], column: usize) -> usize {
         if self.wide {
             let at = self.offsets + column * 4;
@@ -109,18 +110,18 @@ impl Shape {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn value<'a>(&self, bytes: &'a [u8], column: usize) -> &'a [u8] {
         &bytes[self.value_at(bytes, column)]
     }
 
-    #[inline]
+    #[inline(always)]
     fn value_at(&self, bytes: &[u8], column: usize) -> Range<usize> {
         let start = if column == 0 { self.body } else { self.end(bytes, column - 1) };
         start..self.end(bytes, column)
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_null(&self, bytes: &[u8], column: usize) -> bool {
         bytes[self.bitmap + column / 8] & (1 << (column % 8)) != 0
     }
@@ -181,6 +182,7 @@ impl Row {
     }
 
     /// The bytes, to be written; of its own, should they be shared.
+    #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
             Encoded::Inline(length, bytes) => &mut bytes[..usize::from(*length)],
@@ -230,6 +232,28 @@ impl Row {
             return None;
         }
         Some(shape.value(bytes, column))
+    }
+
+    /// The first column that is null though the table, whose columns are all stored, refuses that.
+    #[must_use]
+    pub fn refused_null(&self, table: &TableDef) -> Option<usize> {
+        let bytes = self.as_bytes();
+        let shape = Shape::of(bytes);
+        if bytes[shape.bitmap..shape.offsets].iter().all(|nulls| *nulls == 0) {
+            return None;
+        }
+        let mut columns = table.columns.iter().zip(0..shape.columns);
+        columns.find(|(column, at)| column.not_null && shape.is_null(bytes, *at)).map(|(_, at)| at)
+    }
+
+    /// Whether both rows store a column, with the same bytes or as null.
+    pub(crate) fn agrees(&self, other: &Row, column: usize) -> bool {
+        let (a, b) = (self.as_bytes(), other.as_bytes());
+        let (one, two) = (Shape::of(a), Shape::of(b));
+        column < one.columns
+            && column < two.columns
+            && one.is_null(a, column) == two.is_null(b, column)
+            && one.value(a, column) == two.value(b, column)
     }
 
     /// One column of the table, owned.
@@ -377,11 +401,11 @@ impl fmt::Debug for Row {
 /// Lays a row out column by column, in one buffer that can be used again.
 #[derive(Debug, Default)]
 pub struct RowBuilder {
-    /// Columns that were announced.
-    columns: usize,
+    /// Of the row if it is narrow; a wide one is laid out anew at the end.
+    shape: Shape,
     /// Columns pushed so far.
     pushed: usize,
-    /// The row as it will be if it is narrow; a wide one is laid out anew at the end.
+    /// The row as it will be if it is narrow.
     bytes: Vec<u8>,
     /// End of each column, from the beginning of the values; empty while two bytes hold them all.
     ends: Vec<u32>,
@@ -399,35 +423,34 @@ impl RowBuilder {
     /// Begins another row in the same buffer.
     pub fn begin(&mut self, columns: usize) {
         assert!(columns <= COLUMNS_MAX, "a table has at most {COLUMNS_MAX} columns");
-        self.columns = columns;
+        self.shape = Shape::new(columns, false);
         self.pushed = 0;
         self.ends.clear();
         self.bytes.clear();
-        let body = Shape::new(columns, false).body;
         if self.bytes.capacity() == 0 {
             // Room for a number in each column, so that most rows are one allocation.
-            self.bytes.reserve(body + columns * 8);
+            self.bytes = Vec::with_capacity(self.shape.body + columns * 8);
         }
-        self.bytes.resize(body, 0);
+        self.bytes.resize(self.shape.body, 0);
         self.bytes[..2].copy_from_slice(&(columns as u16).to_le_bytes());
     }
 
     /// Adds the next column.
     pub fn push(&mut self, value: ValueRef<'_>) {
-        encode(value, &mut self.bytes);
-        self.end_column(value.is_null());
+        let mut room = [0; NUMBER_BYTES];
+        self.put(encoded(value, &mut room), value.is_null());
     }
 
     /// Adds the next column from the bytes of another row's; None is null.
     pub fn push_raw(&mut self, raw: Option<&[u8]>) {
-        self.bytes.extend_from_slice(raw.unwrap_or_default());
-        self.end_column(raw.is_none());
+        self.put(raw.unwrap_or_default(), raw.is_none());
     }
 
-    fn end_column(&mut self, null: bool) {
-        let column = self.pushed;
-        assert!(column < self.columns, "as many columns are pushed as were announced");
-        let shape = Shape::new(self.columns, false);
+    #[inline]
+    fn put(&mut self, raw: &[u8], null: bool) {
+        let (shape, column) = (&self.shape, self.pushed);
+        assert!(column < shape.columns, "as many columns are pushed as were announced");
+        self.bytes.extend_from_slice(raw);
         if null {
             self.bytes[shape.bitmap + column / 8] |= 1 << (column % 8);
         }
@@ -449,11 +472,11 @@ impl RowBuilder {
     /// The row; the builder is ready for `begin`.
     #[must_use]
     pub fn finish(&mut self) -> Row {
-        assert_eq!(self.pushed, self.columns, "as many columns are pushed as were announced");
+        let shape = &self.shape;
+        assert_eq!(self.pushed, shape.columns, "as many columns are pushed as were announced");
         if self.ends.is_empty() {
             return Row::new(&self.bytes);
         }
-        let shape = Shape::new(self.columns, false);
         let mut wide = Vec::with_capacity(self.bytes.len() + shape.columns * 2);
         wide.extend_from_slice(&(shape.columns as u16 | WIDE).to_le_bytes());
         wide.extend_from_slice(&self.bytes[shape.bitmap..shape.offsets]);

@@ -360,15 +360,13 @@ fn check_row(table: &Table, row: &Row) -> Result<(), WriteError> {
     if row.as_bytes().len() > VALUE_BYTES_MAX {
         check_lengths(table, row)?;
     }
-    for (i, column) in columns.iter().enumerate() {
-        if column.not_null && row.raw(i).is_none() {
-            return Err(WriteError::NotNull {
-                table: table.def.name.clone(),
-                column: column.name.clone(),
-            });
+    match row.refused_null(&table.def) {
+        None => Ok(()),
+        Some(at) => {
+            let (table, column) = (table.def.name.clone(), columns[at].name.clone());
+            Err(WriteError::NotNull { table, column })
         }
     }
-    Ok(())
 }
 
 /// No value that is too long, in a row that is long enough for one.
@@ -393,8 +391,8 @@ fn may_write<'a>(
     if let Some(on) = chain.held_by_other(txn.id) {
         return Err(WriteError::Blocked { on });
     }
-    let gone = WriteError::RowGone { table, row };
-    let newest = chain.newest.as_ref().ok_or(gone.clone())?;
+    let gone = || WriteError::RowGone { table, row };
+    let newest = chain.newest.as_ref().ok_or_else(gone)?;
     if newest.stamp != UNCOMMITTED {
         let (read, error) = match txn.isolation {
             Isolation::ReadCommitted => (txn.current, WriteError::Blocked { on: TxnId::ENDED }),
@@ -413,5 +411,5 @@ fn may_write<'a>(
             txn.depend_on(newest.stamp);
         }
     }
-    newest.row.as_ref().ok_or(gone)
+    newest.row.as_ref().ok_or_else(gone)
 }
