@@ -173,7 +173,12 @@ impl Gathered {
             AggregateKind::Sum | AggregateKind::Average => {
                 // Sums of int4 are int8: the running type is the result's.
                 let ty = if call.input.is_integer() { Type::Int8 } else { call.input };
-                self.value = arithmetic::calculate(ArithmeticOp::Add, ty, &self.value, &value)?;
+                self.value = arithmetic::calculate(
+                    ArithmeticOp::Add,
+                    ty,
+                    self.value.as_ref(),
+                    value.as_ref(),
+                )?;
             }
             AggregateKind::Least => {
                 if ordering().is_lt() {

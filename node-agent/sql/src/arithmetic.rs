@@ -9,7 +9,7 @@ use crate::{
     types::Type,
 };
 use rust_decimal::{Decimal, RoundingStrategy, prelude::ToPrimitive as _};
-use understudy_store::Value;
+use understudy_store::{Value, ValueRef};
 
 /// Significant digits that a quotient has at least, as in PostgreSQL.
 const QUOTIENT_DIGITS: i64 = 16;
@@ -31,14 +31,14 @@ fn by_zero() -> SqlError {
 pub(crate) fn calculate(
     op: ArithmeticOp,
     ty: Type,
-    left: &Value,
-    right: &Value,
+    left: ValueRef<'_>,
+    right: ValueRef<'_>,
 ) -> Result<Value, SqlError> {
     match (left, right) {
-        (Value::Int(a), Value::Int(b)) => integers(op, ty, *a, *b).map(Value::Int),
-        (Value::Float(a), Value::Float(b)) => floats(op, ty, *a, *b).map(Value::Float),
-        (Value::Numeric(a), Value::Numeric(b)) => decimals(op, *a, *b).map(Value::Numeric),
-        (Value::Null, _) | (_, Value::Null) => Ok(Value::Null),
+        (ValueRef::Int(a), ValueRef::Int(b)) => integers(op, ty, a, b).map(Value::Int),
+        (ValueRef::Float(a), ValueRef::Float(b)) => floats(op, ty, a, b).map(Value::Float),
+        (ValueRef::Numeric(a), ValueRef::Numeric(b)) => decimals(op, a, b).map(Value::Numeric),
+        (ValueRef::Null, _) | (_, ValueRef::Null) => Ok(Value::Null),
         _ => Err(SqlError::internal("arithmetic on values of two kinds")),
     }
 }
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn integer_overflow_is_an_error_of_its_type() {
-        let sum = |ty, a, b| calculate(ArithmeticOp::Add, ty, &Value::Int(a), &Value::Int(b));
+        let sum = |ty, a, b| calculate(ArithmeticOp::Add, ty, ValueRef::Int(a), ValueRef::Int(b));
         assert_eq!(
             sum(Type::Int4, i64::from(i32::MAX), 1).unwrap_err().message,
             "integer out of range"

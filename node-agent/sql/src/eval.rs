@@ -112,6 +112,7 @@ impl<'a> Env<'a> {
 }
 
 /// The value without computing anything, for the simplest expressions.
+#[inline]
 fn simple<'a>(expr: &'a Expr, tuple: &'a dyn Tuple, env: &Env<'a>) -> Option<ValueRef<'a>> {
     match expr {
         Expr::Const(value) => Some(value.as_ref()),
@@ -262,12 +263,22 @@ fn compare(
     tuple: &dyn Tuple,
     env: &Env<'_>,
 ) -> Result<Option<Ordering>, SqlError> {
+    with_both((left, right), tuple, env, |left, right| Ok(ordering(left, right)))
+}
+
+/// Does something with the values of two expressions, which are copied only when they are computed.
+fn with_both<T>(
+    (left, right): (&Expr, &Expr),
+    tuple: &dyn Tuple,
+    env: &Env<'_>,
+    work: impl FnOnce(ValueRef<'_>, ValueRef<'_>) -> Result<T, SqlError>,
+) -> Result<T, SqlError> {
     if let (Some(left), Some(right)) = (simple(left, tuple, env), simple(right, tuple, env)) {
-        return Ok(ordering(left, right));
+        return work(left, right);
     }
     let left = eval(left, tuple, env)?;
     let right = eval(right, tuple, env)?;
-    Ok(ordering(left.as_ref(), right.as_ref()))
+    work(left.as_ref(), right.as_ref())
 }
 
 /// Orders two values of one kind; None when one is null.
@@ -327,8 +338,10 @@ pub(crate) fn eval(expr: &Expr, tuple: &dyn Tuple, env: &Env<'_>) -> Result<Valu
             .map(ValueRef::to_value)
             .ok_or_else(|| SqlError::internal("a reference to an enclosing query has no tuple")),
         Expr::Arithmetic(op, ty, pair) => {
-            let (left, right) = (eval(&pair.0, tuple, env)?, eval(&pair.1, tuple, env)?);
-            arithmetic::calculate(*op, *ty, &left, &right)
+            let work = |left: ValueRef<'_>, right: ValueRef<'_>| {
+                arithmetic::calculate(*op, *ty, left, right)
+            };
+            with_both((&pair.0, &pair.1), tuple, env, work)
         }
         Expr::Negate(ty, inner) => arithmetic::negate(*ty, &eval(inner, tuple, env)?),
         Expr::Moment(op, pair) => {
@@ -387,6 +400,19 @@ pub(crate) fn eval(expr: &Expr, tuple: &dyn Tuple, env: &Env<'_>) -> Result<Valu
         | Expr::Exists(_)
         | Expr::Quantified { .. } => Ok(truth(expr, tuple, env)?.map_or(Value::Null, Value::Bool)),
     }
+}
+
+/// The values of expressions over one tuple.
+pub(crate) fn eval_all(
+    exprs: &[Expr],
+    tuple: &dyn Tuple,
+    env: &Env<'_>,
+) -> Result<Vec<Value>, SqlError> {
+    let mut values = Vec::with_capacity(exprs.len());
+    for expr in exprs {
+        values.push(eval(expr, tuple, env)?);
+    }
+    Ok(values)
 }
 
 fn any_item(

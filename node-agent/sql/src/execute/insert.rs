@@ -1,9 +1,9 @@
 //! INSERT, ON CONFLICT, and the rows of COPY FROM.
 
-use super::{CommandTag, ExecError, Executor, query, refused};
+use super::{CommandTag, ExecError, Executor, constants, query, refused};
 use crate::{
     error::{SqlError, state},
-    eval::{Env, NoColumns, Pair, Values, eval, is_true},
+    eval::{Env, Pair, Values, eval, eval_all, is_true},
     plan::{Check, Computed, ConflictUpdate, InsertPlan, InsertSource},
 };
 use std::collections::BTreeSet;
@@ -17,12 +17,7 @@ impl Executor<'_, '_> {
         match &plan.source {
             InsertSource::Rows(rows) => {
                 for exprs in rows {
-                    let values = {
-                        let env = Env::new(self.run, self.txn);
-                        let values: Result<Vec<Value>, SqlError> =
-                            exprs.iter().map(|expr| eval(expr, &NoColumns, &env)).collect();
-                        values?
-                    };
+                    let values = constants(exprs, &Env::new(self.run, self.txn))?;
                     count += u64::from(self.insert_row(plan, values, &mut touched)?);
                 }
             }
@@ -32,9 +27,7 @@ impl Executor<'_, '_> {
                     let env = Env::new(self.run, self.txn);
                     let mut rows = Vec::new();
                     query::run(node, &env, &mut |tuple| {
-                        let row: Result<Vec<Value>, SqlError> =
-                            exprs.iter().map(|expr| eval(expr, tuple, &env)).collect();
-                        rows.push(row?);
+                        rows.push(eval_all(exprs, tuple, &env)?);
                         Ok(query::Flow::More)
                     })?;
                     rows

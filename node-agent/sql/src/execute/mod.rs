@@ -18,7 +18,7 @@ mod sequence;
 
 use crate::{
     error::{SqlError, state},
-    eval::{Env, NoColumns, Values, compare_values, eval},
+    eval::{Env, NoColumns, Values, compare_values, eval_all},
     explain,
     expr::Expr,
     parse::Analyze,
@@ -31,7 +31,6 @@ use measure::Measures;
 use std::{
     cell::{Cell, RefCell},
     cmp::Ordering,
-    collections::BTreeMap,
     fmt,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
@@ -173,13 +172,16 @@ impl RowSink for Counted {
     fn notice(&mut self, _: String) {}
 }
 
+/// Rows that are kept for as long as somebody looks at them.
+pub(crate) type SharedRows = Rc<Vec<Vec<Value>>>;
+
 /// One execution: the context and what is kept for its duration.
 pub(crate) struct Run<'a> {
     pub(crate) context: &'a ExecContext<'a>,
     /// State of the random functions.
     pub(crate) random: Cell<u64>,
     /// Results of uncorrelated subqueries, by slot.
-    pub(crate) kept: RefCell<BTreeMap<usize, Rc<Vec<Vec<Value>>>>>,
+    pub(crate) kept: RefCell<Vec<(usize, SharedRows)>>,
     /// While rows are judged anew: the only rows of the tables that are changed or locked.
     pub(crate) only: RefCell<Option<Vec<rejudge::TargetRow>>>,
     /// Who holds a sequence that an expression needs.
@@ -340,16 +342,14 @@ impl Executor<'_, '_> {
             return Ok(());
         }
         let env = Env::new(self.run, self.txn);
-        let row: Result<Vec<Value>, SqlError> =
-            returning.iter().map(|expr| eval(expr, &Values(values), &env)).collect();
-        self.sink.row(&row?);
+        self.sink.row(&eval_all(returning, &Values(values), &env)?);
         Ok(())
     }
 }
 
 /// Evaluates expressions without columns.
 pub(crate) fn constants(exprs: &[Expr], env: &Env<'_>) -> Result<Vec<Value>, SqlError> {
-    exprs.iter().map(|expr| eval(expr, &NoColumns, env)).collect()
+    eval_all(exprs, &NoColumns, env)
 }
 
 /// Orders two lists of sort keys' values.

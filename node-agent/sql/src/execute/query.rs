@@ -1,12 +1,12 @@
 //! Queries: each step pushes its tuples to the next, so that nothing is kept but what sorting, grouping
 //! and hashing need.
 
-use super::{compare_keys, constants, join, room::Room, rows};
+use super::{SharedRows, compare_keys, constants, join, room::Room, rows};
 use crate::{
     aggregate::{Gathered, Sortable},
     arithmetic,
     error::{SqlError, state},
-    eval::{Env, Frame, NoColumns, Tuple, Values, compare_values, eval, is_true},
+    eval::{Env, Frame, NoColumns, Tuple, Values, compare_values, eval, eval_all, is_true},
     expr::{ArithmeticOp, CompareOp, Expr, MomentOp},
     plan::{Node, Query, SetOperation, SortKey},
     system,
@@ -234,7 +234,7 @@ fn series(
             Type::Timestamp | Type::Timestamptz => {
                 arithmetic::moment(MomentOp::PlusInterval, &at, &step)
             }
-            _ => arithmetic::calculate(ArithmeticOp::Add, Type::Int8, &at, &step),
+            _ => arithmetic::calculate(ArithmeticOp::Add, Type::Int8, at.as_ref(), step.as_ref()),
         };
         // A series that would leave its type has ended.
         match next {
@@ -256,9 +256,7 @@ fn aggregate(
     }
     let mut room = Room::new(env);
     run(input, env, &mut |tuple| {
-        let key: Result<Vec<Value>, SqlError> =
-            groups.iter().map(|group| eval(group, tuple, env)).collect();
-        let group = match gathered.entry(Sortable(key?)) {
+        let group = match gathered.entry(Sortable(eval_all(groups, tuple, env)?)) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 room.keep(&new.key().0)?;
@@ -368,11 +366,7 @@ fn distinct(
     let mut room = Room::new(env);
     run(input, env, &mut |tuple| {
         let key = match on {
-            Some(keys) => {
-                let key: Result<Vec<Value>, SqlError> =
-                    keys.iter().map(|key| eval(key, tuple, env)).collect();
-                key?
-            }
+            Some(keys) => eval_all(keys, tuple, env)?,
             None => copied(tuple, columns),
         };
         let key = Sortable(key);
@@ -431,9 +425,9 @@ fn subquery(
     tuple: &dyn Tuple,
     env: &Env<'_>,
     rows_wanted: usize,
-) -> Result<Rc<Vec<Vec<Value>>>, SqlError> {
+) -> Result<SharedRows, SqlError> {
     if !query.correlated
-        && let Some(kept) = env.run.kept.borrow().get(&query.slot)
+        && let Some((_, kept)) = env.run.kept.borrow().iter().find(|(slot, _)| *slot == query.slot)
     {
         return Ok(Rc::clone(kept));
     }
@@ -446,7 +440,7 @@ fn subquery(
     })?;
     let rows = Rc::new(rows);
     if !query.correlated {
-        env.run.kept.borrow_mut().insert(query.slot, Rc::clone(&rows));
+        env.run.kept.borrow_mut().push((query.slot, Rc::clone(&rows)));
     }
     Ok(rows)
 }

@@ -1,6 +1,6 @@
 //! Reading a table by its access path.
 
-use super::{query::Flow, rejudge::TargetRow};
+use super::{constants, query::Flow, rejudge::TargetRow};
 use crate::{
     aggregate::Sortable,
     error::SqlError,
@@ -43,7 +43,7 @@ pub(crate) fn table(
                 one = [eval(expr, &NoColumns, env)?];
                 &one
             } else {
-                several = keys(key, env)?;
+                several = constants(key, env)?;
                 &several
             };
             if key.iter().any(Value::is_null) {
@@ -52,7 +52,7 @@ pub(crate) fn table(
             reader.by_key((store, txn, view), *index, key)
         }
         Access::KeyList { index, keys: list } => {
-            let wanted: BTreeSet<Sortable> = keys(list, env)?
+            let wanted: BTreeSet<Sortable> = constants(list, env)?
                 .into_iter()
                 .filter(|key| !key.is_null())
                 .map(|key| Sortable(vec![key]))
@@ -153,14 +153,14 @@ fn finds(
     };
     Ok(match access {
         Access::Scan => true,
-        Access::Key { index, key } => agree(columns(index), &keys(key, env)?),
+        Access::Key { index, key } => agree(columns(index), &constants(key, env)?),
         Access::KeyList { index, keys: list } => {
-            keys(list, env)?.into_iter().any(|key| agree(columns(index), &[key]))
+            constants(list, env)?.into_iter().any(|key| agree(columns(index), &[key]))
         }
         Access::Range { index, equal, lower, upper, direction: _ } => {
             let columns = columns(index);
             let Some(next) = columns.get(equal.len()) else {
-                return Ok(agree(columns, &keys(equal, env)?));
+                return Ok(agree(columns, &constants(equal, env)?));
             };
             let within = |bound: &Bound<Expr>, beyond: Ordering| -> Result<bool, SqlError> {
                 let (Bound::Included(expr) | Bound::Excluded(expr)) = bound else {
@@ -173,15 +173,11 @@ fn finds(
                     Some(ordering) => ordering != beyond,
                 })
             };
-            agree(columns, &keys(equal, env)?)
+            agree(columns, &constants(equal, env)?)
                 && within(lower, Ordering::Less)?
                 && within(upper, Ordering::Greater)?
         }
     })
-}
-
-fn keys(exprs: &[Expr], env: &Env<'_>) -> Result<Vec<Value>, SqlError> {
-    exprs.iter().map(|expr| eval(expr, &NoColumns, env)).collect()
 }
 
 /// The bounds of a range; None when a null makes it empty.
@@ -190,7 +186,7 @@ fn bounds(
     (lower, upper): (&Bound<Expr>, &Bound<Expr>),
     env: &Env<'_>,
 ) -> Result<Option<KeyBounds>, SqlError> {
-    let prefix = keys(equal, env)?;
+    let prefix = constants(equal, env)?;
     let mut null = prefix.iter().any(Value::is_null);
     let mut bound = |bound: &Bound<Expr>| -> Result<Bound<Vec<Value>>, SqlError> {
         let (expr, included) = match bound {

@@ -48,17 +48,18 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("mod", &[Int8, Int8], Int8, |v, _| modulo(Int8, v)),
     Function::new("mod", &[Numeric, Numeric], Numeric, |v, _| modulo(Numeric, v)),
     Function::new("div", &[Numeric, Numeric], Numeric, |v, _| {
-        let quotient = arithmetic::calculate(ArithmeticOp::Divide, Numeric, &v[0], &v[1])?;
+        let quotient =
+            arithmetic::calculate(ArithmeticOp::Divide, Numeric, v[0].as_ref(), v[1].as_ref())?;
         Ok(match quotient {
             Value::Numeric(number) => Value::Numeric(number.trunc()),
             other => other,
         })
     }),
     Function::new("power", &[Numeric, Numeric], Numeric, |v, _| {
-        arithmetic::calculate(ArithmeticOp::Power, Numeric, &v[0], &v[1])
+        arithmetic::calculate(ArithmeticOp::Power, Numeric, v[0].as_ref(), v[1].as_ref())
     }),
     Function::new("power", &[Float8, Float8], Float8, |v, _| {
-        arithmetic::calculate(ArithmeticOp::Power, Float8, &v[0], &v[1])
+        arithmetic::calculate(ArithmeticOp::Power, Float8, v[0].as_ref(), v[1].as_ref())
     }),
     Function::new("sqrt", &[Float8], Float8, |v, _| {
         if float(v, 0) < 0.0 {
@@ -125,7 +126,7 @@ fn absolute(ty: Type, value: &Value) -> Answer {
 }
 
 fn modulo(ty: Type, values: &[Value]) -> Answer {
-    arithmetic::calculate(ArithmeticOp::Modulo, ty, &values[0], &values[1])
+    arithmetic::calculate(ArithmeticOp::Modulo, ty, values[0].as_ref(), values[1].as_ref())
 }
 
 /// Rounds to digits after the point; negative digits round before it.
