@@ -11,20 +11,37 @@ use super::{
 };
 use crate::{
     error::SqlError,
-    eval::{Env, RowTuple, Tuple, Values, eval},
-    expr::Expr,
+    eval::{Env, RowTuple, Tuple, Values, eval, eval_all},
     plan::{ChangePlan, LockWaitPolicy, LockingPlan, Node},
 };
 use std::collections::BTreeSet;
 use understudy_store::{Row, RowId, TableId, TxnId, Value, View, WriteError};
 
-/// A row to change: its identity, what it is now, its new values, and the rest of the tuple.
+/// A row to change: its identity, what it is now, what it shall be, and the rest of the tuple.
 pub(super) struct Target {
     pub(super) id: RowId,
     pub(super) old: Row,
-    pub(super) changes: Vec<(usize, Value)>,
+    /// With what is assigned, and not yet with what is computed from that; None to delete it.
+    pub(super) new: Option<Row>,
     /// The columns after the target's own and its row id, when RETURNING may need them.
     pub(super) rest: Vec<Value>,
+}
+
+/// Rows to change. Most statements have one, which needs no list.
+#[derive(Default)]
+struct Found {
+    first: Option<Target>,
+    others: Vec<Target>,
+}
+
+impl Found {
+    fn push(&mut self, target: Target) {
+        if self.first.is_none() {
+            self.first = Some(target);
+        } else {
+            self.others.push(target);
+        }
+    }
 }
 
 impl Executor<'_, '_> {
@@ -32,9 +49,11 @@ impl Executor<'_, '_> {
     /// row is met twice.
     pub(super) fn change(&mut self, plan: &ChangePlan) -> Result<CommandTag, ExecError> {
         let mut count = 0;
-        for target in self.targets(plan)? {
+        let mut targets = Found::default();
+        self.find(plan, &mut targets)?;
+        for target in targets.first.iter().chain(&targets.others) {
             self.run.goes_on()?;
-            if self.change_wanted(plan, &target)? {
+            if self.change_wanted(plan, target)? {
                 count += 1;
             }
         }
@@ -43,24 +62,18 @@ impl Executor<'_, '_> {
         Ok(CommandTag::counted(command, count))
     }
 
-    fn targets(&self, plan: &ChangePlan) -> Result<Vec<Target>, SqlError> {
+    fn find(&self, plan: &ChangePlan, targets: &mut Found) -> Result<(), SqlError> {
         let env = Env::new(self.run, self.txn);
-        let assignments = plan.assignments.as_deref().unwrap_or_default();
-        let mut targets = Vec::new();
         if let Node::Table(table) = &plan.source
             && self.run.measures.is_none()
         {
             rows::table(table, &env, &mut |tuple: &RowTuple<'_>| {
-                let changes = changes(assignments, tuple, &env)?;
-                targets.push(Target {
-                    id: tuple.id,
-                    old: tuple.row.clone(),
-                    changes,
-                    rest: Vec::new(),
-                });
+                let new = assigned(plan, (tuple.row, tuple), &env)?;
+                let (id, old) = (tuple.id, tuple.row.clone());
+                targets.push(Target { id, old, new, rest: Vec::new() });
                 Ok(Flow::More)
             })?;
-            return Ok(targets);
+            return Ok(());
         }
         let id_column = plan.table.columns.len();
         let width = query::width(&plan.source);
@@ -75,13 +88,13 @@ impl Executor<'_, '_> {
                 && let Some(old) =
                     self.run.context.store.get(self.txn, View::ForUpdate, plan.table.id, id)
             {
-                let changes = changes(assignments, tuple, &env)?;
+                let new = assigned(plan, (&old, tuple), &env)?;
                 let rest = (id_column + 1..width).map(|c| tuple.column(c).to_value()).collect();
-                targets.push(Target { id, old, changes, rest });
+                targets.push(Target { id, old, new, rest });
             }
             Ok(Flow::More)
         })?;
-        Ok(targets)
+        Ok(())
     }
 
     /// Changes a row as it was read; one that changed since, as it is now, if it is still wanted.
@@ -96,28 +109,18 @@ impl Executor<'_, '_> {
     }
 
     fn change_row(&mut self, plan: &ChangePlan, target: &Target) -> Result<(), ExecError> {
-        let Target { id, old, changes, rest } = target;
+        let Target { id, old, new, rest } = target;
         let (id, store) = (*id, self.run.context.store);
-        let row = if plan.assignments.is_some() {
-            let mut new = old.replace(&plan.table, changes);
-            let env = Env::new(self.run, self.txn);
-            let recomputed = computed_changes(&plan.computed, (&plan.table, &new), &env)?;
-            if !recomputed.is_empty() {
-                new = new.replace(&plan.table, &recomputed);
+        let row = match new {
+            Some(new) => {
+                let new = self.completed(plan, new)?;
+                store.update(self.txn, plan.table.id, id, new.clone()).map_err(refused)?;
+                new
             }
-            let not_null = changes
-                .iter()
-                .chain(&recomputed)
-                .any(|(column, value)| value.is_null() && plan.table.columns[*column].not_null);
-            if not_null || !plan.checks.is_empty() {
-                let env = Env::new(self.run, self.txn);
-                check_row(&env, (&plan.table, &plan.checks), &new.values(&plan.table))?;
+            None => {
+                store.delete(self.txn, plan.table.id, id).map_err(refused)?;
+                old.clone()
             }
-            store.update(self.txn, plan.table.id, id, new.clone()).map_err(refused)?;
-            new
-        } else {
-            store.delete(self.txn, plan.table.id, id).map_err(refused)?;
-            old.clone()
         };
         if plan.returning.is_empty() {
             return Ok(());
@@ -126,6 +129,19 @@ impl Executor<'_, '_> {
         values.push(Value::Int(id.0 as i64));
         values.extend_from_slice(rest);
         self.return_row(&plan.returning, &values)
+    }
+
+    /// A row with what is computed from what was assigned, which may be written.
+    fn completed(&self, plan: &ChangePlan, new: &Row) -> Result<Row, SqlError> {
+        let (table, env) = (&plan.table, Env::new(self.run, self.txn));
+        let mut new = new.clone();
+        if !plan.computed.is_empty() {
+            new = new.replace(table, &computed_changes(&plan.computed, (table, &new), &env)?);
+        }
+        if !plan.checks.is_empty() || new.refused_null(table).is_some() {
+            check_row(&env, (table, &plan.checks), &new.values(table))?;
+        }
+        Ok(new)
     }
 
     /// Runs a locking read.
@@ -166,9 +182,7 @@ impl Executor<'_, '_> {
             }
             count += 1;
             let env = Env::new(self.run, self.txn);
-            let values: Result<Vec<Value>, SqlError> =
-                plan.exprs.iter().map(|expr| eval(expr, &Values(&row), &env)).collect();
-            self.sink.row(&values?);
+            self.sink.row(&eval_all(&plan.exprs, &Values(&row), &env)?);
         }
         Ok(CommandTag::counted("SELECT", count))
     }
@@ -213,14 +227,27 @@ impl Executor<'_, '_> {
     }
 }
 
-pub(super) fn changes(
-    assignments: &[(usize, Expr)],
-    tuple: &dyn Tuple,
+/// A row with what is assigned to it; None where the plan deletes.
+pub(super) fn assigned(
+    plan: &ChangePlan,
+    (row, tuple): (&Row, &dyn Tuple),
     env: &Env<'_>,
-) -> Result<Vec<(usize, Value)>, SqlError> {
-    let mut changes = Vec::with_capacity(assignments.len());
-    for (column, expr) in assignments {
-        changes.push((*column, eval(expr, tuple, env)?));
-    }
-    Ok(changes)
+) -> Result<Option<Row>, SqlError> {
+    // One column's value stays on the stack.
+    let (one, mut several);
+    let changes = match plan.assignments.as_deref() {
+        None => return Ok(None),
+        Some([(column, expr)]) => {
+            one = [(*column, eval(expr, tuple, env)?)];
+            &one[..]
+        }
+        Some(assignments) => {
+            several = Vec::with_capacity(assignments.len());
+            for (column, expr) in assignments {
+                several.push((*column, eval(expr, tuple, env)?));
+            }
+            &several
+        }
+    };
+    Ok(Some(row.replace(&plan.table, changes)))
 }

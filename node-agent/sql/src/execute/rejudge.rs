@@ -7,7 +7,7 @@
 
 use super::{
     ExecError, Executor,
-    change::{Target, changes},
+    change::{Target, assigned},
     query::{self, Flow},
     refused,
 };
@@ -41,14 +41,13 @@ impl Executor<'_, '_> {
             partners.push(rest);
             Ok(Flow::More)
         })?;
-        let assignments = plan.assignments.as_deref().unwrap_or_default();
         let mut wanted = None;
         self.tuples_from(plan, (target.id, &newest), |tuple, rest| {
             if !partners.contains(&rest) {
                 return Ok(Flow::More);
             }
-            let changes = changes(assignments, tuple, &Env::new(self.run, self.txn))?;
-            wanted = Some(Target { id: target.id, old: newest.clone(), changes, rest });
+            let new = assigned(plan, (&newest, tuple), &Env::new(self.run, self.txn))?;
+            wanted = Some(Target { id: target.id, old: newest.clone(), new, rest });
             Ok(Flow::Enough)
         })?;
         Ok(wanted)
