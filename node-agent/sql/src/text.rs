@@ -140,14 +140,15 @@ fn out_of_range(ty: Type, text: &str) -> SqlError {
 /// # Errors
 /// 22P02, 22003, 22007 or 22008, as PostgreSQL's input functions.
 pub fn parse_value(ty: Type, text: &str, zone_offset: i32) -> Result<Value, SqlError> {
-    let trimmed = text.trim();
     match ty {
-        Type::Bool => parse_bool(trimmed).map(Value::Bool).ok_or_else(|| invalid(ty, text)),
-        Type::Int2 | Type::Int4 | Type::Int8 | Type::Oid => parse_int(ty, trimmed, text),
-        Type::Float4 => parse_float(ty, trimmed, text).map(|x| Value::Float(f64::from(x as f32))),
-        Type::Float8 => parse_float(ty, trimmed, text).map(Value::Float),
-        Type::Numeric => parse_numeric(trimmed).map(Value::Numeric).ok_or_else(|| {
-            if is_numeric_text(trimmed) { too_long(text) } else { invalid(ty, text) }
+        Type::Bool => parse_bool(text.trim()).map(Value::Bool).ok_or_else(|| invalid(ty, text)),
+        Type::Int2 | Type::Int4 | Type::Int8 | Type::Oid => parse_int(ty, text),
+        Type::Float4 => {
+            parse_float(ty, text.trim(), text).map(|x| Value::Float(f64::from(x as f32)))
+        }
+        Type::Float8 => parse_float(ty, text.trim(), text).map(Value::Float),
+        Type::Numeric => parse_numeric(text.trim()).map(Value::Numeric).ok_or_else(|| {
+            if is_numeric_text(text.trim()) { too_long(text) } else { invalid(ty, text) }
         }),
         Type::Text | Type::Varchar | Type::Name | Type::CharByte | Type::Unknown => {
             Ok(Value::text(text))
@@ -157,7 +158,7 @@ pub fn parse_value(ty: Type, text: &str, zone_offset: i32) -> Result<Value, SqlE
         Type::Date => datetime::parse_date(text).map(Value::Date),
         Type::Timestamp => datetime::parse_timestamp(text).map(Value::Timestamp),
         Type::Timestamptz => datetime::parse_timestamptz(text, zone_offset).map(Value::Timestamptz),
-        Type::Uuid => parse_uuid(trimmed).map(Value::Uuid).ok_or_else(|| invalid(ty, text)),
+        Type::Uuid => parse_uuid(text.trim()).map(Value::Uuid).ok_or_else(|| invalid(ty, text)),
         Type::Interval => Ok(Value::text(datetime::Interval::parse(text)?.text())),
     }
 }
@@ -179,13 +180,13 @@ fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-fn parse_int(ty: Type, trimmed: &str, text: &str) -> Result<Value, SqlError> {
-    let digits = trimmed.trim_start_matches(['+', '-']);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(invalid(ty, text));
-    }
-    let number: i64 = trimmed.parse().map_err(|_| {
-        if trimmed.len() - digits.len() > 1 { invalid(ty, text) } else { out_of_range(ty, text) }
+fn parse_int(ty: Type, text: &str) -> Result<Value, SqlError> {
+    // Mostly there is nothing around the digits.
+    let number: i64 = text.parse().or_else(|_| text.trim().parse()).map_err(|_| {
+        let digits = text.trim().trim_start_matches(['+', '-']);
+        let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        let is_signed_once = text.trim().len() - digits.len() <= 1;
+        if is_number && is_signed_once { out_of_range(ty, text) } else { invalid(ty, text) }
     })?;
     if in_int_range(ty, number) { Ok(Value::Int(number)) } else { Err(out_of_range(ty, text)) }
 }
@@ -314,6 +315,21 @@ mod tests {
             let mut out = Vec::new();
             append_text(&mut out, ValueRef::Int(number), DataType::Int8, 0);
             assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_read_with_one_sign_and_blanks_around_them() {
+        let read = |text: &str| parse_value(Type::Int8, text, 0).map_err(|error| error.sqlstate);
+        for (text, number) in [("12", 12), ("+5", 5), (" -7\n", -7), ("\t+0 ", 0)] {
+            assert_eq!(read(text), Ok(Value::Int(number)), "{text:?}");
+        }
+        assert_eq!(read(&i64::MIN.to_string()), Ok(Value::Int(i64::MIN)));
+        for text in ["", " ", "-", "+-5", "5-", "- 5", "1 2", "--99999999999999999999"] {
+            assert_eq!(read(text), Err(state::INVALID_TEXT), "{text:?}");
+        }
+        for text in ["9223372036854775808", " -9223372036854775809 "] {
+            assert_eq!(read(text), Err(state::OUT_OF_RANGE), "{text:?}");
         }
     }
 
