@@ -239,11 +239,17 @@ impl Row {
     pub fn refused_null(&self, table: &TableDef) -> Option<usize> {
         let bytes = self.as_bytes();
         let shape = Shape::of(bytes);
-        if bytes[shape.bitmap..shape.offsets].iter().all(|nulls| *nulls == 0) {
-            return None;
+        for (byte, nulls) in bytes[shape.bitmap..shape.offsets].iter().enumerate() {
+            let mut nulls = *nulls;
+            while nulls != 0 {
+                let at = byte * 8 + nulls.trailing_zeros() as usize;
+                if table.columns.get(at).is_some_and(|column| column.not_null) {
+                    return Some(at);
+                }
+                nulls &= nulls - 1;
+            }
         }
-        let mut columns = table.columns.iter().zip(0..shape.columns);
-        columns.find(|(column, at)| column.not_null && shape.is_null(bytes, *at)).map(|(_, at)| at)
+        None
     }
 
     /// Whether both rows store a column, with the same bytes or as null.
@@ -263,6 +269,7 @@ impl Row {
     }
 
     /// One column of the table, borrowed from the row.
+    #[inline]
     #[must_use]
     pub fn column_ref<'a>(&'a self, table: &'a TableDef, column: usize) -> ValueRef<'a> {
         let def = &table.columns[column];
