@@ -118,7 +118,7 @@ pub struct Engine {
     own: Weak<Self>,
 }
 
-/// What every statement reads, without the section's lock and on a cache line that no commit writes.
+/// What every statement reads without the section's lock, apart from what every commit counts.
 #[repr(align(128))]
 struct Published {
     /// Until when this member may answer as current, by `clock::now`.
@@ -331,8 +331,11 @@ impl Engine {
         }
         if let Some(role) = out.role {
             let epoch = self.section.lock().member.view().epoch();
-            self.published.role.store(role as u8, Ordering::Release);
-            self.role.send_replace((role, epoch));
+            // Under the channel's lock, so that both tell the same of two changes at a time.
+            self.role.send_modify(|told| {
+                *told = (role, epoch);
+                self.published.role.store(role as u8, Ordering::Release);
+            });
             self.send(Effect::Label(role));
         }
         if let Some(reason) = out.end_sessions {

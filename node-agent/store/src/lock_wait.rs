@@ -85,7 +85,8 @@ pub(crate) struct Slot {
     released_at: AtomicU64,
     /// Tables that the owner has written or locked rows of.
     tables: Mutex<Vec<TableId>>,
-    /// Empty lists, with the room that the last owner had in its own.
+    /// Empty lists, with the room that the last owner had in its own. A few kilobytes at most,
+    /// charged to nobody.
     room: Mutex<(Vec<Entered>, Vec<Operation>)>,
     /// Who waits for the owner.
     waiters: Mutex<Vec<(u64, Waker)>>,

@@ -21,10 +21,19 @@ use understudy_store::{Row, RowId, TableId, TxnId, Value, View, WriteError};
 pub(super) struct Target {
     pub(super) id: RowId,
     pub(super) old: Row,
-    /// With what is assigned, and not yet with what is computed from that; None to delete it.
-    pub(super) new: Option<Row>,
+    pub(super) new: New,
     /// The columns after the target's own and its row id, when RETURNING may need them.
     pub(super) rest: Vec<Value>,
+}
+
+/// What a row shall be, without what is computed from its columns.
+pub(super) enum New {
+    /// It is deleted.
+    Gone,
+    /// A whole row. Nobody has charged it: one statement has one of them at a time.
+    Row(Row),
+    /// What is assigned to the old one.
+    Changes(Vec<(usize, Value)>),
 }
 
 /// Rows to change. Most statements have one, which needs no list.
@@ -35,6 +44,10 @@ struct Found {
 }
 
 impl Found {
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     fn push(&mut self, target: Target) {
         if self.first.is_none() {
             self.first = Some(target);
@@ -68,7 +81,7 @@ impl Executor<'_, '_> {
             && self.run.measures.is_none()
         {
             rows::table(table, &env, &mut |tuple: &RowTuple<'_>| {
-                let new = assigned(plan, (tuple.row, tuple), &env)?;
+                let new = assigned(plan, (tuple.row, tuple), &env, targets.is_empty())?;
                 let (id, old) = (tuple.id, tuple.row.clone());
                 targets.push(Target { id, old, new, rest: Vec::new() });
                 Ok(Flow::More)
@@ -88,7 +101,7 @@ impl Executor<'_, '_> {
                 && let Some(old) =
                     self.run.context.store.get(self.txn, View::ForUpdate, plan.table.id, id)
             {
-                let new = assigned(plan, (&old, tuple), &env)?;
+                let new = assigned(plan, (&old, tuple), &env, targets.is_empty())?;
                 let rest = (id_column + 1..width).map(|c| tuple.column(c).to_value()).collect();
                 targets.push(Target { id, old, new, rest });
             }
@@ -111,6 +124,11 @@ impl Executor<'_, '_> {
     fn change_row(&mut self, plan: &ChangePlan, target: &Target) -> Result<(), ExecError> {
         let Target { id, old, new, rest } = target;
         let (id, store) = (*id, self.run.context.store);
+        let new = match new {
+            New::Gone => None,
+            New::Row(new) => Some(new.clone()),
+            New::Changes(changes) => Some(old.replace(&plan.table, changes)),
+        };
         let row = match new {
             Some(new) => {
                 let new = self.completed(plan, new)?;
@@ -132,9 +150,8 @@ impl Executor<'_, '_> {
     }
 
     /// A row with what is computed from what was assigned, which may be written.
-    fn completed(&self, plan: &ChangePlan, new: &Row) -> Result<Row, SqlError> {
+    fn completed(&self, plan: &ChangePlan, mut new: Row) -> Result<Row, SqlError> {
         let (table, env) = (&plan.table, Env::new(self.run, self.txn));
-        let mut new = new.clone();
         if !plan.computed.is_empty() {
             new = new.replace(table, &computed_changes(&plan.computed, (table, &new), &env)?);
         }
@@ -227,27 +244,22 @@ impl Executor<'_, '_> {
     }
 }
 
-/// A row with what is assigned to it; None where the plan deletes.
+/// What a row shall be; where it is wanted at once, the whole row.
 pub(super) fn assigned(
     plan: &ChangePlan,
     (row, tuple): (&Row, &dyn Tuple),
     env: &Env<'_>,
-) -> Result<Option<Row>, SqlError> {
-    // One column's value stays on the stack.
-    let (one, mut several);
-    let changes = match plan.assignments.as_deref() {
-        None => return Ok(None),
-        Some([(column, expr)]) => {
-            one = [(*column, eval(expr, tuple, env)?)];
-            &one[..]
-        }
-        Some(assignments) => {
-            several = Vec::with_capacity(assignments.len());
-            for (column, expr) in assignments {
-                several.push((*column, eval(expr, tuple, env)?));
-            }
-            &several
-        }
-    };
-    Ok(Some(row.replace(&plan.table, changes)))
+    at_once: bool,
+) -> Result<New, SqlError> {
+    let Some(assignments) = plan.assignments.as_deref() else { return Ok(New::Gone) };
+    if let ([(column, expr)], true) = (assignments, at_once) {
+        // One column's value stays on the stack.
+        let change = [(*column, eval(expr, tuple, env)?)];
+        return Ok(New::Row(row.replace(&plan.table, &change)));
+    }
+    let mut changes = Vec::with_capacity(assignments.len());
+    for (column, expr) in assignments {
+        changes.push((*column, eval(expr, tuple, env)?));
+    }
+    Ok(if at_once { New::Row(row.replace(&plan.table, &changes)) } else { New::Changes(changes) })
 }

@@ -426,10 +426,11 @@ fn subquery(
     env: &Env<'_>,
     rows_wanted: usize,
 ) -> Result<SharedRows, SqlError> {
-    if !query.correlated
-        && let Some((_, kept)) = env.run.kept.borrow().iter().find(|(slot, _)| *slot == query.slot)
-    {
-        return Ok(Rc::clone(kept));
+    if !query.correlated {
+        let kept = env.run.kept.borrow();
+        if let Ok(at) = kept.binary_search_by_key(&query.slot, |(slot, _)| *slot) {
+            return Ok(Rc::clone(&kept[at].1));
+        }
     }
     let frame = Frame { tuple, parent: env.outer };
     let inner = Env { run: env.run, txn: env.txn, outer: Some(&frame), lateral: None };
@@ -440,7 +441,9 @@ fn subquery(
     })?;
     let rows = Rc::new(rows);
     if !query.correlated {
-        env.run.kept.borrow_mut().push((query.slot, Rc::clone(&rows)));
+        let mut kept = env.run.kept.borrow_mut();
+        let at = kept.partition_point(|(slot, _)| *slot < query.slot);
+        kept.insert(at, (query.slot, Rc::clone(&rows)));
     }
     Ok(rows)
 }

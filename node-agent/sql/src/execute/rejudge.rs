@@ -46,7 +46,7 @@ impl Executor<'_, '_> {
             if !partners.contains(&rest) {
                 return Ok(Flow::More);
             }
-            let new = assigned(plan, (&newest, tuple), &Env::new(self.run, self.txn))?;
+            let new = assigned(plan, (&newest, tuple), &Env::new(self.run, self.txn), true)?;
             wanted = Some(Target { id: target.id, old: newest.clone(), new, rest });
             Ok(Flow::Enough)
         })?;

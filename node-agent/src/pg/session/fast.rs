@@ -2,8 +2,8 @@
 //! read buffer into the output buffer without a step in between.
 //!
 //! Only the plain case is answered here: the unnamed portal, all rows, a plan that is current, no lock in
-//! the way; and the BEGIN and COMMIT around such statements. Everything else, errors of statements
-//! included, leaves no trace and is answered message by message.
+//! the way; and the BEGIN and COMMIT around such statements, errors of theirs included. Everything else
+//! leaves no trace and is answered message by message, a statement's errors too.
 
 use super::{
     Session, SessionEnd,
@@ -151,7 +151,7 @@ impl Session {
         }
     }
 
-    /// As `begin_statement`, but for the clock of time limits: nothing waits here.
+    /// As `begin_statement`, but for the clock of time limits: the statement waits for nothing.
     fn begin_batch(&mut self, prepared: &PreparedStatement) {
         self.control.forget_cancel();
         self.statement_micros = now_micros();
@@ -229,6 +229,10 @@ impl Session {
         }
         let (tag, depends) = result?;
         self.hold(depends, start);
+        if !self.portals.is_empty() {
+            // A batch before this one may have left its own, which this one's would have replaced.
+            self.portals.remove("");
+        }
         self.complete(&tag);
         Some(())
     }

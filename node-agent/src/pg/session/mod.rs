@@ -143,7 +143,8 @@ pub(super) struct Session {
     info: SessionInfo,
     limits: setting::Limits,
     transaction: Transaction,
-    /// Asked by every Bind: a quick hash, seeded by the process.
+    /// Asked by every Bind, hence a quick hash. It is weaker against chosen names: who is logged in and
+    /// chooses them slows the sessions of its own loop.
     statements: HashMap<String, Arc<PreparedStatement>, foldhash::fast::RandomState>,
     portals: HashMap<String, Portal, foldhash::fast::RandomState>,
     copy_in: Option<Incoming>,

@@ -238,8 +238,9 @@ async fn known_block(wire: &mut Wire, at_once: bool) -> Vec<Vec<Reply>> {
             wire.send(&parts.concat()).await;
         } else {
             for part in parts {
+                let is_last = part == sync();
                 wire.send(&part).await;
-                tokio::task::yield_now().await;
+                assert!(is_last || wire.is_silent().await, "nothing is sent before Sync");
             }
         }
         answers.push(wire.until_ready().await);
