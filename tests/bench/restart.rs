@@ -5,14 +5,12 @@ use crate::{
     pgbench::{self, Length, Load, ROWS, Script, psql},
     wire,
 };
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use understudy_tests::servers::{self, Durability, Kind, Placement, Server, log_of};
@@ -20,16 +18,6 @@ use understudy_tests::servers::{self, Durability, Kind, Placement, Server, log_o
 /// Clients that make the log that is replayed, and transactions of each.
 const CLIENTS: u32 = 8;
 const TRANSACTIONS: u32 = 75_000;
-/// Rows that only make the log long enough for a checkpoint, 100,000 bytes each; in pieces that the
-/// log's writer keeps up with.
-const BULK: &str = "INSERT INTO bulk SELECT repeat('x', 100000) FROM generate_series(1, 200)";
-const BULK_PIECES: u32 = 8;
-/// Most times that they are written and dropped.
-const BULKS_MAX: u32 = 10;
-/// Longest time until a checkpoint that is due is there.
-const CHECKPOINT_WITHIN: Duration = Duration::from_secs(4);
-/// Time between two looks at it.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Where one side has its files.
 pub(crate) fn place(directory: &TempDir, kind: Kind) -> PathBuf {
@@ -148,40 +136,10 @@ fn by_row(seconds: f64) -> String {
 
 /// A server with pgbench's tables, and a checkpoint just now.
 fn filled(bench: &Bench<'_>, directory: &TempDir, kind: Kind) -> anyhow::Result<Server> {
-    let place = place(directory, kind);
-    let server = start(bench, kind, &place)?;
-    match kind {
-        Kind::Peer => {
-            pgbench::fill(&server)?;
-            psql(&server, "CHECKPOINT")?;
-            Ok(server)
-        }
-        // It takes one when enough log has gathered, and one that was taken before the drop has too much.
-        Kind::Ours => {
-            pgbench::fill(&server)?;
-            for _ in 0..BULKS_MAX {
-                psql(&server, "CREATE TABLE bulk (line text)")?;
-                for _ in 0..BULK_PIECES {
-                    psql(&server, BULK)?;
-                }
-                psql(&server, "DROP TABLE bulk")?;
-                let before = checkpoints(&place)?;
-                let deadline = Instant::now() + CHECKPOINT_WITHIN;
-                while Instant::now() < deadline {
-                    if checkpoints(&place)? > before {
-                        return Ok(server);
-                    }
-                    thread::sleep(LOOK);
-                }
-            }
-            bail!("no checkpoint after {BULKS_MAX} times: {}", log_of(&place)?)
-        }
-    }
-}
-
-/// Checkpoints that our server has told of.
-fn checkpoints(place: &Path) -> anyhow::Result<usize> {
-    Ok(log_of(place)?.matches("a checkpoint was taken").count())
+    let server = start(bench, kind, &place(directory, kind))?;
+    pgbench::fill(&server)?;
+    psql(&server, if kind == Kind::Peer { "CHECKPOINT" } else { "CALL ttCkpt()" })?;
+    Ok(server)
 }
 
 /// Copies a directory, and lets the disk come to rest.
