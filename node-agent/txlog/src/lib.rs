@@ -36,7 +36,7 @@ pub use log::{
     AppendError, Appender, CutError, CutReport, Export, ExportError, Log, LogError, ReadError,
     Usage,
 };
-pub use options::{Disks, LogOptions};
+pub use options::{BACKLOGS_MAX, Disks, LogOptions};
 pub use reclaim::{CheckpointHold, ReclaimError, ReclaimReport};
 pub use record::{RecordError, RecordKind, RecordView};
 pub use recovery::{Recovered, RecoveryError, RecoveryReport, forget_failure, recover};

@@ -26,6 +26,9 @@ impl fmt::Debug for Disks {
     }
 }
 
+/// What fits in memory beside a backlog: the records of those who did not wait, because they had begun.
+pub const BACKLOGS_MAX: u64 = 4;
+
 /// Sizes and intervals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
@@ -36,7 +39,8 @@ pub struct LogOptions {
     pub memory_tail_bytes: usize,
     /// Most bytes that all segments may take together; the log counts as full one segment before.
     pub size_max_bytes: u64,
-    /// Most bytes that may wait in memory for the writer before the log counts as full.
+    /// Most bytes that may wait in memory for the writer before new transactions should wait for it; with
+    /// [`BACKLOGS_MAX`] times as many the log counts as full.
     pub backlog_max_bytes: u64,
     /// Bytes in memory at which the writer drains without being asked.
     pub drain_bytes: u64,

@@ -33,7 +33,7 @@ pub(crate) use cut::EXPORT_PARTIAL_NAME;
 pub(crate) use writer::{ActiveSegment, Start, first_segment, is_full};
 
 use crate::{
-    options::{Disks, LogOptions},
+    options::{BACKLOGS_MAX, Disks, LogOptions},
     reclaim::{CheckpointHold, ReclaimError, ReclaimReport},
     sync::{AtomicBool, AtomicU64, Condvar, Mutex, RwLock, mpsc, thread},
 };
@@ -353,13 +353,23 @@ impl Log {
         Duration::from_nanos(boottime_nanos().saturating_sub(proof))
     }
 
-    /// Whether new transactions must be refused: the next segment cannot be reserved, or too much
+    /// Whether new transactions must be refused: the next segment cannot be reserved, or far too much
     /// waits in memory. What is already under way still fits. Ends by itself.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.shared.no_room.load(Ordering::Relaxed)
-            || self.shared.unwritten_bytes.load(Ordering::Relaxed)
-                > self.shared.options.backlog_max_bytes
+        self.shared.no_room.load(Ordering::Relaxed) || self.has_backlogs(BACKLOGS_MAX)
+    }
+
+    /// Whether new transactions should wait for the writer, after a large one. Never while the volume has
+    /// no room, for nobody knows how long that takes. Ends by itself.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.has_backlogs(1) && !self.shared.no_room.load(Ordering::Relaxed)
+    }
+
+    fn has_backlogs(&self, count: u64) -> bool {
+        self.shared.unwritten_bytes.load(Ordering::Relaxed)
+            > self.shared.options.backlog_max_bytes.saturating_mul(count)
     }
 
     /// How much the log takes now.

@@ -270,6 +270,31 @@ fn a_hanging_fsync_shows_in_the_age_of_the_probe() {
 }
 
 #[test]
+fn a_log_that_is_behind_is_told_long_before_it_is_full() {
+    let disk = FaultyDisk::new();
+    let options = LogOptions { backlog_max_bytes: 4096, ..small() };
+    let recovered = recover(disks(&disk), options).unwrap();
+    let log = &recovered.log;
+    let mut appender = log.appender();
+    open_epoch(&mut appender, 1);
+    disk.stall(Some(Operation::Sync));
+    disk.wait_until_stalled();
+    let mut appended = 0;
+    while !log.is_behind() {
+        append(&mut appender, 1);
+        appended += 1;
+    }
+    assert!(!log.is_full());
+    append(&mut appender, 2 * appended);
+    assert!(log.is_behind() && !log.is_full());
+    append(&mut appender, 2 * appended);
+    assert!(log.is_full());
+    disk.stall(None);
+    log.sync_all().unwrap();
+    assert!(!log.is_behind() && !log.is_full());
+}
+
+#[test]
 fn damage_in_the_middle_is_refused_with_file_and_offset() {
     let disk = MemDisk::new();
     drop(filled(&disk, 200));
