@@ -34,6 +34,7 @@ pub(crate) fn loss_accepted(shell: &Shell, namespace: &Namespace<'_>) -> anyhow:
     shell.cluster(&["fault", "node-on", &active_node])?;
     told?;
     ensure!(pair.active()? == standby, "the standby did not take over");
+    pair.wait_leads("active")?;
     pair.psql("orders-active", "INSERT INTO notes VALUES (3, 'after')")?;
     pair.wait_whole()?;
     for service in ["orders-active", "orders-standby"] {

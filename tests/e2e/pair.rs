@@ -209,16 +209,20 @@ impl<'a> Pair<'a> {
         Ok(roles.filter(|_| is_ready(&status)))
     }
 
-    /// Waits until both voters' Services lead to them: the nodes' proxies follow the pods' readiness within
-    /// a moment.
+    /// Waits until both voters' Services lead to them.
     fn wait_routed(&self) -> anyhow::Result<()> {
-        for role in ["active", "standby"] {
-            let service = format!("{}-{role}", self.name);
-            wait_for(&format!("{service} leads to a member"), ROUTED, || {
-                self.psql(&service, "SELECT 1").map(Some)
-            })?;
-        }
-        Ok(())
+        self.wait_leads("active")?;
+        self.wait_leads("standby")
+    }
+
+    /// Waits until the Service of this role leads to a member: the nodes' proxies follow the pods' labels and
+    /// readiness within a moment.
+    pub(crate) fn wait_leads(&self, role: &str) -> anyhow::Result<()> {
+        let service = format!("{}-{role}", self.name);
+        wait_for(&format!("{service} leads to a member"), ROUTED, || {
+            self.psql(&service, "SELECT 1").map(Some)
+        })
+        .map(drop)
     }
 
     /// The way out that the status names while it is stalled for this reason.
