@@ -27,7 +27,7 @@ class Session:
         return cursor.fetchall() if cursor.description else cursor.rowcount
 
     def start(self, sql):
-        """Begins a statement that has to wait for another session."""
+        """Begins a statement that may have to wait for another session; whether it does."""
 
         def work():
             try:
@@ -43,6 +43,7 @@ class Session:
             deadline = time.monotonic() + WAITS
             while self.thread.is_alive() and watcher.execute(waits).fetchone() != ("Lock",):
                 assert time.monotonic() < deadline, f"neither ends nor waits: {sql}"
+        return self.thread.is_alive()
 
     def wait(self):
         """Its end."""
