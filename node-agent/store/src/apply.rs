@@ -306,7 +306,12 @@ impl Applier<'_> {
                 }
                 let changed = self.trusted(ddl::with_index(old, def))?;
                 if let Some(index) = changed.indexes.last() {
-                    self.trusted(self.inner.build(&changed.heap, index, Uniqueness::Trust))?;
+                    self.trusted(self.inner.build(
+                        &changed.heap,
+                        index,
+                        Uniqueness::Trust,
+                        &|| Ok(()),
+                    ))?;
                 }
                 state.put_table(changed);
             }

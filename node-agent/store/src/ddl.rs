@@ -180,11 +180,9 @@ impl Store {
         let (me, visible) = (txn.id, txn.snapshot);
         let uniqueness = Uniqueness::Check { me, visible, current: Lsn::MAX };
         inner.remember(txn, Operation::IndexAdded(Arc::clone(&heap), Arc::clone(&index)))?;
-        let built = inner.build(&heap, &index, uniqueness);
-        if let Err(error) = built {
-            inner.undo(txn, before);
-            return Err(error);
-        }
+        inner
+            .build(&heap, &index, uniqueness, &|| txn.goes_on())
+            .inspect_err(|_| inner.undo(txn, before))?;
         state.put_table(changed);
         inner
             .change(txn, state, Ddl::AddIndex(table, def))
@@ -313,6 +311,7 @@ impl Inner {
             let cells = target.heap.cells_from(from, BATCH);
             let Some(last) = cells.last() else { return Ok(()) };
             from = RowId(last.id.0 + 1);
+            txn.goes_on()?;
             for cell in cells.iter().filter(|cell| is_live(cell)) {
                 self.push(txn, (at, target), cell, None)?;
                 if let Some(Operation::Row { kind, .. }) = txn.operations.last_mut() {
@@ -328,6 +327,7 @@ impl Inner {
         heap: &Heap,
         index: &Arc<IndexData>,
         uniqueness: Uniqueness,
+        goes_on: &dyn Fn() -> Result<(), WriteError>,
     ) -> Result<(), WriteError> {
         heap.kept_up.write().push(Arc::clone(index));
         let mut from = RowId(0);
@@ -335,6 +335,7 @@ impl Inner {
             let cells = heap.cells_from(from, BATCH);
             let Some(last) = cells.last() else { return Ok(()) };
             from = RowId(last.id.0 + 1);
+            goes_on()?;
             for cell in &cells {
                 self.build_row(index, cell, uniqueness)?;
             }

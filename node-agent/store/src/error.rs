@@ -78,6 +78,9 @@ pub enum WriteError {
         /// Bytes of the value.
         bytes: usize,
     },
+    /// The flag of `Txn::heed` was raised (57014). No row, index or definition was changed.
+    #[error("stopped on demand")]
+    Stopped,
     /// The row was deleted, by this transaction or before its statement began.
     #[error("row {} of table {} is gone", row.0, table.0)]
     RowGone {

@@ -483,6 +483,7 @@ impl Inner {
             let cells = table.heap.cells_from(from, BATCH);
             let Some(last) = cells.last() else { return Ok(()) };
             from = RowId(last.id.0 + 1);
+            txn.goes_on()?;
             for cell in cells {
                 let row = cell.chain.lock().newest.as_ref().and_then(|v| v.row.clone());
                 if let Some(row) = row {

@@ -9,6 +9,7 @@
 use crate::{
     catalog::Catalog,
     counts::RowChanges,
+    error::WriteError,
     heap::{Heap, State},
     index::{IndexData, Uniqueness},
     lock_wait::{Slot, TxnId},
@@ -24,7 +25,10 @@ use crate::{
 };
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 use understudy_types::{CommitToken, Lsn};
 
@@ -84,6 +88,8 @@ pub(crate) struct Seldom {
     pub(crate) shares: Vec<Place>,
     /// Tables whose `changer` is this transaction.
     pub(crate) changing: Vec<Arc<Heap>>,
+    /// Raised by whoever wants a long change of definitions to end.
+    stop: Option<Arc<AtomicBool>>,
     /// Kept only under SERIALIZABLE.
     reads: Mutex<ReadSet>,
 }
@@ -304,6 +310,21 @@ impl Txn {
         let by_statement = self.isolation == Isolation::ReadCommitted && !is_update;
         let current = if by_statement { self.current } else { Lsn::MAX };
         Uniqueness::Check { me: self.id, visible: self.snapshot, current }
+    }
+
+    /// From now on, building an index, emptying a table and checking all rows against a foreign key end
+    /// with `WriteError::Stopped` once the flag is raised.
+    pub fn heed(&mut self, stop: Arc<AtomicBool>) {
+        self.seldom().stop = Some(stop);
+    }
+
+    /// Asked for each batch of rows.
+    pub(crate) fn goes_on(&self) -> Result<(), WriteError> {
+        let stop = self.seldom.as_ref().and_then(|seldom| seldom.stop.as_ref());
+        if stop.is_some_and(|stop| stop.load(Relaxed)) {
+            return Err(WriteError::Stopped);
+        }
+        Ok(())
     }
 
     pub(crate) fn seldom(&mut self) -> &mut Seldom {

@@ -1,9 +1,13 @@
 //! Changes of definitions: visible to their own transaction, undone with it, and kept from writers.
 
 use crate::database::{Database, pairs, row};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 use understudy_store::{
-    ColumnDef, DataType, IndexDef, Isolation, Row, TableDef, TxnId, UserDef, Value, View,
-    WriteError,
+    ColumnDef, DataType, ForeignKeyDef, IndexDef, Isolation, Row, TableDef, TxnId, UserDef, Value,
+    View, WriteError,
 };
 
 #[test]
@@ -82,6 +86,49 @@ fn a_unique_index_over_duplicates_is_refused_and_leaves_nothing() {
     db.run(|txn| db.store.add_index(txn, db.table, unique).map(|_| ()).unwrap());
     let taken = db.set(&mut db.begin(), 1, 200);
     assert!(matches!(taken, Err(WriteError::UniqueViolation { .. })));
+}
+
+#[test]
+fn a_long_change_of_definitions_ends_on_demand_and_leaves_nothing() {
+    let db = Database::filled(3);
+    let before = db.store.memory();
+    let mut txn = db.begin();
+    let stop = Arc::new(AtomicBool::new(true));
+    txn.heed(Arc::clone(&stop));
+    let stopped = Err(WriteError::Stopped);
+    let index = IndexDef::new("again", &[1]);
+    let built = db.store.add_index(&mut txn, db.table, index.clone());
+    assert_eq!(built.map(|_| ()), stopped);
+    assert_eq!(db.store.truncate(&mut txn, db.table), stopped);
+    let key = ForeignKeyDef::new("itself", &[0], (db.table, &[0]));
+    let table = txn.catalog().table_by_id(db.table).unwrap();
+    let keyed = TableDef::clone(table).with_foreign_key(key);
+    assert_eq!(db.store.alter_table(&mut txn, keyed), stopped);
+    assert_eq!(db.total(&txn), 600);
+    stop.store(false, Relaxed);
+    db.store.add_index(&mut txn, db.table, index).unwrap();
+    drop(txn);
+    assert_eq!(db.store.memory(), before);
+}
+
+#[test]
+fn an_index_that_is_stopped_half_way_leaves_nothing() {
+    let db = Database::filled(200_000);
+    let before = db.store.memory();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut txn = db.begin();
+    txn.heed(Arc::clone(&stop));
+    let built = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while db.store.memory().permanent_used == before.permanent_used {
+                std::thread::yield_now();
+            }
+            stop.store(true, Relaxed);
+        });
+        db.store.add_index(&mut txn, db.table, IndexDef::new("again", &[1]))
+    });
+    assert_eq!(built.map(|_| ()), Err(WriteError::Stopped));
+    assert_eq!(db.store.memory(), before);
 }
 
 #[test]
