@@ -4,7 +4,8 @@
 
 use std::{error::Error, time::Instant};
 use understudy_sql::{
-    CommandTag, ExecContext, Prepared, RowSink, SessionInfo, execute, execute_into, parse, prepare,
+    CommandTag, ExecContext, Prepared, RowSink, SessionInfo, SqlError, execute, execute_into,
+    parse, prepare,
 };
 use understudy_store::{Isolation, MemoryLimits, Store, Txn, Value};
 use understudy_types::Lsn;
@@ -13,8 +14,9 @@ use understudy_types::Lsn;
 struct Count(u64);
 
 impl RowSink for Count {
-    fn row(&mut self, values: &[Value]) {
+    fn row(&mut self, values: &[Value], _: Lsn) -> Result<(), SqlError> {
         self.0 += values.len() as u64;
+        Ok(())
     }
 
     fn notice(&mut self, _: String) {}

@@ -25,6 +25,10 @@ pub enum SessionWait {
     Lock,
     /// Its commit is not acknowledged yet.
     Commit,
+    /// Its client takes the rows of a query.
+    Client,
+    /// The log is written first, after a large transaction.
+    Log,
 }
 
 /// One session. Times are microseconds since 2000-01-01 UTC.
@@ -98,6 +102,8 @@ impl SessionWait {
         match self {
             Self::Lock => ("Lock", "transactionid"),
             Self::Commit => ("IPC", "SyncRep"),
+            Self::Client => ("Client", "ClientWrite"),
+            Self::Log => ("IO", "WALWrite"),
         }
     }
 }

@@ -4,6 +4,10 @@ use crate::{
     arithmetic, cast,
     error::{SqlError, state},
     eval::{Env, Tuple, compare_values, eval, is_true},
+    execute::{
+        Run,
+        room::{Room, bytes_of, pointed_to},
+    },
     expr::{ArithmeticOp, Expr},
     plan::SortKey,
     types::{Category, Type},
@@ -96,6 +100,8 @@ impl AggregateKind {
 pub(crate) struct Gathered {
     count: i64,
     value: Value,
+    /// Bytes that `value` has pointed to at most.
+    value_bytes: u64,
     seen: Option<BTreeSet<Sortable>>,
     rows: Vec<(Vec<Value>, Value, Value)>,
 }
@@ -123,12 +129,13 @@ impl Ord for Sortable {
 }
 
 impl Gathered {
-    /// Takes one tuple of the group.
+    /// Takes one tuple of the group; what is kept of it goes to `room`.
     pub(crate) fn take(
         &mut self,
         call: &AggregateCall,
         tuple: &dyn Tuple,
         env: &Env<'_>,
+        room: &mut Room,
     ) -> Result<(), SqlError> {
         if let Some(filter) = &call.filter
             && !is_true(filter, tuple, env)?
@@ -143,10 +150,12 @@ impl Gathered {
         if value.is_null() {
             return Ok(());
         }
-        if call.distinct
-            && !self.seen.get_or_insert_with(BTreeSet::new).insert(Sortable(vec![value.clone()]))
-        {
-            return Ok(());
+        if call.distinct {
+            let seen = self.seen.get_or_insert_with(BTreeSet::new);
+            if !seen.insert(Sortable(vec![value.clone()])) {
+                return Ok(());
+            }
+            room.keep(env.run, std::slice::from_ref(&value))?;
         }
         self.count += 1;
         if call.kind == AggregateKind::StringJoin {
@@ -156,10 +165,17 @@ impl Gathered {
             };
             let keys: Result<Vec<Value>, SqlError> =
                 call.order.iter().map(|key| eval(&key.expr, tuple, env)).collect();
-            self.rows.push((keys?, value, separator));
-            return Ok(());
+            let keys = keys?;
+            room.take(env.run, bytes_of(&keys) + pointed_to(&value) + pointed_to(&separator))?;
+            return room.push(env.run, &mut self.rows, (keys, value, separator));
         }
-        self.add(call, value)
+        self.add(call, value)?;
+        let bytes = pointed_to(&self.value);
+        if bytes > self.value_bytes {
+            room.take(env.run, bytes - self.value_bytes)?;
+            self.value_bytes = bytes;
+        }
+        Ok(())
     }
 
     fn add(&mut self, call: &AggregateCall, value: Value) -> Result<(), SqlError> {
@@ -204,8 +220,13 @@ impl Gathered {
         Ok(())
     }
 
-    /// The result of the group.
-    pub(crate) fn finish(mut self, call: &AggregateCall) -> Result<Value, SqlError> {
+    /// The result of the group, which `room` is for.
+    pub(crate) fn finish(
+        mut self,
+        call: &AggregateCall,
+        run: &Run<'_>,
+        room: &mut Room,
+    ) -> Result<Value, SqlError> {
         match call.kind {
             AggregateKind::CountRows | AggregateKind::Count => Ok(Value::Int(self.count)),
             AggregateKind::Average => match &self.value {
@@ -220,7 +241,7 @@ impl Gathered {
                     Ok(Value::Float(sum / self.count as f64))
                 }
             },
-            AggregateKind::StringJoin => Ok(self.joined(call)),
+            AggregateKind::StringJoin => self.joined(call, run, room),
             AggregateKind::Sum
             | AggregateKind::Least
             | AggregateKind::Greatest
@@ -229,13 +250,22 @@ impl Gathered {
         }
     }
 
-    fn joined(&mut self, call: &AggregateCall) -> Value {
+    fn joined(
+        &mut self,
+        call: &AggregateCall,
+        run: &Run<'_>,
+        room: &mut Room,
+    ) -> Result<Value, SqlError> {
         if self.rows.is_empty() {
-            return Value::Null;
+            return Ok(Value::Null);
         }
         let rows = &mut self.rows;
+        let bytes = rows.iter().map(|(_, value, between)| pointed_to(value) + pointed_to(between));
+        // Once as it is joined, and once more as a value.
+        let bytes = bytes.sum::<u64>();
+        room.take(run, bytes.saturating_mul(2))?;
         rows.sort_by(|a, b| crate::execute::compare_keys(&call.order, &a.0, &b.0));
-        let mut joined = String::new();
+        let mut joined = String::with_capacity(usize::try_from(bytes).unwrap_or(0));
         for (position, (_, value, separator)) in rows.iter().enumerate() {
             if let (true, Value::Text(separator)) = (position > 0, separator) {
                 joined.push_str(separator);
@@ -244,6 +274,6 @@ impl Gathered {
                 joined.push_str(text);
             }
         }
-        Value::text(joined)
+        Ok(Value::text(joined))
     }
 }

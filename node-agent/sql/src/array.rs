@@ -3,6 +3,9 @@
 
 use crate::error::{SqlError, state};
 
+/// The smallest allocation, for the text of a short item.
+const ITEM_BYTES: usize = 32;
+
 /// The items of a one-dimensional array text; None is NULL.
 pub(crate) fn parse(text: &str) -> Result<Vec<Option<String>>, SqlError> {
     let malformed =
@@ -51,18 +54,53 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Option<String>>, SqlError> {
     }
 }
 
+/// What the items of an array's text take when they are read, at most about.
+pub(crate) fn parsed_bytes(text: &str) -> u64 {
+    let items = 1 + text.bytes().filter(|byte| *byte == b',').count();
+    // The list doubles as it grows.
+    (items * (2 * size_of::<Option<String>>() + ITEM_BYTES) + text.len()) as u64
+}
+
 /// The text of an array with these items.
 pub(crate) fn written<'a>(items: impl Iterator<Item = Option<&'a str>>) -> String {
-    let shown: Vec<String> = items
-        .map(|item| match item {
-            None => "NULL".to_owned(),
-            Some(text) if is_plain(text) => text.to_owned(),
+    let mut text = Writer::default();
+    for item in items {
+        text.push(item);
+    }
+    text.finish()
+}
+
+/// Writes an array item by item.
+#[derive(Default)]
+pub(crate) struct Writer(String);
+
+impl Writer {
+    /// Adds an item; how many bytes it took.
+    pub(crate) fn push(&mut self, item: Option<&str>) -> usize {
+        let before = self.0.len();
+        self.0.push(if before == 0 { '{' } else { ',' });
+        match item {
+            None => self.0.push_str("NULL"),
+            Some(text) if is_plain(text) => self.0.push_str(text),
             Some(text) => {
-                format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+                self.0.push('"');
+                for character in text.chars() {
+                    if matches!(character, '"' | '\\') {
+                        self.0.push('\\');
+                    }
+                    self.0.push(character);
+                }
+                self.0.push('"');
             }
-        })
-        .collect();
-    format!("{{{}}}", shown.join(","))
+        }
+        self.0.len() - before
+    }
+
+    /// The whole text.
+    pub(crate) fn finish(mut self) -> String {
+        self.0.push_str(if self.0.is_empty() { "{}" } else { "}" });
+        self.0
+    }
 }
 
 fn is_plain(text: &str) -> bool {
@@ -81,6 +119,8 @@ mod tests {
         let text = written(items.into_iter());
         let back = parse(&text).unwrap();
         assert_eq!(back.iter().map(Option::as_deref).collect::<Vec<_>>(), items);
+        assert_eq!(text, r#"{a,NULL,"","b, \"c\" \\","null"}"#);
+        assert_eq!(written(std::iter::empty()), "{}");
         assert_eq!(parse("{}").unwrap().len(), 0);
         assert!(parse("{a,}").is_err());
         assert!(parse("a").is_err());

@@ -5,15 +5,15 @@ use crate::{
     copy::CopyFields,
     error::{SqlError, state},
     eval::{Env, Values, eval},
-    execute::{ExecContext, ExecError, Executor, RowSink, Run},
+    execute::{ExecContext, ExecError, Executor, RowSink, Run, Touched},
     names,
     parse::{CopySource, CopyStatement, Statement},
     plan::{InsertPlan, InsertSource},
     text,
     types::Type,
 };
-use std::collections::BTreeSet;
 use understudy_store::{Catalog, Txn, Value};
+use understudy_types::Lsn;
 
 /// COPY FROM, ready to take lines.
 #[derive(Debug, Clone)]
@@ -29,7 +29,9 @@ pub struct CopyIn {
 struct NoRows;
 
 impl RowSink for NoRows {
-    fn row(&mut self, _: &[Value]) {}
+    fn row(&mut self, _: &[Value], _: Lsn) -> Result<(), SqlError> {
+        Ok(())
+    }
     fn notice(&mut self, _: String) {}
 }
 
@@ -76,7 +78,7 @@ impl CopyIn {
         };
         let mut sink = NoRows;
         let mut executor = Executor { run: &run, txn, sink: &mut sink };
-        executor.insert_row(&self.plan, row, &mut BTreeSet::new())?;
+        executor.insert_row(&self.plan, row, &mut Touched::default())?;
         Ok(())
     }
 

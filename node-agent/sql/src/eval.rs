@@ -6,8 +6,9 @@
 use crate::{
     arithmetic, array, cast,
     error::{SqlError, state},
-    execute::{Run, query},
+    execute::{Run, query, room::Room},
     expr::{CompareOp, Expr, PatternKind},
+    function::made,
     pattern, text,
     types::Type,
 };
@@ -348,7 +349,7 @@ pub(crate) fn eval(expr: &Expr, tuple: &dyn Tuple, env: &Env<'_>) -> Result<Valu
             let (left, right) = (eval(&pair.0, tuple, env)?, eval(&pair.1, tuple, env)?);
             arithmetic::moment(*op, &left, &right)
         }
-        Expr::Concat(pair) => Ok(joined(&eval(&pair.0, tuple, env)?, &eval(&pair.1, tuple, env)?)),
+        Expr::Concat(pair) => joined(&eval(&pair.0, tuple, env)?, &eval(&pair.1, tuple, env)?),
         Expr::Case { branches, otherwise } => {
             for (condition, result) in branches {
                 if is_true(condition, tuple, env)? {
@@ -422,6 +423,8 @@ fn any_item(
     env: &Env<'_>,
 ) -> Result<Option<bool>, SqlError> {
     let Value::Text(text) = array else { return Ok(None) };
+    let mut room = Room::default();
+    room.take(env.run, array::parsed_bytes(text))?;
     let mut unknown = false;
     for text in array::parse(text)? {
         let candidate = match text {
@@ -444,14 +447,18 @@ fn parameter(index: usize, env: &Env<'_>) -> Result<Value, SqlError> {
 }
 
 /// Text after text, bytes after bytes.
-fn joined(left: &Value, right: &Value) -> Value {
-    match (left, right) {
-        (Value::Text(left), Value::Text(right)) => Value::text(format!("{left}{right}")),
+fn joined(left: &Value, right: &Value) -> Result<Value, SqlError> {
+    Ok(match (left, right) {
+        (Value::Text(left), Value::Text(right)) => {
+            made(left.len() + right.len())?;
+            Value::text(format!("{left}{right}"))
+        }
         (Value::Bytes(left), Value::Bytes(right)) => {
+            made(left.len() + right.len())?;
             Value::Bytes([&**left, &**right].concat().into())
         }
         _ => Value::Null,
-    }
+    })
 }
 
 fn extreme(
@@ -488,7 +495,11 @@ fn call(
         }
         values.push(value);
     }
-    (function.run)(&values, env)
+    let value = (function.run)(&values, env)?;
+    if let Value::Text(text) = &value {
+        made(text.len())?;
+    }
+    Ok(value)
 }
 
 /// Whether values of the type can be compared at all.

@@ -1,179 +1,327 @@
-//! The text of a plan, in PostgreSQL's manner but without costs, which we do not estimate.
+//! What EXPLAIN tells: the steps of a plan, in PostgreSQL's manner but without costs, which we do not
+//! estimate. A tree of steps is made of the plan; text and JSON are written from the tree, so that both tell
+//! the same.
+
+mod json;
 
 use crate::{
-    execute::measure::Measures,
+    execute::measure::{Did, Measures},
     expr::{CompareOp, Expr},
-    plan::{Access, JoinKind, JoinMethod, Node, Plan, SetOperation, TableNode},
+    parse::ExplainFormat,
+    plan::{
+        Access, InsertSource, JoinKind, JoinMethod, JoinNode, Node, Plan, SetOperation, SortKey,
+        TableNode,
+    },
 };
-use std::ops::Bound;
-use understudy_store::{Direction, TableDef};
+use serde::Serialize;
+use std::{fmt, ops::Bound};
+use understudy_store::{Direction, IndexId, TableDef};
 
-/// The lines of EXPLAIN; with what was measured, those of EXPLAIN ANALYZE.
-pub(crate) fn lines(plan: &Plan, measures: Option<&Measures>) -> Vec<String> {
-    let mut lines = Lines { lines: Vec::new(), measures };
-    let did = measures.map(Measures::words_of_change).unwrap_or_default();
-    match plan {
-        Plan::Query(query) => lines.node(&query.node, 0),
-        Plan::Locking(plan) => {
-            lines.push(0, format!("LockRows{did}"));
-            lines.node(&plan.input, 1);
+/// The rows of EXPLAIN; with what was measured, those of EXPLAIN ANALYZE. Text has a row for each line, JSON
+/// is one row.
+pub(crate) fn rows(plan: &Plan, format: ExplainFormat, measures: Option<&Measures>) -> Vec<String> {
+    let step = Teller { measures }.plan(plan);
+    let execution_ms = measures.and_then(Measures::execution_ms);
+    match format {
+        ExplainFormat::Text => {
+            let mut lines = Vec::new();
+            text(&step, 0, &mut lines);
+            lines.extend(execution_ms.map(|ms| format!("Execution Time: {ms:.3} ms")));
+            lines
         }
-        Plan::Insert(plan) => {
-            lines.push(0, format!("Insert on {}{did}", plan.table.name));
-            if let crate::plan::InsertSource::Query { node, .. } = &plan.source {
-                lines.node(node, 1);
-            }
-        }
-        Plan::Change(plan) => {
-            let verb = if plan.assignments.is_some() { "Update" } else { "Delete" };
-            lines.push(0, format!("{verb} on {}{did}", plan.table.name));
-            lines.node(&plan.source, 1);
-        }
-        Plan::Definition(_)
-        | Plan::Explain { .. }
-        | Plan::Show(_)
-        | Plan::Nothing
-        | Plan::Session => lines.push(0, "Utility Statement".to_owned()),
+        ExplainFormat::Json => vec![json::text(&step, execution_ms)],
     }
-    lines.lines
 }
 
-struct Lines<'a> {
-    lines: Vec<String>,
+/// One step of a plan, and what is told of it.
+struct Step {
+    /// What it is and what it is on, for people: "Index Scan using t_pkey on t".
+    title: String,
+    /// The same for programs: PostgreSQL's name of the kind, and its keys for the rest.
+    kind: &'static str,
+    facts: Vec<(&'static str, Fact)>,
+    /// None when nothing was measured.
+    did: Option<Did>,
+    /// Where an index is searched.
+    condition: Option<String>,
+    /// What its rows are judged by, and how many did not stand.
+    filter: Option<String>,
+    removed: Option<u64>,
+    /// The steps whose rows it takes, and PostgreSQL's word for what each is to it.
+    children: Vec<(&'static str, Step)>,
+    /// What the rows that it yields are judged by; such a filter is no step of its own.
+    above: Vec<String>,
+}
+
+/// What is known of a step.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Fact {
+    Word(&'static str),
+    Name(String),
+    Names(Vec<String>),
+    Count(usize),
+}
+
+impl Step {
+    fn new(kind: &'static str, title: impl Into<String>) -> Step {
+        Step {
+            title: title.into(),
+            kind,
+            facts: Vec::new(),
+            did: None,
+            condition: None,
+            filter: None,
+            removed: None,
+            children: Vec::new(),
+            above: Vec::new(),
+        }
+    }
+
+    /// A step that text and JSON call the same.
+    fn plain(kind: &'static str) -> Step {
+        Step::new(kind, kind)
+    }
+
+    /// A step on something: "Seq Scan on t".
+    fn on(kind: &'static str, key: &'static str, name: &str) -> Step {
+        Step::new(kind, format!("{kind} on {name}")).with(key, Fact::Name(name.to_owned()))
+    }
+
+    fn with(mut self, key: &'static str, fact: Fact) -> Step {
+        self.facts.push((key, fact));
+        self
+    }
+
+    fn over(self, child: Step) -> Step {
+        self.over_as("Outer", child)
+    }
+
+    fn over_as(mut self, relationship: &'static str, child: Step) -> Step {
+        self.children.push((relationship, child));
+        self
+    }
+}
+
+/// Appends the lines of a step and of those below it.
+fn text(step: &Step, depth: usize, lines: &mut Vec<String>) {
+    let arrow = match depth {
+        0 => String::new(),
+        depth => format!("{}->  ", " ".repeat(depth * 6 - 4)),
+    };
+    let did = step.did.map(words).unwrap_or_default();
+    lines.push(format!("{arrow}{}{did}", step.title));
+    let detail = |label: &str, value: &dyn fmt::Display| {
+        format!("{}{label}: {value}", " ".repeat(depth * 6 + 2))
+    };
+    lines.extend(step.condition.iter().map(|condition| detail("Index Cond", condition)));
+    lines.extend(step.filter.iter().map(|filter| detail("Filter", filter)));
+    lines.extend(step.removed.iter().map(|rows| detail("Rows Removed by Filter", rows)));
+    for (_, child) in &step.children {
+        text(child, depth + 1, lines);
+    }
+    lines.extend(step.above.iter().map(|filter| detail("Filter", filter)));
+}
+
+/// PostgreSQL's words behind a step's name.
+fn words(Did { loops, rows, ms }: Did) -> String {
+    match ms {
+        _ if loops == 0 => " (never executed)".to_owned(),
+        Some((first, last)) => {
+            format!(" (actual time={first:.3}..{last:.3} rows={rows} loops={loops})")
+        }
+        None => format!(" (actual rows={rows} loops={loops})"),
+    }
+}
+
+/// Makes the steps of a plan.
+struct Teller<'a> {
     measures: Option<&'a Measures>,
 }
 
-impl Lines<'_> {
-    fn push(&mut self, depth: usize, text: String) {
-        let line = match depth {
-            0 => text,
-            depth => format!("{}->  {text}", " ".repeat(depth * 6 - 4)),
-        };
-        self.lines.push(line);
-    }
-
-    fn detail(&mut self, depth: usize, text: String) {
-        self.lines.push(format!("{}{text}", " ".repeat(depth * 6 + 2)));
-    }
-
-    fn node(&mut self, node: &Node, depth: usize) {
-        self.node_as(node, depth, node);
-    }
-
-    /// A step with what `measured` did: a filter has no line of its own. The projection on top of a query is
-    /// evaluated by whoever takes its rows, so every projection shows what the step below it did.
-    fn node_as(&mut self, node: &Node, depth: usize, measured: &Node) {
-        let did = self.measures.map(|measures| measures.words(measured)).unwrap_or_default();
-        match node {
-            Node::Nothing => self.push(depth, format!("Result{did}")),
-            Node::Values(rows) => {
-                self.push(depth, format!("Values Scan ({} rows){did}", rows.len()))
-            }
-            Node::Table(table) => {
-                self.table(table, depth, &did);
-                self.removed(node, table, depth);
-            }
-            Node::Series { .. } => {
-                self.push(depth, format!("Function Scan on generate_series{did}"))
-            }
-            Node::Items { .. } => self.push(depth, format!("Function Scan on unnest{did}")),
-            Node::Sequence(sequence) => {
-                self.push(depth, format!("Seq Scan on {}{did}", sequence.name));
-            }
-            Node::System(view) => self.push(depth, format!("Catalog Scan on {}{did}", view.name())),
-            Node::Filter { input, predicate } => {
-                self.node_as(input, depth, measured);
-                self.detail(depth, format!("Filter: {}", shown(predicate, None)));
-            }
-            Node::Project { input, .. } => self.node(input, depth),
-            Node::Join(join) => {
-                let kind = match join.kind {
-                    JoinKind::Inner => "",
-                    JoinKind::Left => " Left",
-                    JoinKind::Right => " Right",
-                    JoinKind::Full => " Full",
-                };
-                let name = match &join.method {
-                    JoinMethod::Lateral => format!("Nested Loop{kind} Join by Index"),
-                    JoinMethod::Hash(_) => format!("Hash{kind} Join"),
-                    JoinMethod::Loop => format!("Nested Loop{kind} Join"),
-                };
-                self.push(depth, format!("{name}{did}"));
-                self.node(&join.left, depth + 1);
-                self.node(&join.right, depth + 1);
-            }
-            Node::Aggregate { input, groups, .. } => {
-                let name = if groups.is_empty() { "Aggregate" } else { "GroupAggregate" };
-                self.push(depth, format!("{name}{did}"));
-                self.node(input, depth + 1);
-            }
-            Node::Sort { input, keys } => {
-                self.push(depth, format!("Sort ({} keys){did}", keys.len()));
-                self.node(input, depth + 1);
-            }
-            Node::Limit { input, .. } => {
-                self.push(depth, format!("Limit{did}"));
-                self.node(input, depth + 1);
-            }
-            Node::Distinct { input, .. } => {
-                self.push(depth, format!("Unique{did}"));
-                self.node(input, depth + 1);
-            }
-            Node::Set { operation, left, right, .. } => {
-                let name = match operation {
-                    SetOperation::Union => "Append",
-                    SetOperation::Intersect => "SetOp Intersect",
-                    SetOperation::Except => "SetOp Except",
-                };
-                self.push(depth, format!("{name}{did}"));
-                self.node(left, depth + 1);
-                self.node(right, depth + 1);
-            }
-        }
-    }
-
-    fn removed(&mut self, node: &Node, table: &TableNode, depth: usize) {
-        if let Some(removed) = self.measures.and_then(|measures| measures.removed(node, table)) {
-            self.detail(depth, format!("Rows Removed by Filter: {removed}"));
-        }
-    }
-
-    fn table(&mut self, node: &TableNode, depth: usize, did: &str) {
-        let table = &node.table;
-        let index = |id| {
-            let found = table.indexes.iter().find(|index| index.id == id);
-            found.map_or("?", |index| index.name.as_str())
-        };
-        match &node.access {
-            Access::Scan => self.push(depth, format!("Seq Scan on {}{did}", table.name)),
-            Access::Key { index: id, key } => {
-                self.push(depth, format!("Index Scan using {} on {}{did}", index(*id), table.name));
-                let parts: Vec<String> = key.iter().map(|expr| shown(expr, None)).collect();
-                self.detail(depth, format!("Index Cond: key = ({})", parts.join(", ")));
-            }
-            Access::KeyList { index: id, keys } => {
-                self.push(depth, format!("Index Scan using {} on {}{did}", index(*id), table.name));
-                self.detail(depth, format!("Index Cond: key IN ({} values)", keys.len()));
-            }
-            Access::Range { index: id, equal, lower, upper, direction } => {
-                let backward = if *direction == Direction::Descending { " Backward" } else { "" };
-                self.push(
-                    depth,
-                    format!("Index Scan{backward} using {} on {}{did}", index(*id), table.name),
-                );
-                let mut conditions: Vec<String> =
-                    equal.iter().map(|expr| format!("= {}", shown(expr, None))).collect();
-                conditions.extend(bound(lower, ">"));
-                conditions.extend(bound(upper, "<"));
-                if !conditions.is_empty() {
-                    self.detail(depth, format!("Index Cond: key {}", conditions.join(" and ")));
+impl Teller<'_> {
+    fn plan(&self, plan: &Plan) -> Step {
+        match plan {
+            Plan::Query(query) => self.node(&query.node),
+            Plan::Locking(plan) => self.top(Step::plain("LockRows")).over(self.node(&plan.input)),
+            Plan::Insert(plan) => {
+                let step = self.top(change("Insert", &plan.table));
+                match &plan.source {
+                    InsertSource::Rows(_) => step,
+                    InsertSource::Query { node, .. } => step.over(self.node(node)),
                 }
             }
-        }
-        if let Some(filter) = &node.filter {
-            self.detail(depth, format!("Filter: {}", shown(filter, Some(table))));
+            Plan::Change(plan) => {
+                let verb = if plan.assignments.is_some() { "Update" } else { "Delete" };
+                self.top(change(verb, &plan.table)).over(self.node(&plan.source))
+            }
+            Plan::Definition(_)
+            | Plan::Explain { .. }
+            | Plan::Show(_)
+            | Plan::Nothing
+            | Plan::Session => Step::plain("Utility Statement"),
         }
     }
+
+    /// The step on top of a change, which hands on only what it returns.
+    fn top(&self, step: Step) -> Step {
+        Step { did: self.measures.map(Measures::of_change), ..step }
+    }
+
+    fn node(&self, node: &Node) -> Step {
+        self.node_as(node, node)
+    }
+
+    /// A step with what `measured` did: a filter is no step of its own. The projection on top of a query is
+    /// evaluated by whoever takes its rows, so every projection shows what the step below it did.
+    fn node_as(&self, node: &Node, measured: &Node) -> Step {
+        let step = match node {
+            Node::Project { input, .. } => return self.node(input),
+            Node::Filter { input, predicate } => {
+                let mut step = self.node_as(input, measured);
+                step.above.push(shown(predicate, None));
+                return step;
+            }
+            Node::Nothing => Step::plain("Result"),
+            Node::Values(rows) => {
+                Step::new("Values Scan", format!("Values Scan ({} rows)", rows.len()))
+                    .with("Rows", Fact::Count(rows.len()))
+            }
+            Node::Table(table) => {
+                let removed = self.measures.and_then(|measures| measures.removed(node, table));
+                Step { removed, ..scan(table) }
+            }
+            Node::Series { .. } => Step::on("Function Scan", "Function Name", "generate_series"),
+            Node::Items { .. } => Step::on("Function Scan", "Function Name", "unnest"),
+            Node::Sequence(sequence) => Step::on("Seq Scan", "Relation Name", &sequence.name),
+            Node::System(view) => Step::on("Catalog Scan", "Relation Name", view.name()),
+            Node::Join(join) => self.join(join),
+            Node::Aggregate { input, groups, .. } => aggregate(groups).over(self.node(input)),
+            Node::Sort { input, keys } => {
+                let title = format!("Sort ({} keys)", keys.len());
+                let shown = Fact::Names(keys.iter().map(sort_key).collect());
+                Step::new("Sort", title).with("Sort Key", shown).over(self.node(input))
+            }
+            Node::Limit { input, .. } => Step::plain("Limit").over(self.node(input)),
+            Node::Distinct { input, .. } => Step::plain("Unique").over(self.node(input)),
+            Node::Set { operation, all, left, right } => {
+                let (left, right) = (self.node(left), self.node(right));
+                set(*operation, *all, left, right)
+            }
+        };
+        Step { did: self.measures.map(|measures| measures.of(measured)), ..step }
+    }
+
+    fn join(&self, join: &JoinNode) -> Step {
+        let (kind, within) = match join.kind {
+            JoinKind::Inner => ("Inner", ""),
+            JoinKind::Left => ("Left", " Left"),
+            JoinKind::Right => ("Right", " Right"),
+            JoinKind::Full => ("Full", " Full"),
+        };
+        let step = match &join.method {
+            JoinMethod::Lateral => {
+                Step::new("Nested Loop", format!("Nested Loop{within} Join by Index"))
+            }
+            JoinMethod::Hash(_) => Step::new("Hash Join", format!("Hash{within} Join")),
+            JoinMethod::Loop => Step::new("Nested Loop", format!("Nested Loop{within} Join")),
+        };
+        step.with("Join Type", Fact::Word(kind))
+            .over(self.node(&join.left))
+            .over_as("Inner", self.node(&join.right))
+    }
+}
+
+/// INSERT, UPDATE or DELETE.
+fn change(verb: &'static str, table: &TableDef) -> Step {
+    Step::new("ModifyTable", format!("{verb} on {}", table.name))
+        .with("Operation", Fact::Word(verb))
+        .with("Relation Name", Fact::Name(table.name.clone()))
+}
+
+/// Groups come in the order of their keys, as of PostgreSQL's sorted strategy.
+fn aggregate(groups: &[Expr]) -> Step {
+    if groups.is_empty() {
+        return Step::plain("Aggregate").with("Strategy", Fact::Word("Plain"));
+    }
+    let keys = groups.iter().map(|group| shown(group, None)).collect();
+    Step::new("Aggregate", "GroupAggregate")
+        .with("Strategy", Fact::Word("Sorted"))
+        .with("Group Key", Fact::Names(keys))
+}
+
+fn set(operation: SetOperation, all: bool, left: Step, right: Step) -> Step {
+    let (name, every) = match operation {
+        SetOperation::Union if all => return append("Union All", left, right),
+        SetOperation::Union => return append("Union", left, right),
+        SetOperation::Intersect => ("Intersect", "Intersect All"),
+        SetOperation::Except => ("Except", "Except All"),
+    };
+    let command = Fact::Word(if all { every } else { name });
+    Step::new("SetOp", format!("SetOp {name}"))
+        .with("Command", command)
+        .over(left)
+        .over_as("Inner", right)
+}
+
+/// UNION, which takes out what is double itself.
+fn append(command: &'static str, left: Step, right: Step) -> Step {
+    Step::plain("Append")
+        .with("Command", Fact::Word(command))
+        .over_as("Member", left)
+        .over_as("Member", right)
+}
+
+/// A key with what PostgreSQL would say of its order.
+fn sort_key(key: &SortKey) -> String {
+    let order = match (key.descending, key.nulls_first) {
+        (false, false) => "",
+        (false, true) => " NULLS FIRST",
+        (true, true) => " DESC",
+        (true, false) => " DESC NULLS LAST",
+    };
+    format!("{}{order}", shown(&key.expr, None))
+}
+
+/// How a table is read.
+fn scan(node: &TableNode) -> Step {
+    let table = &node.table;
+    let by_index = |id: IndexId, direction: Direction, condition: Option<String>| {
+        let found = table.indexes.iter().find(|index| index.id == id);
+        let name = found.map_or("?", |index| index.name.as_str());
+        let (word, within) = match direction {
+            Direction::Ascending => ("Forward", ""),
+            Direction::Descending => ("Backward", " Backward"),
+        };
+        let title = format!("Index Scan{within} using {name} on {}", table.name);
+        let step = Step::new("Index Scan", title)
+            .with("Scan Direction", Fact::Word(word))
+            .with("Index Name", Fact::Name(name.to_owned()))
+            .with("Relation Name", Fact::Name(table.name.clone()));
+        Step { condition, ..step }
+    };
+    let step = match &node.access {
+        Access::Scan => Step::on("Seq Scan", "Relation Name", &table.name),
+        Access::Key { index, key } => {
+            let parts: Vec<String> = key.iter().map(|expr| shown(expr, None)).collect();
+            let condition = format!("key = ({})", parts.join(", "));
+            by_index(*index, Direction::Ascending, Some(condition))
+        }
+        Access::KeyList { index, keys } => {
+            let condition = format!("key IN ({} values)", keys.len());
+            by_index(*index, Direction::Ascending, Some(condition))
+        }
+        Access::Range { index, equal, lower, upper, direction } => {
+            let mut conditions: Vec<String> =
+                equal.iter().map(|expr| format!("= {}", shown(expr, None))).collect();
+            conditions.extend(bound(lower, ">"));
+            conditions.extend(bound(upper, "<"));
+            let condition =
+                (!conditions.is_empty()).then(|| format!("key {}", conditions.join(" and ")));
+            by_index(*index, *direction, condition)
+        }
+    };
+    Step { filter: node.filter.as_ref().map(|filter| shown(filter, Some(table))), ..step }
 }
 
 fn bound(bound: &Bound<Expr>, symbol: &str) -> Option<String> {

@@ -23,10 +23,12 @@
 //!
 //! # Caveats
 //! Not here: sockets, clocks, randomness and passwords (arguments of the session); views, triggers,
-//! deferrable constraints, window functions, arrays and JSON as values (refused by name with 0A000). An index
-//! on an expression is over a hidden column (`bind/computed.rs`), so CREATE INDEX writes every row once. Text is ordered by its bytes. numeric holds 28 digits. Time zones are
-//! UTC and fixed offsets. Rows that wait for their client, and what one array or text grows to, are not
-//! counted as temporary memory.
+//! deferrable constraints, window functions, arrays and JSON as values (refused by name with 0A000). EXPLAIN
+//! estimates no costs, and writes text and JSON; its JSON is a text that is announced as json, the type that
+//! PostgreSQL gives it. An index on an expression is over a hidden column (`bind/computed.rs`), so CREATE INDEX
+//! writes every row once. Text is ordered by its bytes. numeric holds 28 digits. Time zones are UTC and fixed
+//! offsets. What a statement keeps is temporary memory (`execute/room.rs`); not counted are one value on its way
+//! from step to step, and what a statement's text is parsed to.
 
 mod activity;
 mod aggregate;
@@ -63,12 +65,13 @@ pub use copy::{CopyDecoder, CopyFields, CopyFormat, CopyOptions, append_copy_lin
 pub use copy_in::{CopyIn, copy_out_query};
 pub use error::{SqlError, state};
 pub use execute::{
-    CommandTag, ExecContext, ExecError, Outcome, RowSink, execute, execute_into, measure::Clock,
+    CommandTag, ExecContext, ExecError, Outcome, Room, RowSink, execute, execute_into,
+    measure::Clock,
 };
 pub use parse::{
-    Analyze, CallArgument, CopyDirection, CopySource, CopyStatement, DiscardTarget, IsolationLevel,
-    SequenceStatement, SetScope, SqlText, Statement, StatementKind, TransactionModes, UserAction,
-    UserStatement, parse,
+    Analyze, CallArgument, CopyDirection, CopySource, CopyStatement, DiscardTarget, ExplainFormat,
+    IsolationLevel, SequenceStatement, SetScope, SqlText, Statement, StatementKind,
+    TransactionModes, UserAction, UserStatement, parse,
 };
 pub use plan::ResultColumn;
 pub use prepared::{Prepared, constant_arguments, declared_types, parameter_from_text, prepare};

@@ -5,7 +5,11 @@
 //! executor refuses an older plan (see `Prepared`).
 
 use crate::{
-    aggregate::AggregateCall, expr::Expr, parse::Analyze, system::SystemView, types::Type,
+    aggregate::AggregateCall,
+    expr::Expr,
+    parse::{Analyze, ExplainFormat},
+    system::SystemView,
+    types::Type,
 };
 use std::{ops::Bound, sync::Arc};
 use understudy_store::{DataType, Direction, IndexId, TableDef};
@@ -317,9 +321,10 @@ pub(crate) enum Plan {
     Insert(InsertPlan),
     Change(ChangePlan),
     Definition(crate::definition::Definition),
-    /// EXPLAIN: the lines, or for ANALYZE what to run and to tell of.
+    /// EXPLAIN: its rows, or for ANALYZE what to run and to tell of.
     Explain {
-        lines: Vec<String>,
+        format: ExplainFormat,
+        rows: Vec<String>,
         run: Option<(Analyze, Box<Plan>)>,
     },
     /// SHOW of one setting, or of all.

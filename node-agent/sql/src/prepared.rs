@@ -6,13 +6,17 @@ use crate::{
     eval::{Env, NoColumns, eval},
     execute::{ExecContext, Run},
     explain,
-    parse::{CopySource, Statement, StatementKind},
+    parse::{CopySource, ExplainFormat, Statement, StatementKind},
     plan::{Plan, ResultColumn},
     reach::Reach,
     types::Type,
 };
 use sqlparser::ast;
 use understudy_store::{Catalog, DataType, Store, Targets, Value};
+
+/// PostgreSQL's number of json, which drivers parse by themselves. No expression has the type; on the wire a
+/// value is its text, in both formats.
+const JSON_OID: u32 = 114;
 
 /// A statement ready to run, as long as the catalog is the one it was planned for.
 #[derive(Debug, Clone)]
@@ -30,6 +34,7 @@ pub struct Prepared {
     /// The plan that reads no hidden columns, for rows from before they were there.
     pub(crate) without_hidden: Option<Box<Plan>>,
     reach: Reach,
+    asks_sequence: bool,
 }
 
 impl Prepared {
@@ -66,6 +71,12 @@ impl Prepared {
         self.reach.is_long(store)
     }
 
+    /// Whether its rows may leave before it has ended: it only reads, and nothing makes it begin again.
+    #[must_use]
+    pub fn streams(&self) -> bool {
+        matches!(self.plan, Plan::Query(_)) && !self.asks_sequence
+    }
+
     /// The command's name ("SELECT", "CREATE TABLE").
     #[must_use]
     pub fn command(&self) -> &'static str {
@@ -100,6 +111,7 @@ pub fn prepare(
         reach: Reach::of(&made),
         plan: made,
         without_hidden,
+        asks_sequence: binder.asks_sequence.get(),
     })
 }
 
@@ -114,19 +126,24 @@ fn plan(binder: &Binder<'_>, statement: &Statement) -> Result<(Plan, Vec<ResultC
         Statement::Sequence(sequence) => {
             Ok((Plan::Definition(binder.sequence(sequence)?), Vec::new()))
         }
-        Statement::Explain { analyze, statement } => {
+        Statement::Explain { analyze, format, statement } => {
             let (inner, _) = plan(binder, statement)?;
             if let Plan::Definition(_) = inner {
                 let command = statement.command();
                 return Err(SqlError::unsupported(format!("EXPLAIN {command}"))
                     .with_hint("EXPLAIN takes SELECT, VALUES, INSERT, UPDATE and DELETE."));
             }
-            let lines = match analyze {
+            let format = *format;
+            let rows = match analyze {
                 Some(_) => Vec::new(),
-                None => explain::lines(&inner, None),
+                None => explain::rows(&inner, format, None),
             };
             let run = analyze.map(|analyze| (analyze, Box::new(inner)));
-            Ok((Plan::Explain { lines, run }, vec![text_column("QUERY PLAN")]))
+            let mut column = text_column("QUERY PLAN");
+            if format == ExplainFormat::Json {
+                column.type_oid = JSON_OID;
+            }
+            Ok((Plan::Explain { format, rows, run }, vec![column]))
         }
         Statement::Show(name) if name == "all" => {
             let columns = ["name", "setting", "description"].map(text_column).to_vec();

@@ -116,6 +116,9 @@ impl Binder<'_> {
     ) -> Result<Bound, SqlError> {
         let types: Vec<Type> = arguments.iter().map(|argument| argument.ty).collect();
         let function = function::find(name, &types).map_err(|error| error.at(span))?;
+        if function::asks_sequence(function) {
+            self.asks_sequence.set(true);
+        }
         let mut exprs = Vec::with_capacity(arguments.len());
         for (position, argument) in arguments.into_iter().enumerate() {
             let wanted = match function.argument(position) {

@@ -67,6 +67,8 @@ pub(crate) struct Binder<'a> {
     pub(crate) without_hidden: Cell<bool>,
     /// Whether hidden columns may take part in the plan.
     pub(crate) uses_hidden: Cell<bool>,
+    /// Whether an expression asks a sequence, which somebody else may hold.
+    pub(crate) asks_sequence: Cell<bool>,
 }
 
 impl<'a> Binder<'a> {
@@ -82,6 +84,7 @@ impl<'a> Binder<'a> {
             conflict: RefCell::default(),
             without_hidden: Cell::new(false),
             uses_hidden: Cell::new(false),
+            asks_sequence: Cell::new(false),
         }
     }
 

@@ -1,17 +1,24 @@
 //! UPDATE, DELETE and SELECT … FOR UPDATE.
+//!
+//! An UPDATE or DELETE reads everything before it writes anything. What it keeps of each row meanwhile is
+//! temporary memory, so it is as little as the change needs: of a row to delete its id, of a row that is
+//! updated by itself the row, which the store has anyway, and only else what it shall be.
 
 use super::{
-    CommandTag, ExecError, Executor,
+    CommandTag, ExecError, Executor, Run,
     insert::{check_row, computed_changes},
     query,
     query::Flow,
     refused,
     rejudge::TargetRow,
+    room::{Room, bytes_of, pointed_to},
     rows,
 };
 use crate::{
     error::SqlError,
     eval::{Env, RowTuple, Tuple, Values, eval, eval_all},
+    expr::Expr,
+    function,
     plan::{ChangePlan, LockWaitPolicy, LockingPlan, Node},
 };
 use std::collections::BTreeSet;
@@ -36,24 +43,110 @@ pub(super) enum New {
     Changes(Vec<(usize, Value)>),
 }
 
+/// Rows that changed after a locking read's snapshot, with their memory.
+#[derive(Default)]
+struct Changed {
+    rows: BTreeSet<(TableId, RowId)>,
+    room: Room,
+}
+
 /// Rows to change. Most statements have one, which needs no list.
 #[derive(Default)]
 struct Found {
     first: Option<Target>,
-    others: Vec<Target>,
+    others: Others,
+    room: Room,
+}
+
+/// The rows after the first, with as much of each as its change needs.
+#[derive(Default)]
+enum Others {
+    #[default]
+    None,
+    /// To delete; nobody wants to see them.
+    Ids(Vec<RowId>),
+    /// What each shall be is computed of it alone, when its turn comes.
+    Rows(Vec<(RowId, Row)>),
+    /// What each shall be was computed of its tuple.
+    Whole(Vec<Target>),
+}
+
+impl New {
+    /// What it takes beside itself.
+    fn bytes(&self) -> u64 {
+        match self {
+            New::Gone | New::Row(_) => 0,
+            New::Changes(changes) => changes
+                .iter()
+                .map(|(column, value)| {
+                    (size_of_val(column) + size_of_val(value)) as u64 + pointed_to(value)
+                })
+                .sum(),
+        }
+    }
+}
+
+impl Others {
+    /// The list for rows that stand alone in their tuples.
+    fn of_table(plan: &ChangePlan) -> Others {
+        match &plan.assignments {
+            None if plan.returning.is_empty() => Others::Ids(Vec::new()),
+            // A subquery must not see what the statement has changed already, and a sequence is asked row by
+            // row, by the condition and by what is assigned.
+            Some(assigned) if assigned.iter().any(|(_, expr)| is_of_its_moment(expr)) => {
+                Others::Whole(Vec::new())
+            }
+            None | Some(_) => Others::Rows(Vec::new()),
+        }
+    }
+}
+
+/// Whether an expression may give something else once all rows were read.
+fn is_of_its_moment(expr: &Expr) -> bool {
+    let asks =
+        |part: &Expr| matches!(part, Expr::Call(called, _) if function::asks_sequence(called));
+    expr.has_subquery() || expr.any(&asks)
 }
 
 impl Found {
-    fn is_empty(&self) -> bool {
-        self.first.is_none()
+    /// Adds a row that stands alone in its tuple; not the first one.
+    #[inline(never)]
+    fn add(
+        &mut self,
+        plan: &ChangePlan,
+        tuple: &RowTuple<'_>,
+        env: &Env<'_>,
+    ) -> Result<(), SqlError> {
+        if matches!(self.others, Others::None) {
+            self.others = Others::of_table(plan);
+        }
+        let (run, room, id) = (env.run, &mut self.room, tuple.id);
+        match &mut self.others {
+            Others::None => Err(SqlError::internal("a list of no rows")),
+            Others::Ids(ids) => room.push(run, ids, id),
+            Others::Rows(rows) => room.push(run, rows, (id, tuple.row.clone())),
+            Others::Whole(targets) => {
+                let new = assigned(plan, (tuple.row, tuple), env, false)?;
+                room.take(run, new.bytes())?;
+                room.push(run, targets, Target { id, old: tuple.row.clone(), new, rest: vec![] })
+            }
+        }
     }
 
-    fn push(&mut self, target: Target) {
+    /// Adds a row with what its tuple made of it.
+    fn add_whole(&mut self, run: &Run<'_>, target: Target) -> Result<(), SqlError> {
         if self.first.is_none() {
             self.first = Some(target);
-        } else {
-            self.others.push(target);
+            return Ok(());
         }
+        if matches!(self.others, Others::None) {
+            self.others = Others::Whole(Vec::new());
+        }
+        let Others::Whole(targets) = &mut self.others else {
+            return Err(SqlError::internal("a list of other rows"));
+        };
+        self.room.take(run, target.new.bytes() + bytes_of(&target.rest))?;
+        self.room.push(run, targets, target)
     }
 }
 
@@ -62,12 +155,31 @@ impl Executor<'_, '_> {
     /// row is met twice.
     pub(super) fn change(&mut self, plan: &ChangePlan) -> Result<CommandTag, ExecError> {
         let mut count = 0;
-        let mut targets = Found::default();
-        self.find(plan, &mut targets)?;
-        for target in targets.first.iter().chain(&targets.others) {
-            self.run.goes_on()?;
-            if self.change_wanted(plan, target)? {
-                count += 1;
+        let mut found = Found::default();
+        self.find(plan, &mut found)?;
+        if let Some(first) = &found.first {
+            count += self.change_wanted(plan, first)?;
+        }
+        match found.others {
+            Others::None => {}
+            Others::Ids(ids) => {
+                for id in ids {
+                    count += self.delete(plan, id)?;
+                }
+            }
+            Others::Rows(rows) => {
+                for (id, old) in rows {
+                    let new = {
+                        let tuple = RowTuple { table: &plan.table, id, row: &old };
+                        assigned(plan, (&old, &tuple), &Env::new(self.run, self.txn), true)?
+                    };
+                    count += self.change_wanted(plan, &Target { id, old, new, rest: vec![] })?;
+                }
+            }
+            Others::Whole(targets) => {
+                for target in targets {
+                    count += self.change_wanted(plan, &target)?;
+                }
             }
         }
         self.settle()?;
@@ -75,15 +187,19 @@ impl Executor<'_, '_> {
         Ok(CommandTag::counted(command, count))
     }
 
-    fn find(&self, plan: &ChangePlan, targets: &mut Found) -> Result<(), SqlError> {
+    fn find(&self, plan: &ChangePlan, found: &mut Found) -> Result<(), SqlError> {
         let env = Env::new(self.run, self.txn);
         if let Node::Table(table) = &plan.source
             && self.run.measures.is_none()
         {
             rows::table(table, &env, &mut |tuple: &RowTuple<'_>| {
-                let new = assigned(plan, (tuple.row, tuple), &env, targets.is_empty())?;
-                let (id, old) = (tuple.id, tuple.row.clone());
-                targets.push(Target { id, old, new, rest: Vec::new() });
+                if found.first.is_some() {
+                    found.add(plan, tuple, &env)?;
+                } else {
+                    let new = assigned(plan, (tuple.row, tuple), &env, true)?;
+                    let (id, old) = (tuple.id, tuple.row.clone());
+                    found.first = Some(Target { id, old, new, rest: Vec::new() });
+                }
                 Ok(Flow::More)
             })?;
             return Ok(());
@@ -91,33 +207,52 @@ impl Executor<'_, '_> {
         let id_column = plan.table.columns.len();
         let width = query::width(&plan.source);
         let mut seen = BTreeSet::new();
+        let mut room = Room::default();
         query::run(&plan.source, &env, &mut |tuple| {
             let understudy_store::ValueRef::Int(id) = tuple.column(id_column) else {
                 return Ok(Flow::More);
             };
             let id = RowId(id as u64);
             // A target joined to several rows is changed once, by the first.
-            if seen.insert(id)
-                && let Some(old) =
-                    self.run.context.store.get(self.txn, View::ForUpdate, plan.table.id, id)
-            {
-                let new = assigned(plan, (&old, tuple), &env, targets.is_empty())?;
+            if !seen.insert(id) {
+                return Ok(Flow::More);
+            }
+            room.keep_id(self.run)?;
+            let old = self.run.context.store.get(self.txn, View::ForUpdate, plan.table.id, id);
+            if let Some(old) = old {
+                let new = assigned(plan, (&old, tuple), &env, found.first.is_none())?;
                 let rest = (id_column + 1..width).map(|c| tuple.column(c).to_value()).collect();
-                targets.push(Target { id, old, new, rest });
+                found.add_whole(self.run, Target { id, old, new, rest })?;
             }
             Ok(Flow::More)
         })?;
         Ok(())
     }
 
-    /// Changes a row as it was read; one that changed since, as it is now, if it is still wanted.
-    fn change_wanted(&mut self, plan: &ChangePlan, target: &Target) -> Result<bool, ExecError> {
+    /// Deletes a row that stands alone in its tuple and that nobody wants to see.
+    fn delete(&mut self, plan: &ChangePlan, id: RowId) -> Result<u64, ExecError> {
+        self.run.goes_on()?;
+        let (store, table) = (self.run.context.store, plan.table.id);
+        match store.delete(self.txn, table, id) {
+            Err(WriteError::Blocked { on: TxnId::ENDED }) => {
+                let old = store.get(self.txn, View::ForUpdate, table, id);
+                let Some(old) = old else { return Ok(0) };
+                self.change_wanted(plan, &Target { id, old, new: New::Gone, rest: Vec::new() })
+            }
+            done => done.map(|()| 1).map_err(refused),
+        }
+    }
+
+    /// Changes a row as it was read; one that changed since, as it is now, if it is still wanted. How many
+    /// rows were changed.
+    fn change_wanted(&mut self, plan: &ChangePlan, target: &Target) -> Result<u64, ExecError> {
+        self.run.goes_on()?;
         match self.change_row(plan, target) {
             Err(ExecError::Blocked { on: TxnId::ENDED }) => {
                 let newest = self.newest_target(plan, target)?;
-                newest.map_or(Ok(false), |target| self.change_row(plan, &target).map(|()| true))
+                newest.map_or(Ok(0), |target| self.change_row(plan, &target).map(|()| 1))
             }
-            done => done.map(|()| true),
+            done => done.map(|()| 1),
         }
     }
 
@@ -163,7 +298,7 @@ impl Executor<'_, '_> {
 
     /// Runs a locking read.
     pub(super) fn lock(&mut self, plan: &LockingPlan) -> Result<CommandTag, ExecError> {
-        let (mut rows, most, limit, mut skip) = {
+        let (mut kept, most, limit, mut skip) = {
             let env = Env::new(self.run, self.txn);
             let (limit, offset) = query::counts((plan.limit.as_ref(), plan.offset.as_ref()), &env)?;
             // Without SKIP LOCKED a row is passed over only when it changes meanwhile: what is cut off is
@@ -174,14 +309,14 @@ impl Executor<'_, '_> {
                     limit.map_or(u64::MAX, |limit| limit.saturating_add(offset))
                 }
             };
-            let rows = query::collect_some(&plan.input, &env, most)?;
-            (rows, most, limit.unwrap_or(u64::MAX), offset)
+            let kept = query::collect_some(&plan.input, &env, most)?;
+            (kept, most, limit.unwrap_or(u64::MAX), offset)
         };
         let (mut count, mut at) = (0, 0);
-        let mut changed = BTreeSet::new();
-        let mut is_cut = rows.len() as u64 == most;
+        let mut changed = Changed::default();
+        let mut is_cut = kept.rows.len() as u64 == most;
         while count < limit {
-            let Some(row) = rows.get(at) else { break };
+            let Some(row) = kept.rows.get(at) else { break };
             at += 1;
             if skip > 0 && plan.policy != LockWaitPolicy::SkipLocked {
                 skip -= 1;
@@ -189,7 +324,8 @@ impl Executor<'_, '_> {
             }
             let Some(row) = self.lock_tables(plan, row, &mut changed)? else {
                 if std::mem::take(&mut is_cut) {
-                    rows = query::collect(&plan.input, &Env::new(self.run, self.txn))?;
+                    drop(kept);
+                    kept = query::collect(&plan.input, &Env::new(self.run, self.txn))?;
                 }
                 continue;
             };
@@ -199,7 +335,8 @@ impl Executor<'_, '_> {
             }
             count += 1;
             let env = Env::new(self.run, self.txn);
-            self.sink.row(&eval_all(&plan.exprs, &Values(&row), &env)?);
+            let row = eval_all(&plan.exprs, &Values(&row), &env)?;
+            self.show_row(&row)?;
         }
         Ok(CommandTag::counted("SELECT", count))
     }
@@ -210,7 +347,7 @@ impl Executor<'_, '_> {
         &mut self,
         plan: &LockingPlan,
         tuple: &[Value],
-        changed: &mut BTreeSet<(TableId, RowId)>,
+        changed: &mut Changed,
     ) -> Result<Option<Vec<Value>>, ExecError> {
         let mut locked = Vec::with_capacity(plan.locks.len());
         let mut has_changed = false;
@@ -221,9 +358,10 @@ impl Executor<'_, '_> {
             let mut newest = store.lock_row(self.txn, table_id, id).map(Some);
             if newest == Err(WriteError::Blocked { on: TxnId::ENDED }) {
                 newest = store.lock_newest(self.txn, table_id, id);
-                changed.insert((table_id, id));
+                changed.room.keep_id(self.run)?;
+                changed.rows.insert((table_id, id));
             }
-            has_changed |= changed.contains(&(table_id, id));
+            has_changed |= changed.rows.contains(&(table_id, id));
             match (newest.map_err(refused), plan.policy) {
                 (Ok(Some(row)), _) => locked.push(TargetRow { table: table_id, id, row }),
                 (Ok(None), _) => return Ok(None),

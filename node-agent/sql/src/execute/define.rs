@@ -1,6 +1,6 @@
 //! Definitions done: each is a call of the store, recorded in the same transaction.
 
-use super::{CommandTag, ExecError, Executor, insert::computed_changes, refused};
+use super::{CommandTag, ExecError, Executor, insert::computed_changes, refused, room::Room};
 use crate::{
     definition::{AlterStep, Definition, KeyOf},
     error::{SqlError, state},
@@ -9,7 +9,7 @@ use crate::{
     plan::Computed,
 };
 use std::sync::Arc;
-use understudy_store::{ColumnDef, IndexDef, IndexId, TableDef};
+use understudy_store::{ColumnDef, IndexDef, IndexId, RowId, TableDef, TableId};
 
 impl Executor<'_, '_> {
     /// Does a definition.
@@ -19,6 +19,7 @@ impl Executor<'_, '_> {
         command: &'static str,
     ) -> Result<CommandTag, ExecError> {
         let store = self.run.context.store;
+        self.txn.heed(Arc::clone(&self.run.context.session.stop));
         match definition {
             Definition::CreateTable { table, sequences } => {
                 let id = store.create_table(self.txn, table.clone()).map_err(refused)?;
@@ -189,18 +190,29 @@ impl Executor<'_, '_> {
     fn fill(&mut self, table: &TableDef, computed: &[Computed]) -> Result<(), ExecError> {
         let store = self.run.context.store;
         store.take(self.txn, table.id).map_err(refused)?;
-        let rows: Vec<_> = store.scan_taken(self.txn, table.id).collect();
-        for (id, row) in rows {
+        let (ids, _room) = self.ids_taken(table.id)?;
+        for id in ids {
             self.run.goes_on()?;
+            let row = store.lock_newest(self.txn, table.id, id).map_err(refused)?;
+            let Some(row) = row else { continue };
             let env = Env::new(self.run, self.txn);
             let new = computed_changes(computed, (table, &row), &env)?;
             if new.iter().any(|(column, value)| row.column(table, *column) != *value) {
                 let new = row.replace(table, &new);
-                store.lock_newest(self.txn, table.id, id).map_err(refused)?;
                 store.update(self.txn, table.id, id, new).map_err(refused)?;
             }
         }
         Ok(())
+    }
+
+    /// The rows of a table that the transaction has taken, by their ids; with the memory of the list.
+    pub(super) fn ids_taken(&self, table: TableId) -> Result<(Vec<RowId>, Room), SqlError> {
+        let (mut ids, mut room) = (Vec::new(), Room::default());
+        for (id, _) in self.run.context.store.scan_taken(self.txn, table) {
+            self.run.goes_on()?;
+            room.push(self.run, &mut ids, id)?;
+        }
+        Ok((ids, room))
     }
 
     /// Drops an index; hidden columns that no other index is over are free from then on.
@@ -235,9 +247,11 @@ impl Executor<'_, '_> {
     }
 
     fn column_has_no_nulls(&self, table: &TableDef, column: usize) -> Result<(), ExecError> {
-        let mut rows = self.run.context.store.scan_taken(self.txn, table.id);
-        if rows.any(|(_, row)| row.column_ref(table, column).is_null()) {
-            return Err(has_nulls(&table.columns[column].name, &table.name).into());
+        for (_, row) in self.run.context.store.scan_taken(self.txn, table.id) {
+            self.run.goes_on()?;
+            if row.column_ref(table, column).is_null() {
+                return Err(has_nulls(&table.columns[column].name, &table.name).into());
+            }
         }
         Ok(())
     }
@@ -250,6 +264,7 @@ impl Executor<'_, '_> {
     ) -> Result<(), ExecError> {
         let env = Env::new(self.run, self.txn);
         for (id, row) in self.run.context.store.scan_taken(self.txn, table.id) {
+            self.run.goes_on()?;
             if truth(predicate, &RowTuple { table, id, row: &row }, &env)? == Some(false) {
                 return Err(SqlError::new(
                     state::CHECK,

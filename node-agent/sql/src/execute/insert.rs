@@ -1,6 +1,6 @@
 //! INSERT, ON CONFLICT, and the rows of COPY FROM.
 
-use super::{CommandTag, ExecError, Executor, constants, query, refused};
+use super::{CommandTag, ExecError, Executor, Run, constants, query, refused, room::Room};
 use crate::{
     error::{SqlError, state},
     eval::{Env, Pair, Values, eval, eval_all, is_true},
@@ -9,10 +9,25 @@ use crate::{
 use std::collections::BTreeSet;
 use understudy_store::{Row, RowId, TableDef, Value, View};
 
+/// Rows that an INSERT … ON CONFLICT has inserted or updated, with their memory.
+#[derive(Default)]
+pub(crate) struct Touched {
+    rows: BTreeSet<RowId>,
+    room: Room,
+}
+
+impl Touched {
+    fn note(&mut self, run: &Run<'_>, id: RowId) -> Result<(), SqlError> {
+        self.room.keep_id(run)?;
+        self.rows.insert(id);
+        Ok(())
+    }
+}
+
 impl Executor<'_, '_> {
     /// Runs an INSERT.
     pub(super) fn insert(&mut self, plan: &InsertPlan) -> Result<CommandTag, ExecError> {
-        let mut touched = BTreeSet::new();
+        let mut touched = Touched::default();
         let mut count = 0;
         match &plan.source {
             InsertSource::Rows(rows) => {
@@ -23,18 +38,17 @@ impl Executor<'_, '_> {
             }
             InsertSource::Query { node, exprs } => {
                 // The query is read to its end first: it must not see the rows it inserts.
-                let rows = {
-                    let env = Env::new(self.run, self.txn);
-                    let mut rows = Vec::new();
-                    query::run(node, &env, &mut |tuple| {
-                        rows.push(eval_all(exprs, tuple, &env)?);
-                        Ok(query::Flow::More)
-                    })?;
-                    rows
-                };
-                for values in rows {
+                let (mut rows, mut room) = (Vec::new(), Room::default());
+                let env = Env::new(self.run, self.txn);
+                query::run(node, &env, &mut |tuple| {
+                    let row = Row::encode(&eval_all(exprs, tuple, &env)?);
+                    room.keep_encoded(self.run, &row)?;
+                    room.push(self.run, &mut rows, row)?;
+                    Ok(query::Flow::More)
+                })?;
+                for row in rows {
                     self.run.goes_on()?;
-                    count += u64::from(self.insert_row(plan, values, &mut touched)?);
+                    count += u64::from(self.insert_encoded(plan, row, &mut touched)?);
                 }
             }
         }
@@ -42,12 +56,31 @@ impl Executor<'_, '_> {
         Ok(CommandTag::counted("INSERT", count))
     }
 
+    /// Inserts a row that is encoded already; its values are looked at only where somebody asks for them.
+    fn insert_encoded(
+        &mut self,
+        plan: &InsertPlan,
+        row: Row,
+        touched: &mut Touched,
+    ) -> Result<bool, ExecError> {
+        let is_plain = plan.computed.is_empty()
+            && plan.checks.is_empty()
+            && plan.on_conflict.is_none()
+            && plan.returning.is_empty()
+            && row.refused_null(&plan.table).is_none();
+        if !is_plain {
+            return self.insert_row(plan, row.values(&plan.table), touched);
+        }
+        self.run.context.store.insert(self.txn, plan.table.id, row).map_err(refused)?;
+        Ok(true)
+    }
+
     /// Inserts one row, or does what ON CONFLICT says; whether a row was inserted or updated.
     pub(crate) fn insert_row(
         &mut self,
         plan: &InsertPlan,
         mut values: Vec<Value>,
-        touched: &mut BTreeSet<RowId>,
+        touched: &mut Touched,
     ) -> Result<bool, ExecError> {
         compute(&plan.computed, &mut values, &Env::new(self.run, self.txn))?;
         check_row(&Env::new(self.run, self.txn), (&plan.table, &plan.checks), &values)?;
@@ -57,7 +90,7 @@ impl Executor<'_, '_> {
             return match &on_conflict.update {
                 None => Ok(false),
                 Some(update) => {
-                    if touched.contains(&id) {
+                    if touched.rows.contains(&id) {
                         return Err(SqlError::new(
                             state::CARDINALITY_VIOLATION,
                             "ON CONFLICT DO UPDATE command cannot affect row a second time",
@@ -65,7 +98,7 @@ impl Executor<'_, '_> {
                         .with_hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values.")
                         .into());
                     }
-                    touched.insert(id);
+                    touched.note(self.run, id)?;
                     self.update_conflicting(plan, update, (id, &existing), &values)
                 }
             };
@@ -73,7 +106,7 @@ impl Executor<'_, '_> {
         let row = Row::encode(&values);
         let id = self.run.context.store.insert(self.txn, plan.table.id, row).map_err(refused)?;
         if plan.on_conflict.is_some() {
-            touched.insert(id);
+            touched.note(self.run, id)?;
         }
         self.return_row(&plan.returning, &values)?;
         Ok(true)

@@ -2,15 +2,16 @@
 
 use super::{
     query::{Consumer, Flow, collect, run as run_node},
-    room::Room,
+    room::Kept,
 };
 use crate::{
     aggregate::Sortable,
     error::SqlError,
     eval::{Env, Pair, Tuple, Values, eval, is_true},
+    expr::Expr,
     plan::{JoinKind, JoinMethod, JoinNode},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 use understudy_store::Value;
 
 /// Joins the node's inputs.
@@ -22,32 +23,45 @@ pub(crate) fn run(
     match &node.method {
         JoinMethod::Lateral => lateral(node, env, consume),
         JoinMethod::Hash(keys) => {
-            let right = collect(&node.right, env)?;
-            let mut room = Room::new(env);
-            room.keep_all(&right)?;
-            let mut table: BTreeMap<Sortable, Vec<usize>> = BTreeMap::new();
-            for (position, row) in right.iter().enumerate() {
-                let key: Result<Vec<Value>, SqlError> =
-                    keys.iter().map(|(_, expr)| eval(expr, &Values(row), env)).collect();
-                let key = key?;
-                if !key.iter().any(Value::is_null) {
-                    table.entry(Sortable(key)).or_default().push(position);
-                }
-            }
-            kept(node, &right, env, consume, &mut |left| {
+            let mut right = collect(&node.right, env)?;
+            let table = hashed(&mut right, keys, env)?;
+            kept(node, right, env, consume, &mut |left| {
                 let key: Result<Vec<Value>, SqlError> =
                     keys.iter().map(|(expr, _)| eval(expr, left, env)).collect();
-                Ok(table.get(&Sortable(key?)).cloned().unwrap_or_default())
+                Ok(Candidates::These(table.get(&Sortable(key?)).map_or(&[], Vec::as_slice)))
             })
         }
         JoinMethod::Loop => {
             let right = collect(&node.right, env)?;
-            let mut room = Room::new(env);
-            room.keep_all(&right)?;
-            let every: Vec<usize> = (0..right.len()).collect();
-            kept(node, &right, env, consume, &mut |_| Ok(every.clone()))
+            kept(node, right, env, consume, &mut |_| Ok(Candidates::All))
         }
     }
+}
+
+/// The positions of the right rows by their keys; a row with a null among them matches nothing.
+fn hashed(
+    right: &mut Kept,
+    keys: &[(Expr, Expr)],
+    env: &Env<'_>,
+) -> Result<BTreeMap<Sortable, Vec<usize>>, SqlError> {
+    let mut table: BTreeMap<Sortable, Vec<usize>> = BTreeMap::new();
+    for (position, row) in right.rows.iter().enumerate() {
+        let key: Result<Vec<Value>, SqlError> =
+            keys.iter().map(|(_, expr)| eval(expr, &Values(row), env)).collect();
+        let key = key?;
+        if key.iter().any(Value::is_null) {
+            continue;
+        }
+        let positions = match table.entry(Sortable(key)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                right.room.keep(env.run, &new.key().0)?;
+                new.insert(Vec::new())
+            }
+        };
+        right.room.push(env.run, positions, position)?;
+    }
+    Ok(table)
 }
 
 /// Left and inner joins whose right side is read anew for each left row.
@@ -72,22 +86,32 @@ fn lateral(node: &JoinNode, env: &Env<'_>, consume: &mut Consumer<'_>) -> Result
     })
 }
 
-/// Gives the positions of the right rows that a left row may match.
-type Candidates<'a> = dyn FnMut(&dyn Tuple) -> Result<Vec<usize>, SqlError> + 'a;
+/// The right rows that a left row may match.
+enum Candidates<'a> {
+    All,
+    /// Those at these positions.
+    These(&'a [usize]),
+}
 
 /// Joins with the right side in hand; keeps unmatched rows as the kind says.
-fn kept(
+fn kept<'a>(
     node: &JoinNode,
-    right: &[Vec<Value>],
+    Kept { rows: right, mut room }: Kept,
     env: &Env<'_>,
     consume: &mut Consumer<'_>,
-    candidates: &mut Candidates<'_>,
+    candidates: &mut dyn FnMut(&dyn Tuple) -> Result<Candidates<'a>, SqlError>,
 ) -> Result<Flow, SqlError> {
+    room.take(env.run, right.len() as u64)?;
     let mut partnered = vec![false; right.len()];
     let keeps_left = matches!(node.kind, JoinKind::Left | JoinKind::Full);
     let flow = run_node(&node.left, env, &mut |left| {
         let mut matched = false;
-        for position in candidates(left)? {
+        let (count, listed) = match candidates(left)? {
+            Candidates::All => (right.len(), None),
+            Candidates::These(positions) => (positions.len(), Some(positions)),
+        };
+        for at in 0..count {
+            let position = listed.map_or(at, |positions| positions[at]);
             env.run.goes_on()?;
             let values = Values(&right[position]);
             let pair = Pair { left: Some(left), right: Some(&values), left_width: node.left_width };

@@ -8,6 +8,7 @@ use super::query::{Consumer, Flow, produce};
 use crate::{
     error::SqlError,
     eval::Env,
+    parse::Analyze,
     plan::{Node, TableNode},
 };
 use std::{
@@ -44,6 +45,17 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// What EXPLAIN ANALYZE tells of a step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Did {
+    /// How often it was run; what follows is each one's share.
+    pub(crate) loops: u64,
+    /// Rows that it yielded.
+    pub(crate) rows: u64,
+    /// Milliseconds to its first row and to its end; None when times are not told.
+    pub(crate) ms: Option<(f64, f64)>,
+}
+
 /// What one step did.
 #[derive(Debug, Clone, Copy, Default)]
 struct Measure {
@@ -61,22 +73,24 @@ pub(crate) struct Measures {
     steps: RefCell<BTreeMap<usize, Measure>>,
     /// Rows that a table's filter did not keep.
     removed: RefCell<BTreeMap<usize, u64>>,
-    /// Whether times are told.
+    /// Whether the times of steps are told.
     has_times: bool,
-    /// Time of the whole, and rows that it returned.
-    whole: Cell<(u64, u64)>,
+    /// Whether the time of the whole is told.
+    has_summary: bool,
+    /// Nanoseconds of the whole, when there is a clock, and rows that it returned.
+    whole: Cell<(Option<u64>, u64)>,
 }
 
 impl Measures {
     /// Times are told when there is a clock and they are wanted.
-    pub(crate) fn new(clock: Clock, timing: bool) -> Measures {
+    pub(crate) fn new(clock: Clock, Analyze { timing, summary }: Analyze) -> Measures {
         let has_times = timing && clock.0.is_some();
         let clock = if timing { clock } else { Clock::default() };
-        Measures { clock, has_times, ..Measures::default() }
+        Measures { clock, has_times, has_summary: summary, ..Measures::default() }
     }
 
     /// Notes what the whole statement took and returned.
-    pub(super) fn end(&self, nanos: u64, rows: u64) {
+    pub(super) fn end(&self, nanos: Option<u64>, rows: u64) {
         self.whole.set((nanos, rows));
     }
 
@@ -112,18 +126,22 @@ impl Measures {
         *self.removed.borrow_mut().entry(place(table)).or_default() += 1;
     }
 
-    /// PostgreSQL's words behind a step's name.
-    pub(crate) fn words(&self, node: &Node) -> String {
-        match self.steps.borrow().get(&place(node)) {
-            Some(measure) => self.told(*measure),
-            None => " (never executed)".to_owned(),
-        }
+    /// What a step did; no loops when it was never run.
+    pub(crate) fn of(&self, node: &Node) -> Did {
+        self.told(self.steps.borrow().get(&place(node)).copied().unwrap_or_default())
     }
 
     /// The same for the step on top of a change, which hands on only what it returns.
-    pub(crate) fn words_of_change(&self) -> String {
+    pub(crate) fn of_change(&self) -> Did {
         let (nanos, rows) = self.whole.get();
+        let nanos = nanos.unwrap_or(0);
         self.told(Measure { loops: 1, rows, first_nanos: nanos, nanos })
+    }
+
+    /// Milliseconds that the whole statement took; None when that is not told.
+    pub(crate) fn execution_ms(&self) -> Option<f64> {
+        let (nanos, _) = self.whole.get();
+        nanos.filter(|_| self.has_summary).map(|nanos| nanos as f64 / 1e6)
     }
 
     /// How many rows a table's filter did not keep, in each loop; None when it kept all.
@@ -133,15 +151,10 @@ impl Measures {
         Some(each(removed, loops))
     }
 
-    fn told(&self, Measure { loops, rows, first_nanos, nanos }: Measure) -> String {
-        let rows = each(rows, loops);
-        let ms = |nanos: u64| nanos as f64 / loops as f64 / 1e6;
-        if self.has_times {
-            let (first, last) = (ms(first_nanos), ms(nanos));
-            format!(" (actual time={first:.3}..{last:.3} rows={rows} loops={loops})")
-        } else {
-            format!(" (actual rows={rows} loops={loops})")
-        }
+    fn told(&self, Measure { loops, rows, first_nanos, nanos }: Measure) -> Did {
+        let ms = |nanos: u64| nanos as f64 / loops.max(1) as f64 / 1e6;
+        let ms = self.has_times.then(|| (ms(first_nanos), ms(nanos)));
+        Did { loops, rows: each(rows, loops), ms }
     }
 }
 

@@ -12,7 +12,7 @@ mod join;
 pub(crate) mod measure;
 pub(crate) mod query;
 mod rejudge;
-mod room;
+pub(crate) mod room;
 mod rows;
 mod sequence;
 
@@ -21,13 +21,16 @@ use crate::{
     eval::{Env, NoColumns, Values, compare_values, eval_all},
     explain,
     expr::Expr,
-    parse::Analyze,
+    parse::{Analyze, ExplainFormat},
     plan::{Plan, SortKey},
     prepared::Prepared,
     settings::SessionInfo,
     text::append_int,
 };
+pub(crate) use insert::Touched;
 use measure::Measures;
+use room::Kept;
+pub use room::Room;
 use std::{
     cell::{Cell, RefCell},
     cmp::Ordering,
@@ -35,7 +38,7 @@ use std::{
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
 };
-use understudy_store::{Store, Txn, TxnId, VALUE_BYTES_MAX, Value, WriteError};
+use understudy_store::{Pool, Store, Txn, TxnId, VALUE_BYTES_MAX, Value, WriteError};
 use understudy_types::Lsn;
 
 /// What an execution is given from outside.
@@ -139,8 +142,11 @@ pub struct Outcome {
 
 /// Takes result rows one by one, so that they need not be kept.
 pub trait RowSink {
-    /// One row; the values are only lent.
-    fn row(&mut self, values: &[Value]);
+    /// One row; the values are only lent. What the transaction has seen so far depends on `depends` (A2.9).
+    ///
+    /// # Errors
+    /// What ends the statement: the row cannot be shown, has no room, or nobody takes it any more.
+    fn row(&mut self, values: &[Value], depends: Lsn) -> Result<(), SqlError>;
     /// A NOTICE.
     fn notice(&mut self, message: String);
 }
@@ -152,8 +158,9 @@ struct Collected {
 }
 
 impl RowSink for Collected {
-    fn row(&mut self, values: &[Value]) {
+    fn row(&mut self, values: &[Value], _: Lsn) -> Result<(), SqlError> {
         self.rows.push(values.to_vec());
+        Ok(())
     }
 
     fn notice(&mut self, message: String) {
@@ -165,15 +172,16 @@ impl RowSink for Collected {
 struct Counted(u64);
 
 impl RowSink for Counted {
-    fn row(&mut self, _: &[Value]) {
+    fn row(&mut self, _: &[Value], _: Lsn) -> Result<(), SqlError> {
         self.0 += 1;
+        Ok(())
     }
 
     fn notice(&mut self, _: String) {}
 }
 
 /// Rows that are kept for as long as somebody looks at them.
-pub(crate) type SharedRows = Rc<Vec<Vec<Value>>>;
+pub(crate) type SharedRows = Rc<Kept>;
 
 /// One execution: the context and what is kept for its duration.
 pub(crate) struct Run<'a> {
@@ -204,17 +212,17 @@ impl<'a> Run<'a> {
 
     /// Asked for each row that is looked at.
     pub(crate) fn goes_on(&self) -> Result<(), SqlError> {
-        if self.context.session.stop.load(Relaxed) {
-            let message = "canceling statement due to user request";
-            return Err(SqlError::new(state::CANCELED, message));
-        }
-        Ok(())
+        if self.context.session.stop.load(Relaxed) { Err(stopped()) } else { Ok(()) }
     }
 
     /// The error, or whom an expression waits for.
     pub(crate) fn or_blocked(&self, error: ExecError) -> ExecError {
         self.blocked.get().map_or(error, |on| ExecError::Blocked { on })
     }
+}
+
+fn stopped() -> SqlError {
+    SqlError::new(state::CANCELED, "canceling statement due to user request")
 }
 
 /// Executes a statement and keeps its rows.
@@ -266,11 +274,11 @@ impl Executor<'_, '_> {
         match plan {
             Plan::Query(query) => {
                 let mut count = 0;
-                let sink = &mut *self.sink;
-                let env = Env::new(self.run, self.txn);
+                let (sink, txn) = (&mut *self.sink, &*self.txn);
+                let env = Env::new(self.run, txn);
                 query::each(&query.node, &env, query.types.len(), &mut |values| {
                     count += 1;
-                    sink.row(values);
+                    sink.row(values, txn.depends_lsn())?;
                     Ok(query::Flow::More)
                 })?;
                 Ok(CommandTag::counted("SELECT", count))
@@ -279,12 +287,12 @@ impl Executor<'_, '_> {
             Plan::Insert(plan) => self.insert(plan),
             Plan::Change(plan) => self.change(plan),
             Plan::Definition(definition) => self.define(definition, command),
-            Plan::Explain { lines, run } => {
-                for line in lines {
-                    self.sink.row(&[Value::text(line.as_str())]);
+            Plan::Explain { format, rows, run } => {
+                for row in rows {
+                    self.show_row(&[Value::text(row.as_str())])?;
                 }
                 if let Some((analyze, plan)) = run {
-                    self.analyze(*analyze, plan, command)?;
+                    self.analyze((*analyze, *format), plan, command)?;
                 }
                 Ok(CommandTag::plain("EXPLAIN"))
             }
@@ -299,12 +307,12 @@ impl Executor<'_, '_> {
     /// Runs a plan for what it does and not for its rows, and tells of each step.
     fn analyze(
         &mut self,
-        analyze: Analyze,
+        (analyze, format): (Analyze, ExplainFormat),
         plan: &Plan,
         command: &'static str,
     ) -> Result<(), ExecError> {
         let clock = self.run.context.session.clock;
-        let measures = Measures::new(clock, analyze.timing);
+        let measures = Measures::new(clock, analyze);
         let run = Run { measures: Some(&measures), ..Run::new(self.run.context) };
         let begun = clock.nanos();
         let mut counted = Counted(0);
@@ -312,13 +320,9 @@ impl Executor<'_, '_> {
             .plan(plan, command)
             .map_err(|error| run.or_blocked(error))?;
         let taken = clock.nanos().zip(begun).map(|(end, begun)| end.saturating_sub(begun));
-        measures.end(taken.unwrap_or(0), counted.0);
-        for line in explain::lines(plan, Some(&measures)) {
-            self.sink.row(&[Value::text(line)]);
-        }
-        if let Some(nanos) = taken.filter(|_| analyze.summary) {
-            let ms = nanos as f64 / 1e6;
-            self.sink.row(&[Value::text(format!("Execution Time: {ms:.3} ms"))]);
+        measures.end(taken, counted.0);
+        for row in explain::rows(plan, format, Some(&measures)) {
+            self.show_row(&[Value::text(row)])?;
         }
         Ok(())
     }
@@ -326,10 +330,10 @@ impl Executor<'_, '_> {
     fn show(&mut self, name: Option<&str>) -> Result<CommandTag, ExecError> {
         let session = self.run.context.session;
         match name {
-            Some(name) => self.sink.row(&[Value::text(session.show(name)?)]),
+            Some(name) => self.show_row(&[Value::text(session.show(name)?)])?,
             None => {
                 for (name, value, about) in session.show_all() {
-                    self.sink.row(&[Value::text(name), Value::text(value), Value::text(about)]);
+                    self.show_row(&[Value::text(name), Value::text(value), Value::text(about)])?;
                 }
             }
         }
@@ -342,8 +346,12 @@ impl Executor<'_, '_> {
             return Ok(());
         }
         let env = Env::new(self.run, self.txn);
-        self.sink.row(&eval_all(returning, &Values(values), &env)?);
-        Ok(())
+        let row = eval_all(returning, &Values(values), &env)?;
+        Ok(self.show_row(&row)?)
+    }
+
+    fn show_row(&mut self, values: &[Value]) -> Result<(), SqlError> {
+        self.sink.row(values, self.txn.depends_lsn())
     }
 }
 
@@ -394,11 +402,23 @@ pub(crate) fn refused(error: WriteError) -> ExecError {
             "could not serialize access due to concurrent update",
         )
         .with_hint("The transaction might succeed if retried."),
-        WriteError::OutOfMemory { pool, requested, used, limit } => {
-            SqlError::new(state::OUT_OF_MEMORY, "out of memory").with_detail(format!(
-                "{requested} bytes of {pool} memory were asked for; {used} of {limit} are in use."
-            ))
-        }
+        WriteError::OutOfMemory { pool, requested, used, limit } => SqlError::new(
+            state::OUT_OF_MEMORY,
+            "out of memory",
+        )
+        .with_detail(format!(
+            "{requested} bytes of {pool} memory were asked for; {used} of {limit} are in use."
+        ))
+        .with_hint(match pool {
+            Pool::Permanent => {
+                "Delete rows, or raise memory.permanent (--memory of a single node)."
+            }
+            Pool::Temporary => {
+                "Let each statement and transaction take fewer rows, such as one range of \
+                         keys after the other, or raise memory.temporary (--temporary of a single \
+                         node)."
+            }
+        }),
         WriteError::NotNull { table, column } => SqlError::new(
             state::NOT_NULL,
             format!(
@@ -418,6 +438,7 @@ pub(crate) fn refused(error: WriteError) -> ExecError {
             SqlError::new(state::DUPLICATE_TABLE, format!("{what} already exists"))
         }
         WriteError::InvalidDefinition { reason } => SqlError::new(state::BAD_TABLE, reason),
+        WriteError::Stopped => stopped(),
     };
     ExecError::Sql(sql)
 }

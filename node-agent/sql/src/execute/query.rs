@@ -1,7 +1,11 @@
 //! Queries: each step pushes its tuples to the next, so that nothing is kept but what sorting, grouping
-//! and hashing need.
+//! and hashing need. That is charged where it grows (`room`).
 
-use super::{SharedRows, compare_keys, constants, join, room::Room, rows};
+use super::{
+    SharedRows, compare_keys, constants, join,
+    room::{Kept, Room},
+    rows,
+};
 use crate::{
     aggregate::{Gathered, Sortable},
     arithmetic,
@@ -137,27 +141,21 @@ pub(crate) fn each(
 }
 
 /// All tuples of a node.
-pub(crate) fn collect(node: &Node, env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
+pub(crate) fn collect(node: &Node, env: &Env<'_>) -> Result<Kept, SqlError> {
     collect_some(node, env, u64::MAX)
 }
 
 /// The first tuples of a node.
-pub(crate) fn collect_some(
-    node: &Node,
-    env: &Env<'_>,
-    most: u64,
-) -> Result<Vec<Vec<Value>>, SqlError> {
-    let mut rows = Vec::new();
+pub(crate) fn collect_some(node: &Node, env: &Env<'_>, most: u64) -> Result<Kept, SqlError> {
+    let mut kept = Kept::default();
     if most == 0 {
-        return Ok(rows);
+        return Ok(kept);
     }
-    let mut room = Room::new(env);
     each(node, env, width(node), &mut |values| {
-        room.keep(values)?;
-        rows.push(values.to_vec());
-        Ok(if rows.len() as u64 == most { Flow::Enough } else { Flow::More })
+        kept.push(env.run, values)?;
+        Ok(if kept.rows.len() as u64 == most { Flow::Enough } else { Flow::More })
     })?;
-    Ok(rows)
+    Ok(kept)
 }
 
 /// The items of an array's text, `{1,2}`, or of a list of the catalog, `1 2`.
@@ -168,6 +166,8 @@ fn items(
     consume: &mut Consumer<'_>,
 ) -> Result<Flow, SqlError> {
     let Value::Text(text) = eval(array, &NoColumns, env)? else { return Ok(Flow::More) };
+    let mut room = Room::default();
+    room.take(env.run, crate::array::parsed_bytes(&text))?;
     let found = if text.trim_start().starts_with('{') {
         crate::array::parse(&text)?
     } else {
@@ -250,27 +250,31 @@ fn aggregate(
     consume: &mut Consumer<'_>,
 ) -> Result<Flow, SqlError> {
     let fresh = || -> Vec<Gathered> { calls.iter().map(|_| Gathered::default()).collect() };
+    let gathered_bytes = (calls.len() * size_of::<Gathered>()) as u64;
     let mut gathered: BTreeMap<Sortable, Vec<Gathered>> = BTreeMap::new();
     if groups.is_empty() {
         gathered.insert(Sortable(Vec::new()), fresh());
     }
-    let mut room = Room::new(env);
+    let mut room = Room::default();
     run(input, env, &mut |tuple| {
         let group = match gathered.entry(Sortable(eval_all(groups, tuple, env)?)) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                room.keep(&new.key().0)?;
+                room.keep(env.run, &new.key().0)?;
+                room.take(env.run, gathered_bytes)?;
                 new.insert(fresh())
             }
         };
         for (call, state) in calls.iter().zip(group) {
-            state.take(call, tuple, env)?;
+            state.take(call, tuple, env, &mut room)?;
         }
         Ok(Flow::More)
     })?;
     for (Sortable(mut row), states) in gathered {
+        // Held until the next group's results are made.
+        let mut results = Room::default();
         for (call, state) in calls.iter().zip(states) {
-            row.push(state.finish(call)?);
+            row.push(state.finish(call, env.run, &mut results)?);
         }
         if consume(&Values(&row))? == Flow::Enough {
             return Ok(Flow::Enough);
@@ -287,13 +291,13 @@ fn sort(
 ) -> Result<Flow, SqlError> {
     let columns = width(input);
     let mut rows: Vec<(Vec<Value>, Vec<Value>)> = Vec::new();
-    let mut room = Room::new(env);
+    let mut room = Room::default();
     run(input, env, &mut |tuple| {
         let key: Result<Vec<Value>, SqlError> =
             keys.iter().map(|key| eval(&key.expr, tuple, env)).collect();
         let (key, row) = (key?, copied(tuple, columns));
-        room.keep(&key)?;
-        room.keep(&row)?;
+        room.keep(env.run, &key)?;
+        room.keep(env.run, &row)?;
         rows.push((key, row));
         Ok(Flow::More)
     })?;
@@ -363,7 +367,7 @@ fn distinct(
 ) -> Result<Flow, SqlError> {
     let columns = width(input);
     let mut seen = BTreeSet::new();
-    let mut room = Room::new(env);
+    let mut room = Room::default();
     run(input, env, &mut |tuple| {
         let key = match on {
             Some(keys) => eval_all(keys, tuple, env)?,
@@ -373,7 +377,7 @@ fn distinct(
         if seen.contains(&key) {
             return Ok(Flow::More);
         }
-        room.keep(&key.0)?;
+        room.keep(env.run, &key.0)?;
         seen.insert(key);
         consume(tuple)
     })
@@ -393,15 +397,22 @@ fn set(
         return run(right, env, consume);
     }
     let mut counts: BTreeMap<Sortable, (u64, u64)> = BTreeMap::new();
-    let mut room = Room::new(env);
-    for row in collect(left, env)? {
-        room.keep(&row)?;
-        counts.entry(Sortable(row)).or_default().0 += 1;
-    }
-    for row in collect(right, env)? {
-        room.keep(&row)?;
-        counts.entry(Sortable(row)).or_default().1 += 1;
-    }
+    let mut room = Room::default();
+    let mut count = |node: &Node, add: fn(&mut (u64, u64))| {
+        each(node, env, width(node), &mut |values| {
+            let times = match counts.entry(Sortable(values.to_vec())) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    room.keep(env.run, values)?;
+                    new.insert((0, 0))
+                }
+            };
+            add(times);
+            Ok(Flow::More)
+        })
+    };
+    count(left, |times| times.0 += 1)?;
+    count(right, |times| times.1 += 1)?;
     for (Sortable(row), (a, b)) in counts {
         let times = match (operation, all) {
             (SetOperation::Union, _) => 1,
@@ -434,12 +445,12 @@ fn subquery(
     }
     let frame = Frame { tuple, parent: env.outer };
     let inner = Env { run: env.run, txn: env.txn, outer: Some(&frame), lateral: None };
-    let mut rows = Vec::new();
+    let mut kept = Kept::default();
     each(&query.node, &inner, query.types.len(), &mut |values| {
-        rows.push(values.to_vec());
-        Ok(if rows.len() >= rows_wanted { Flow::Enough } else { Flow::More })
+        kept.push(env.run, values)?;
+        Ok(if kept.rows.len() >= rows_wanted { Flow::Enough } else { Flow::More })
     })?;
-    let rows = Rc::new(rows);
+    let rows = Rc::new(kept);
     if !query.correlated {
         let mut kept = env.run.kept.borrow_mut();
         let at = kept.partition_point(|(slot, _)| *slot < query.slot);
@@ -450,13 +461,13 @@ fn subquery(
 
 /// EXISTS.
 pub(crate) fn exists(query: &Query, tuple: &dyn Tuple, env: &Env<'_>) -> Result<bool, SqlError> {
-    Ok(!subquery(query, tuple, env, 1)?.is_empty())
+    Ok(!subquery(query, tuple, env, 1)?.rows.is_empty())
 }
 
 /// A subquery as a value.
 pub(crate) fn scalar(query: &Query, tuple: &dyn Tuple, env: &Env<'_>) -> Result<Value, SqlError> {
-    let rows = subquery(query, tuple, env, 2)?;
-    match rows.as_slice() {
+    let kept = subquery(query, tuple, env, 2)?;
+    match kept.rows.as_slice() {
         [] => Ok(Value::Null),
         [row] => Ok(row.first().cloned().unwrap_or_default()),
         _ => Err(SqlError::new(
@@ -468,18 +479,18 @@ pub(crate) fn scalar(query: &Query, tuple: &dyn Tuple, env: &Env<'_>) -> Result<
 
 /// ARRAY(subquery).
 pub(crate) fn array(query: &Query, tuple: &dyn Tuple, env: &Env<'_>) -> Result<Value, SqlError> {
-    let rows = subquery(query, tuple, env, usize::MAX)?;
+    let kept = subquery(query, tuple, env, usize::MAX)?;
     let zone = env.run.context.session.settings.zone_offset();
-    let items: Vec<Option<String>> = rows
-        .iter()
-        .map(|row| match row.first() {
-            None | Some(Value::Null) => None,
-            Some(value) => {
-                Some(crate::text::shown(value.as_ref(), Type::Float8, zone).into_owned())
-            }
-        })
-        .collect();
-    Ok(Value::text(crate::array::written(items.iter().map(Option::as_deref))))
+    let mut room = Room::default();
+    let mut text = crate::array::Writer::default();
+    for row in &kept.rows {
+        let item = row.first().filter(|value| !value.is_null());
+        let item = item.map(|value| crate::text::shown(value.as_ref(), Type::Float8, zone));
+        let added = text.push(item.as_deref());
+        // The text doubles as it grows, and is copied once when it is whole.
+        room.take(env.run, added as u64 * 3)?;
+    }
+    Ok(Value::text(text.finish()))
 }
 
 /// `value op ANY (query)` or `ALL`; null when the answer hangs on a null.
@@ -489,9 +500,9 @@ pub(crate) fn quantified(
     tuple: &dyn Tuple,
     env: &Env<'_>,
 ) -> Result<Option<bool>, SqlError> {
-    let rows = subquery(query, tuple, env, usize::MAX)?;
+    let kept = subquery(query, tuple, env, usize::MAX)?;
     let mut unknown = false;
-    for row in rows.iter() {
+    for row in &kept.rows {
         match row.first().and_then(|other| crate::eval::ordering(value.as_ref(), other.as_ref())) {
             None => unknown = true,
             Some(ordering) if op.holds(ordering) != all => return Ok(Some(!all)),

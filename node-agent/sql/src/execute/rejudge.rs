@@ -10,6 +10,7 @@ use super::{
     change::{Target, assigned},
     query::{self, Flow},
     refused,
+    room::Kept,
 };
 use crate::{
     error::SqlError,
@@ -36,14 +37,14 @@ impl Executor<'_, '_> {
         let (store, table) = (self.run.context.store, plan.table.id);
         let newest = store.lock_newest(self.txn, table, target.id).map_err(refused)?;
         let Some(newest) = newest else { return Ok(None) };
-        let mut partners = Vec::new();
+        let mut partners = Kept::default();
         self.tuples_from(plan, (target.id, &target.old), |_, rest| {
-            partners.push(rest);
+            partners.push(self.run, &rest)?;
             Ok(Flow::More)
         })?;
         let mut wanted = None;
         self.tuples_from(plan, (target.id, &newest), |tuple, rest| {
-            if !partners.contains(&rest) {
+            if !partners.rows.contains(&rest) {
                 return Ok(Flow::More);
             }
             let new = assigned(plan, (&newest, tuple), &Env::new(self.run, self.txn), true)?;
@@ -86,9 +87,9 @@ impl Executor<'_, '_> {
             let pairs = tuple.iter().zip(before).enumerate();
             pairs.filter(|(column, _)| !is_locked(*column)).all(|(_, (new, old))| new == old)
         };
-        let tuples =
+        let kept =
             self.with_only(locked, || query::collect(&plan.input, &Env::new(self.run, self.txn)))?;
-        Ok(tuples.into_iter().find(|tuple| is_same(tuple)))
+        Ok(kept.rows.into_iter().find(|tuple| is_same(tuple)))
     }
 
     fn with_only<T>(&self, rows: Vec<TargetRow>, work: impl FnOnce() -> T) -> T {

@@ -101,9 +101,9 @@ impl Executor<'_, '_> {
         changed.columns.push(ColumnDef::new(column.name.as_str(), column.data_type));
         store.alter_table(self.txn, changed.clone()).map_err(refused)?;
         let id = self.own_sequence(table.id, sequence)?;
-        let rows: Vec<_> = store.scan_taken(self.txn, table.id).collect();
+        let (rows, _room) = self.ids_taken(table.id)?;
         let ty = Type::of(column.data_type);
-        for (row_id, row) in rows {
+        for row_id in rows {
             let number = {
                 let env = Env::new(self.run, self.txn);
                 let def = self.txn.catalog().table_by_id(id).cloned();
@@ -111,9 +111,10 @@ impl Executor<'_, '_> {
                 let number = Value::Int(sequence::next(&def, &env)?);
                 cast::convert(&number, Type::Int8, ty, 0)?
             };
-            let new = row.replace(&changed, &[(position, number)]);
             self.run.goes_on()?;
-            store.lock_newest(self.txn, table.id, row_id).map_err(refused)?;
+            let row = store.lock_newest(self.txn, table.id, row_id).map_err(refused)?;
+            let Some(row) = row else { continue };
+            let new = row.replace(&changed, &[(position, number)]);
             store.update(self.txn, table.id, row_id, new).map_err(refused)?;
         }
         changed.columns[position] = column.clone();

@@ -9,6 +9,8 @@ mod sequence;
 mod session;
 mod string;
 
+pub(crate) use string::made;
+
 use crate::{
     error::{SqlError, state},
     eval::Env,
@@ -106,8 +108,13 @@ fn all() -> impl Iterator<Item = &'static Function> {
 
 /// Whether a function gives the same for the same arguments at any time, in any session.
 pub(crate) fn is_immutable(function: &'static Function) -> bool {
-    let asks_session = session::FUNCTIONS.iter().chain(sequence::FUNCTIONS).any(|f| f == function);
-    !asks_session && !function.volatile && !function.stable
+    let asks_session = session::FUNCTIONS.iter().any(|f| f == function);
+    !asks_session && !asks_sequence(function) && !function.volatile && !function.stable
+}
+
+/// Whether a function may have to wait for who holds a sequence.
+pub(crate) fn asks_sequence(function: &'static Function) -> bool {
+    sequence::FUNCTIONS.iter().any(|f| f == function)
 }
 
 /// How far an argument is from a parameter; None when it does not fit.

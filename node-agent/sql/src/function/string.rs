@@ -11,7 +11,7 @@ use understudy_store::Value;
 
 type Answer = Result<Value, SqlError>;
 
-/// Longest text that repeat and the pads may make: 1 GiB as in PostgreSQL would outgrow our rows.
+/// Longest text that a function or `||` may make: 1 GiB as in PostgreSQL would outgrow our rows.
 const MADE_MAX: usize = 64 * 1024 * 1024;
 
 pub(super) static FUNCTIONS: &[Function] = &[
@@ -58,13 +58,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("strpos", &[Text, Text], Int4, |v, _| position(text(v, 0), text(v, 1))),
     Function::new("position", &[Text, Text], Int4, |v, _| position(text(v, 1), text(v, 0))),
     Function::new("replace", &[Text, Text, Text], Text, |v, _| {
-        let from = text(v, 1);
-        let replaced = if from.is_empty() {
-            text(v, 0).to_owned()
-        } else {
-            text(v, 0).replace(from, text(v, 2))
-        };
-        Ok(Value::text(replaced))
+        let (whole, from, to) = (text(v, 0), text(v, 1), text(v, 2));
+        if from.is_empty() {
+            return Ok(Value::text(whole));
+        }
+        let grows = to.len().saturating_sub(from.len());
+        made(whole.len().saturating_add(grows.saturating_mul(whole.matches(from).count())))?;
+        Ok(Value::text(whole.replace(from, to)))
     }),
     Function::new("translate", &[Text, Text, Text], Text, |v, _| {
         Ok(Value::text(translate(text(v, 0), text(v, 1), text(v, 2))))
@@ -158,7 +158,8 @@ fn count(number: usize) -> Answer {
     Ok(Value::Int(number as i64))
 }
 
-fn made(length: usize) -> Result<(), SqlError> {
+/// Refuses a length that no text may have.
+pub(crate) fn made(length: usize) -> Result<(), SqlError> {
     if length <= MADE_MAX {
         return Ok(());
     }

@@ -1,12 +1,13 @@
 //! Text to statements.
 //!
 //! The text is cut into tokens once; each statement is then either one of our own forms (`session`,
-//! `copying`: words that sqlparser reads differently from PostgreSQL, or not at all) or is handed to
+//! `copying`, `explain`: words that sqlparser reads differently from PostgreSQL, or not at all) or is handed to
 //! sqlparser's PostgreSQL dialect. The whole text is parsed before anything runs, as PostgreSQL does.
 
 mod conflict;
 mod copying;
 mod cursor;
+mod explain;
 mod sequence;
 mod session;
 mod statement;
@@ -15,8 +16,9 @@ pub(crate) use conflict::ConflictKeys;
 pub use sequence::SequenceStatement;
 pub(crate) use sequence::{Overriding, SequenceAction, SequenceOptions};
 pub use statement::{
-    Analyze, CallArgument, CopyDirection, CopySource, CopyStatement, DiscardTarget, IsolationLevel,
-    SetScope, SqlText, Statement, StatementKind, TransactionModes, UserAction, UserStatement,
+    Analyze, CallArgument, CopyDirection, CopySource, CopyStatement, DiscardTarget, ExplainFormat,
+    IsolationLevel, SetScope, SqlText, Statement, StatementKind, TransactionModes, UserAction,
+    UserStatement,
 };
 
 use crate::error::{SqlError, state};

@@ -1,11 +1,11 @@
 //! Statements about the session, users, maintenance and built-ins: ours, not sqlparser's.
 
 use super::{
-    Analyze, CallArgument, DiscardTarget, IsolationLevel, SetScope, Statement, TransactionModes,
-    UserAction, UserStatement, copying, cursor::Cursor, parse_tree, sequence, session,
-    sqlparser_over, translate,
+    CallArgument, DiscardTarget, IsolationLevel, SetScope, Statement, TransactionModes, UserAction,
+    UserStatement, copying, cursor::Cursor, explain, parse_tree, sequence, session, sqlparser_over,
+    translate,
 };
-use crate::error::{SqlError, state};
+use crate::error::SqlError;
 use sqlparser::{ast, tokenizer::Token};
 
 /// Reads the statement if its first words are ours; None leaves it to sqlparser.
@@ -52,7 +52,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<Option<Statement>, SqlErr
         }
         ("GRANT" | "REVOKE", "ADMIN") => admin(cursor)?,
         ("VACUUM" | "ANALYZE" | "ANALYSE" | "CHECKPOINT", _) => maintenance(cursor)?,
-        ("EXPLAIN", _) => explain(cursor)?,
+        ("EXPLAIN", _) => explain::parse(cursor)?,
         _ => return Ok(None),
     };
     Ok(Some(statement))
@@ -245,7 +245,7 @@ fn prepare(cursor: &mut Cursor<'_>) -> Result<Statement, SqlError> {
 }
 
 /// The rest of the tokens as a statement of its own.
-fn nested(cursor: &mut Cursor<'_>) -> Result<Statement, SqlError> {
+pub(super) fn nested(cursor: &mut Cursor<'_>) -> Result<Statement, SqlError> {
     let rest = cursor.rest();
     let mut inner = Cursor::new(&rest, cursor.text());
     if inner.is_at_end() {
@@ -451,65 +451,4 @@ fn maintenance(cursor: &mut Cursor<'_>) -> Result<Statement, SqlError> {
         }
     }
     Ok(Statement::Maintenance(tag))
-}
-
-fn explain(cursor: &mut Cursor<'_>) -> Result<Statement, SqlError> {
-    cursor.advance();
-    let has_options =
-        cursor.peek() == Some(&Token::LParen) && cursor.word_at(1).is_some_and(|w| w != "SELECT");
-    let analyze = if has_options {
-        cursor.advance();
-        explain_options(cursor)?
-    } else {
-        let analyze = cursor.take("ANALYZE") || cursor.take("ANALYSE");
-        cursor.take("VERBOSE");
-        analyze.then_some(Analyze { timing: true, summary: true })
-    };
-    let statement = Box::new(nested(cursor)?);
-    match *statement {
-        Statement::Sql(_) => Ok(Statement::Explain { analyze, statement }),
-        _ => Err(SqlError::unsupported(format!("EXPLAIN {}", statement.command()))),
-    }
-}
-
-fn explain_options(cursor: &mut Cursor<'_>) -> Result<Option<Analyze>, SqlError> {
-    let (mut analyze, mut told) = (false, Analyze { timing: true, summary: true });
-    loop {
-        let location = cursor.location();
-        let option = cursor.name()?;
-        let value = match cursor.peek() {
-            Some(Token::Word(_)) => Some(cursor.name()?),
-            _ => None,
-        };
-        let on = match value.as_deref() {
-            None | Some("on" | "true") => true,
-            Some("off" | "false") => false,
-            Some(_) if option == "format" => true,
-            Some(other) => {
-                let message = format!("{option} requires a Boolean value");
-                return Err(SqlError::new(state::SYNTAX, message)
-                    .with_hint(format!("Write {option} ON or {option} OFF, not {other}."))
-                    .at_location(location));
-            }
-        };
-        match (option.as_str(), value.as_deref()) {
-            ("analyze" | "analyse", _) => analyze = on,
-            ("timing", _) => told.timing = on,
-            ("summary", _) => told.summary = on,
-            ("costs" | "verbose" | "buffers" | "wal" | "settings", _) => {}
-            ("format", Some("text")) => {}
-            ("format", _) => {
-                return Err(SqlError::unsupported("EXPLAIN in a format other than text")
-                    .at_location(location));
-            }
-            _ => {
-                let message = format!("unrecognized EXPLAIN option \"{option}\"");
-                return Err(SqlError::new(state::SYNTAX, message).at_location(location));
-            }
-        }
-        if cursor.take_token(&Token::RParen) {
-            return Ok(analyze.then_some(told));
-        }
-        cursor.expect_token(&Token::Comma)?;
-    }
 }

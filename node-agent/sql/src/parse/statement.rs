@@ -6,6 +6,7 @@
 use crate::copy::CopyOptions;
 use sqlparser::ast;
 use std::sync::Arc;
+use understudy_store::Isolation;
 
 /// Isolation, access mode and the like, as written on BEGIN or SET TRANSACTION.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,6 +27,16 @@ pub enum IsolationLevel {
     RepeatableRead,
     /// As if transactions ran one after another.
     Serializable,
+}
+
+impl From<IsolationLevel> for Isolation {
+    fn from(level: IsolationLevel) -> Isolation {
+        match level {
+            IsolationLevel::ReadCommitted => Isolation::ReadCommitted,
+            IsolationLevel::RepeatableRead => Isolation::RepeatableRead,
+            IsolationLevel::Serializable => Isolation::Serializable,
+        }
+    }
 }
 
 impl IsolationLevel {
@@ -233,11 +244,23 @@ pub enum Statement {
     Explain {
         /// EXPLAIN ANALYZE: run it, and tell what it did.
         analyze: Option<Analyze>,
+        /// How the answer is written.
+        format: ExplainFormat,
         /// What is explained.
         statement: Box<Statement>,
     },
     /// SELECT, VALUES, INSERT, UPDATE, DELETE and table definitions.
     Sql(Arc<SqlText>),
+}
+
+/// How EXPLAIN's answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExplainFormat {
+    /// Lines, each a row.
+    #[default]
+    Text,
+    /// One row, an array of one object.
+    Json,
 }
 
 /// What EXPLAIN ANALYZE tells beside rows and loops.
