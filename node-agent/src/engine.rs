@@ -554,6 +554,10 @@ impl Database for Engine {
         self.take_commit(txn)
     }
 
+    fn log_is_behind(&self) -> bool {
+        self.log.is_behind()
+    }
+
     fn acknowledged_lsn(&self) -> Lsn {
         self.gate.acknowledged()
     }

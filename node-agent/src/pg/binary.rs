@@ -9,7 +9,7 @@ use super::{
     sqlstate,
 };
 use rust_decimal::Decimal;
-use understudy_sql::{ResultColumn, Type, append_text, parse_value};
+use understudy_sql::{ResultColumn, SqlError, Type, append_text, parse_value};
 use understudy_store::{Value, ValueRef};
 
 /// Decimal digits in one digit of the binary form of numeric.
@@ -101,7 +101,7 @@ fn binary(bytes: &[u8], ty: Type) -> Result<Value, Report> {
         Type::Timestamp => array(bytes).map(|b| Value::Timestamp(i64::from_be_bytes(b))),
         Type::Timestamptz => array(bytes).map(|b| Value::Timestamptz(i64::from_be_bytes(b))),
         Type::Uuid => array(bytes).map(|b| Value::Uuid(u128::from_be_bytes(b))),
-        Type::Interval => return Err(no_binary(ty)),
+        Type::Interval => return Err(no_binary(ty).into()),
     };
     value.ok_or_else(|| {
         let message = format!("incorrect binary data format for type {}", ty.name());
@@ -109,9 +109,9 @@ fn binary(bytes: &[u8], ty: Type) -> Result<Value, Report> {
     })
 }
 
-fn no_binary(ty: Type) -> Report {
-    let message = format!("binary format of type {} is not supported", ty.name());
-    Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("Ask for the text format.")
+fn no_binary(ty: Type) -> SqlError {
+    SqlError::unsupported(format!("binary format of type {}", ty.name()))
+        .with_hint("Ask for the text format.")
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
@@ -183,7 +183,7 @@ pub(super) fn append_column(
     column: &ResultColumn,
     format: Format,
     zone_offset: i32,
-) -> Result<(), Report> {
+) -> Result<(), SqlError> {
     if value.is_null() {
         out.extend_from_slice(&(-1_i32).to_be_bytes());
         return Ok(());
@@ -204,7 +204,7 @@ fn append_binary(
     value: ValueRef<'_>,
     column: &ResultColumn,
     zone_offset: i32,
-) -> Result<(), Report> {
+) -> Result<(), SqlError> {
     match value {
         ValueRef::Null => {}
         ValueRef::Bool(truth) => out.push(u8::from(truth)),

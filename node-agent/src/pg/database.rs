@@ -55,6 +55,9 @@ pub trait Database: Send + Sync + 'static {
     /// The transaction was rolled back and left no trace.
     fn commit(&self, txn: Txn) -> Result<Lsn, CommitRefused>;
 
+    /// Whether commits should wait until the log has been written, after a large transaction. Cheap.
+    fn log_is_behind(&self) -> bool;
+
     /// Everything up to this LSN is acknowledged.
     fn acknowledged_lsn(&self) -> Lsn;
 

@@ -207,15 +207,17 @@ impl Listener {
         let (stop, stopped) = watch::channel(false);
         let mut threads = Vec::new();
         let mut loops = Vec::new();
+        let sessions_max = front.database.sessions().limit();
         for number in 0..front.options.loops.max(1) {
             let (arrivals, receiver) = mpsc::unbounded_channel();
             let load = Arc::new(AtomicUsize::new(0));
             let task = run_loop(Arc::clone(&front), receiver, Arc::clone(&load), stopped.clone());
-            threads.push(spawn_loop(number, task)?);
+            threads.push(spawn_loop(number, sessions_max, task)?);
             loops.push(Loop { arrivals, load });
         }
         let number = loops.len();
-        threads.push(spawn_loop(number, accept(front, Sockets { tcp, unix }, loops, stopped))?);
+        let task = accept(front, Sockets { tcp, unix }, loops, stopped);
+        threads.push(spawn_loop(number, 1, task)?);
         Ok(Listener { address, stop, threads })
     }
 
@@ -263,12 +265,16 @@ fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, ListenerEr
     Ok(listener)
 }
 
+/// A loop, which runs so many statements apart: none has to wait for a client that reads slowly.
 fn spawn_loop(
     number: usize,
+    apart_max: usize,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> Result<thread::JoinHandle<()>, ListenerError> {
     let error = |source| ListenerError::Loop { number, source };
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(error)?;
+    let mut builder = runtime::Builder::new_current_thread();
+    let runtime =
+        builder.enable_all().max_blocking_threads(apart_max.max(1)).build().map_err(error)?;
     thread::Builder::new()
         .name(format!("sql-{number}"))
         .spawn(move || runtime.block_on(task))

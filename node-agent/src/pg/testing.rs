@@ -27,6 +27,8 @@ pub(super) struct MemoryDatabase {
     end: Mutex<u64>,
     acknowledged: AtomicU64,
     holds_back: AtomicBool,
+    stalls_checkpoints: AtomicBool,
+    log_is_behind: AtomicBool,
     has_authority: AtomicBool,
     standing: Mutex<Standing>,
     waiters: Mutex<Vec<Waiter>>,
@@ -58,6 +60,8 @@ impl MemoryDatabase {
             end: Mutex::new(0),
             acknowledged: AtomicU64::new(0),
             holds_back: AtomicBool::new(false),
+            stalls_checkpoints: AtomicBool::new(false),
+            log_is_behind: AtomicBool::new(false),
             has_authority: AtomicBool::new(true),
             standing: Mutex::new(Standing { role, epoch, active }),
             waiters: Mutex::new(Vec::new()),
@@ -74,6 +78,16 @@ impl MemoryDatabase {
     /// From now on commits are acknowledged by [`MemoryDatabase::acknowledge`] only.
     pub(super) fn hold_back(&self) {
         self.holds_back.store(true, SeqCst);
+    }
+
+    /// From now on no checkpoint ends.
+    pub(super) fn stall_checkpoints(&self) {
+        self.stalls_checkpoints.store(true, SeqCst);
+    }
+
+    /// Whether there is much to write before the next commit.
+    pub(super) fn set_behind(&self, is_behind: bool) {
+        self.log_is_behind.store(is_behind, SeqCst);
     }
 
     /// Acknowledges everything committed so far.
@@ -161,6 +175,10 @@ impl Database for MemoryDatabase {
         Ok(lsn)
     }
 
+    fn log_is_behind(&self) -> bool {
+        self.log_is_behind.load(SeqCst)
+    }
+
     fn acknowledged_lsn(&self) -> Lsn {
         Lsn(self.acknowledged.load(SeqCst))
     }
@@ -206,6 +224,9 @@ impl Database for MemoryDatabase {
     }
 
     fn checkpoint(&self) -> CheckpointWait {
+        if self.stalls_checkpoints.load(SeqCst) {
+            return Box::pin(std::future::pending());
+        }
         let lsn = self.acknowledged_lsn();
         let taken = if self.has_authority.load(SeqCst) { Ok(lsn) } else { Err("full".to_owned()) };
         Box::pin(std::future::ready(taken))

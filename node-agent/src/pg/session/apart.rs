@@ -2,27 +2,38 @@
 //!
 //! What the execution needs is lent to the thread and comes back with the result: the transaction, what
 //! the statement may know of its session, the reply as far as it is written. Nothing else of the session
-//! runs meanwhile. A cancel request, the end of the session and `statement_timeout` raise a flag that the
-//! executor looks at with each row; the thread is always waited for, so that no transaction is lost.
+//! runs meanwhile, but that the rows of a query leave as they come: the thread waits for the client to take
+//! them. A cancel request, the end of the session and `statement_timeout` raise a flag that the executor
+//! looks at with each row; the thread is always waited for, so that no transaction is lost.
 
 use super::{
-    Report, Session,
-    execute::{Attempt, RowReceiver, Rows},
+    Failure, Report, Session, SessionEnd,
+    execute::{Attempt, statement_timeout},
     portal::PreparedStatement,
-    sqlstate, waiting,
+    rows::{LentRows, Outlet, Piece, RowReceiver, Rows},
+    waiting,
 };
-use crate::pg::{frame::Formats, registry::Interrupt};
+use crate::pg::{database::OutcomeUnknown, registry::Interrupt};
 use std::{
-    mem,
+    io, mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinHandle},
+    time::Instant,
 };
 use understudy_sql::{
-    CommandTag, ExecContext, ExecError, Prepared, SessionInfo, SqlError, execute_into,
+    CommandTag, ExecContext, ExecError, Prepared, Room, SessionInfo, SessionWait, execute_into,
 };
 use understudy_store::{Store, Txn, Value};
+
+/// What a client that reads slowly has after its `statement_timeout`, to hear of it; then it is given up.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What goes to the thread and comes back.
 struct Lent {
@@ -30,12 +41,24 @@ struct Lent {
     info: SessionInfo,
     output: Vec<u8>,
     parameters: Vec<Value>,
-    /// `None`: into the reply, in these formats.
-    kept: Option<Vec<Vec<Value>>>,
-    formats: Vec<u8>,
+    rows: LentRows,
     notices: Vec<String>,
-    failed: Option<Report>,
+    room: Room,
 }
+
+/// What cuts a statement off.
+pub(super) enum Cut {
+    TooLate,
+    Interrupted(Interrupt),
+    /// What was read is not known to be current.
+    Refused(Report),
+    /// What it has read may never be acknowledged.
+    Unknown(OutcomeUnknown),
+    Ended(SessionEnd),
+}
+
+/// What comes back: no result when the plan was old.
+type Ended = (Lent, Option<Result<CommandTag, ExecError>>);
 
 /// The statement's own numbers.
 #[derive(Clone, Copy)]
@@ -51,6 +74,7 @@ impl Lent {
         plan: &Prepared,
         store: &Store,
         facts: Facts,
+        outlet: Option<&Outlet>,
     ) -> Result<CommandTag, ExecError> {
         let context = ExecContext {
             store,
@@ -60,32 +84,23 @@ impl Lent {
             seed: facts.seed,
             session: &self.info,
         };
-        let mut rows = match &mut self.kept {
-            Some(kept) => Rows::Kept(kept),
-            None => Rows::Reply(Formats::from_raw(&self.formats)),
-        };
-        let mut receiver = RowReceiver {
-            output: &mut self.output,
-            columns: &plan.columns,
-            zone_offset: self.info.settings.zone_offset(),
-            rows: &mut rows,
-            failed: None,
-            notices: Vec::new(),
-        };
+        let output = (&mut self.output, &*plan.columns, self.info.settings.zone_offset());
+        let mut receiver = RowReceiver::new(output, self.rows.again(), store, outlet);
         let result = execute_into(plan, &context, &mut self.txn, &mut receiver);
-        let RowReceiver { failed, notices, .. } = receiver;
-        (self.failed, self.notices) = (failed, notices);
+        (self.notices, self.room) = receiver.end();
         result
     }
 }
 
 impl Session {
-    /// As [`Session::attempt`], for a statement that is long.
+    /// As [`Session::attempt`], for a statement that is long. `start`, where its rows begin in the reply, moves
+    /// when some of them leave.
     pub(super) async fn attempt_apart(
         &mut self,
         statement: &Arc<PreparedStatement>,
         parameters: &[Value],
         rows: &mut Rows<'_>,
+        start: &mut usize,
     ) -> Attempt {
         let txn = self.transaction.txn.take().expect("the caller has begun it");
         let facts = Facts {
@@ -93,77 +108,143 @@ impl Session {
             statement_micros: self.statement_micros,
             seed: self.next_seed(),
         };
+        let streams = statement.plan.as_deref().is_some_and(Prepared::streams);
         let info = mem::take(&mut self.info);
         let stop = Arc::clone(&info.stop);
-        let (kept, formats) = match rows {
-            Rows::Kept(kept) => (Some(mem::take(*kept)), Vec::new()),
-            Rows::Reply(formats) => (None, formats.raw().to_vec()),
-        };
         let mut lent = Lent {
             txn,
             info,
-            output: mem::take(&mut self.output.bytes),
+            // What stands before rows that leave early leaves before them.
+            output: if streams { Vec::new() } else { mem::take(&mut self.output.bytes) },
             parameters: parameters.to_vec(),
-            kept,
-            formats,
+            rows: LentRows::lend(rows),
             notices: Vec::new(),
-            failed: None,
+            room: Room::default(),
         };
         let (statement, store) = (Arc::clone(statement), Arc::clone(&self.store));
+        let (outlet, pieces) = Outlet::new();
         let mut running = tokio::task::spawn_blocking(move || {
             let result = match statement.plan.as_deref() {
                 Some(plan) if plan.is_current(lent.txn.catalog()) => {
-                    Some(lent.run(plan, &store, facts))
+                    Some(lent.run(plan, &store, facts, streams.then_some(&outlet)))
                 }
                 Some(_) | None => None,
             };
             (lent, result)
         });
         let mut stopper = Stopper(Some(Arc::clone(&stop)));
-        let deadline = self.limits.statement.map(|limit| self.statement_started + limit);
-        let watched = waiting::until(&self.control, deadline, &mut running).await;
-        let (ended, cut) = match watched {
-            Ok(Some(ended)) => (ended, None),
-            Ok(None) => (stopped(&stop, running).await, Some(None)),
-            Err(interrupt) => (stopped(&stop, running).await, Some(Some(interrupt))),
+        let (ended, cut) = match self.watch(pieces, &mut running, start).await {
+            Ok(ended) => (ended, None),
+            Err(cut) => (stopped(&stop, running).await, Some(cut)),
         };
         stopper.0 = None;
-        let (lent, result) = match ended {
-            Ok(ended) => ended,
+        match ended {
+            Ok(ended) => self.takes_back(ended, rows, cut),
             // It goes on in the session's task, as if it had run there.
             Err(broken) => std::panic::resume_unwind(broken.into_panic()),
+        }
+    }
+
+    /// Lets rows go as they come, until the thread has ended or something cuts it off.
+    async fn watch(
+        &mut self,
+        mut pieces: mpsc::Receiver<Piece>,
+        running: &mut JoinHandle<Ended>,
+        start: &mut usize,
+    ) -> Result<Result<Ended, JoinError>, Cut> {
+        let deadline = self.deadline();
+        // The thread lets go of the outlet at its end.
+        while let Some(piece) = self.unless_cut(deadline, pieces.recv()).await? {
+            self.let_go(piece, deadline).await?;
+            *start = 0;
+        }
+        self.unless_cut(deadline, running).await
+    }
+
+    async fn unless_cut<F: Future>(
+        &self,
+        deadline: Option<Instant>,
+        future: F,
+    ) -> Result<F::Output, Cut> {
+        match waiting::until(&self.control, deadline, future).await {
+            Ok(Some(output)) => Ok(output),
+            Ok(None) => Err(Cut::TooLate),
+            Err(interrupt) => Err(Cut::Interrupted(interrupt)),
+        }
+    }
+
+    /// Writes rows and what stands before them, once they may leave (R6a, A2.9).
+    async fn let_go(&mut self, piece: Piece, deadline: Option<Instant>) -> Result<(), Cut> {
+        let depends = piece.depends.max(self.output.hold);
+        if depends > self.database.acknowledged_lsn() {
+            let wait = self.database.acknowledged(depends);
+            self.control.awaits(Some(SessionWait::Commit));
+            let waited = self.unless_cut(deadline, wait).await;
+            self.control.awaits(None);
+            waited?.map_err(Cut::Unknown)?;
+        }
+        // A piece may always be there before anybody has to wait.
+        if let Some(interrupt) = self.control.interrupt() {
+            return Err(Cut::Interrupted(interrupt));
+        }
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Cut::TooLate);
+        }
+        self.confirm_rows().map_err(Cut::Refused)?;
+        if self.output.bytes.is_empty() {
+            self.output.bytes = piece.bytes;
+        } else {
+            self.output.bytes.extend_from_slice(&piece.bytes);
+        }
+        self.control.awaits(Some(SessionWait::Client));
+        let written = match deadline {
+            None => self.write().await,
+            Some(deadline) => {
+                let written = tokio::time::timeout_at(deadline + GRACE, self.write()).await;
+                written.unwrap_or_else(|_| Err(SessionEnd::Broken(io::ErrorKind::TimedOut.into())))
+            }
         };
-        self.takes_back(lent, rows, result, cut)
+        self.control.awaits(None);
+        written.map_err(Cut::Ended)
+    }
+
+    /// What the client hears of it.
+    pub(super) fn cut_off(&mut self, cut: Cut) -> Failure {
+        match cut {
+            Cut::TooLate => statement_timeout(),
+            Cut::Interrupted(interrupt) => self.interrupted(interrupt),
+            Cut::Refused(report) => report.into(),
+            Cut::Unknown(unknown) => self.end_unknown(&unknown).into(),
+            Cut::Ended(end) => end.into(),
+        }
     }
 
     fn takes_back(
         &mut self,
-        lent: Lent,
+        (lent, result): Ended,
         rows: &mut Rows<'_>,
-        result: Option<Result<CommandTag, ExecError>>,
-        cut: Option<Option<Interrupt>>,
+        cut: Option<Cut>,
     ) -> Attempt {
         self.transaction.txn = Some(lent.txn);
         self.info = lent.info;
-        self.output.bytes = lent.output;
-        if let (Rows::Kept(into), Some(kept)) = (rows, lent.kept) {
-            **into = kept;
+        lent.rows.give_back(rows);
+        let mut output = lent.output;
+        if self.output.bytes.is_empty() {
+            self.output.bytes = output;
+        } else {
+            self.output.bytes.append(&mut output);
         }
-        match (result, lent.failed, cut) {
-            (None, ..) => Attempt::Stale,
-            (Some(Ok(_)), Some(report), _) => Attempt::Unshown(report),
-            // It ended before it heard; whoever ends the session says so again.
-            (Some(Ok(tag)), None, _) => {
+        match (result, cut) {
+            // Rows may be missing, whatever came of it.
+            (_, Some(cut)) => Attempt::Cut(cut),
+            (None, None) => Attempt::Stale,
+            (Some(Ok(tag)), None) => {
                 self.pending_notices = lent.notices;
+                self.output.keep(lent.room);
                 Attempt::Done(tag)
             }
-            (Some(Err(ExecError::Blocked { on })), _, None) => Attempt::Blocked(on),
-            (Some(Err(ExecError::Sql(error))), _, None) => Attempt::Failed(error),
-            (Some(Err(_)), _, Some(None)) => {
-                let message = "canceling statement due to statement timeout";
-                Attempt::Failed(SqlError::new(sqlstate::CANCELED, message))
-            }
-            (Some(Err(_)), _, Some(Some(interrupt))) => Attempt::Interrupted(interrupt),
+            (Some(Err(ExecError::Blocked { on })), None) => Attempt::Blocked(on),
+            (Some(Err(ExecError::Sql(error))), None) => Attempt::Failed(error),
         }
     }
 }
@@ -181,10 +262,7 @@ impl Drop for Stopper {
 }
 
 /// Raises the flag, and waits for the thread.
-async fn stopped<T>(
-    stop: &AtomicBool,
-    running: tokio::task::JoinHandle<T>,
-) -> Result<T, tokio::task::JoinError> {
+async fn stopped<T>(stop: &AtomicBool, running: JoinHandle<T>) -> Result<T, JoinError> {
     stop.store(true, Relaxed);
     let ended = running.await;
     stop.store(false, Relaxed);

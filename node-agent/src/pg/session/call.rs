@@ -1,6 +1,6 @@
 //! CALL of a built-in procedure, by the names that users of the original know.
 
-use super::{Failure, Report, Session, simple::Ran, transaction::Block, waiting::interruptible};
+use super::{Failure, Report, Session, simple::Ran, transaction::Block};
 use crate::pg::{reply, sqlstate};
 use understudy_sql::CallArgument;
 use understudy_store::Value;
@@ -52,11 +52,10 @@ impl Session {
         Ok(Ran::Tag("CALL".to_owned()))
     }
 
-    /// A checkpoint, at once; the answer comes when it is on disk.
+    /// A checkpoint, at once; the answer comes when it is on disk. Who waits no longer leaves it to go on.
     async fn take_checkpoint(&mut self) -> Result<(), Failure> {
         self.check_admin("ttCkpt", "Only an administrator may take checkpoints.")?;
-        let taken = interruptible(&self.control, self.database.checkpoint()).await;
-        match taken.map_err(|interrupt| self.interrupted(interrupt))? {
+        match self.in_time(self.database.checkpoint()).await? {
             Ok(_) => Ok(()),
             Err(why) => {
                 let message = format!("no checkpoint was taken: {why}");

@@ -1,11 +1,8 @@
 //! Statements that the session runs itself: settings, prepared statements, users, CALL.
 
 use super::{
-    Failure, Report, Session,
-    execute::{Rows, is_planned},
-    portal::PreparedStatement,
-    simple::Ran,
-    sqlstate,
+    Failure, Report, Session, execute::is_planned, portal::PreparedStatement, rows::Rows,
+    simple::Ran, sqlstate,
 };
 use crate::pg::{
     auth::{Verifier, make_verifier},
@@ -26,6 +23,9 @@ impl Session {
         parameters: &[Value],
     ) -> Result<Ran, Failure> {
         if statement.kind() == StatementKind::Transaction {
+            if matches!(statement, Statement::Commit { .. }) {
+                self.await_log().await?;
+            }
             self.control_transaction(statement)?;
             return Ok(Ran::Answered);
         }
@@ -200,6 +200,7 @@ fn user_error(error: &WriteError, name: &str) -> Failure {
         | WriteError::NotNull { .. }
         | WriteError::TooLong { .. }
         | WriteError::RowGone { .. }
+        | WriteError::Stopped
         | WriteError::InvalidDefinition { .. } => {
             Report::error(sqlstate::INTERNAL, error.to_string())
         }

@@ -4,15 +4,14 @@
 //! the end. Data that arrives after an error is passed over.
 
 use super::{
-    Failure, Frame, Report, Session, SessionEnd, execute::Rows, reply, simple::Ran, sqlstate,
+    Failure, Frame, Report, Session, SessionEnd, reply, rows::Rows, simple::Ran, sqlstate,
 };
 use crate::pg::frame::only_text;
 use std::{collections::VecDeque, sync::Arc};
 use understudy_sql::{
     CopyDecoder, CopyDirection, CopyFields, CopyIn, CopyStatement, ExecContext, ExecError,
-    SqlError, Statement, append_copy_line, append_text, copy_out_query,
+    Statement, append_copy_line, copy_out_query,
 };
-use understudy_store::{DataType, Value};
 
 /// A COPY FROM STDIN under way.
 #[derive(Debug)]
@@ -103,7 +102,7 @@ impl Session {
             return Ok(());
         };
         if rest.is_empty() {
-            self.end_implicit()?;
+            self.end_implicit().await?;
         }
         reply::command_complete(&mut self.output.bytes, &tag);
         self.run_list(rest).await?;
@@ -214,43 +213,15 @@ impl Session {
         let txn = self.transaction.txn.as_ref().expect("begun above");
         let select = copy_out_query(txn.catalog(), copy)?;
         let prepared = Arc::new(self.prepare_statement(Some(select), Vec::new())?);
-        let mut rows = Vec::new();
-        self.execute(&prepared, &[], Rows::Kept(&mut rows)).await?;
         let columns = prepared.columns();
-        reply::copy_response(&mut self.output.bytes, b'H', columns.len());
-        let zone = self.info.settings.zone_offset();
         let out = &mut self.output.bytes;
+        reply::copy_response(out, b'H', columns.len());
         if copy.options.header {
             let names = columns.iter().map(|column| Some(column.name.as_str()));
             reply::message(out, b'd', |out| append_copy_line(out, names, &copy.options));
         }
-        let mut text = Vec::new();
-        for row in &rows {
-            let mut fields = Vec::with_capacity(row.len());
-            for (value, column) in row.iter().zip(columns) {
-                fields.push(field_text(value, column.data_type, zone, &mut text)?);
-            }
-            let fields = fields.iter().map(Option::as_deref);
-            reply::message(out, b'd', |out| append_copy_line(out, fields, &copy.options));
-        }
-        reply::copy_done(out);
-        Ok(Ran::Tag(format!("COPY {}", rows.len())))
+        let tag = self.execute(&prepared, &[], Rows::Copy(&copy.options)).await?;
+        reply::copy_done(&mut self.output.bytes);
+        Ok(Ran::Tag(format!("COPY {}", tag.rows.unwrap_or_default())))
     }
-}
-
-/// The text of one field; None is null. `scratch` saves an allocation.
-fn field_text(
-    value: &Value,
-    data_type: DataType,
-    zone: i32,
-    scratch: &mut Vec<u8>,
-) -> Result<Option<String>, Failure> {
-    if value.is_null() {
-        return Ok(None);
-    }
-    scratch.clear();
-    append_text(scratch, value.as_ref(), data_type, zone);
-    let text = std::str::from_utf8(scratch);
-    text.map(|text| Some(text.to_owned()))
-        .map_err(|_| SqlError::internal("a text form is not UTF-8").into())
 }

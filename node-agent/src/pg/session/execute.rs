@@ -4,15 +4,19 @@
 //! snapshot; rows that it had put into the reply are taken back.
 
 use super::{
-    Failure, Report, Session, binary, portal::PreparedStatement, reply, sqlstate, waiting,
+    Failure, Report, Session,
+    apart::Cut,
+    portal::PreparedStatement,
+    rows::{RowReceiver, Rows},
+    sqlstate, waiting,
 };
-use crate::pg::{database::Noted, frame::Formats, registry::Interrupt};
+use crate::pg::database::Noted;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use tokio::time::Instant;
 use understudy_sql::{
-    CommandTag, ExecContext, ExecError, Prepared, ResultColumn, RowSink, SessionWait, SqlError,
-    Statement, StatementKind, execute_into, prepare,
+    CommandTag, ExecContext, ExecError, Prepared, SessionWait, SqlError, Statement, StatementKind,
+    execute_into, prepare,
 };
 use understudy_store::{DataType, TxnId, Value};
 use understudy_types::Lsn;
@@ -26,14 +30,6 @@ pub(super) fn now_micros() -> i64 {
     (since_1970.tv_sec - SECONDS_TO_2000) * 1_000_000 + since_1970.tv_nsec / 1_000
 }
 
-/// Where the rows of an execution go.
-pub(super) enum Rows<'a> {
-    /// Into the reply, in these formats.
-    Reply(Formats<'a>),
-    /// Kept, for a portal that is read in pieces.
-    Kept(&'a mut Vec<Vec<Value>>),
-}
-
 /// How one attempt at an execution ended.
 pub(super) enum Attempt {
     Done(CommandTag),
@@ -41,62 +37,8 @@ pub(super) enum Attempt {
     Stale,
     Blocked(TxnId),
     Failed(SqlError),
-    /// A row could not be shown.
-    Unshown(Report),
-    /// It was cancelled while it ran, or its session ends.
-    Interrupted(Interrupt),
-}
-
-/// Puts rows where they belong while the executor yields them.
-pub(super) struct RowReceiver<'a, 'b> {
-    pub(super) output: &'a mut Vec<u8>,
-    pub(super) columns: &'a [ResultColumn],
-    pub(super) zone_offset: i32,
-    pub(super) rows: &'a mut Rows<'b>,
-    /// The first row that could not be shown.
-    pub(super) failed: Option<Report>,
-    pub(super) notices: Vec<String>,
-}
-
-impl RowSink for RowReceiver<'_, '_> {
-    fn row(&mut self, values: &[Value]) {
-        match self.rows {
-            Rows::Kept(kept) => kept.push(values.to_vec()),
-            Rows::Reply(formats) => {
-                let shown =
-                    append_row(self.output, values, self.columns, *formats, self.zone_offset);
-                if let Err(report) = shown {
-                    self.failed.get_or_insert(report);
-                }
-            }
-        }
-    }
-
-    fn notice(&mut self, message: String) {
-        self.notices.push(message);
-    }
-}
-
-/// Appends a DataRow.
-pub(super) fn append_row(
-    out: &mut Vec<u8>,
-    values: &[Value],
-    columns: &[ResultColumn],
-    formats: Formats<'_>,
-    zone_offset: i32,
-) -> Result<(), Report> {
-    let mut result = Ok(());
-    reply::message(out, b'D', |out| {
-        out.extend_from_slice(&(values.len() as u16).to_be_bytes());
-        for (position, (value, column)) in values.iter().zip(columns).enumerate() {
-            let format = formats.of(position);
-            let shown = binary::append_column(out, value.as_ref(), column, format, zone_offset);
-            if let Err(report) = shown {
-                result = Err(report);
-            }
-        }
-    });
-    result
+    /// It was cut off: cancelled, out of time or authority, or its session ends.
+    Cut(Cut),
 }
 
 impl Session {
@@ -106,6 +48,20 @@ impl Session {
         self.statement_micros = now_micros();
         self.statement_started = Instant::now();
         self.control.works(self.statement_micros);
+    }
+
+    /// When the statement has taken too long (`statement_timeout`).
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.limits.statement.map(|limit| self.statement_started + limit)
+    }
+
+    /// Waits for a part of the statement; its time limit, a cancel request and the session's end cut it off.
+    pub(super) async fn in_time<F: Future>(&mut self, future: F) -> Result<F::Output, Failure> {
+        match waiting::until(&self.control, self.deadline(), future).await {
+            Ok(Some(output)) => Ok(output),
+            Ok(None) => Err(statement_timeout()),
+            Err(interrupt) => Err(self.interrupted(interrupt)),
+        }
     }
 
     /// Says in `pg_stat_activity` what runs; the text of the statement before stays where it is the same.
@@ -140,7 +96,7 @@ impl Session {
         self.see_own_commits().await?;
         let mut has_snapshot = self.begin_txn();
         let mut statement = Arc::clone(statement);
-        let start = self.output.bytes.len();
+        let mut start = self.output.bytes.len();
         let mut has_waited = false;
         loop {
             let txn = self.transaction.txn.as_mut().expect("begun above, kept by this loop");
@@ -152,7 +108,7 @@ impl Session {
             has_snapshot = false;
             let is_long = statement.plan.as_deref().is_some_and(|plan| plan.is_long(&self.store));
             let attempt = if is_long {
-                self.attempt_apart(&statement, parameters, &mut rows).await
+                self.attempt_apart(&statement, parameters, &mut rows, &mut start).await
             } else {
                 self.attempt(&statement, parameters, &mut rows)
             };
@@ -177,8 +133,7 @@ impl Session {
                     self.hold(self.depends_of(&error), start);
                     return Err(error.into());
                 }
-                Attempt::Unshown(report) => return Err(report.into()),
-                Attempt::Interrupted(interrupt) => return Err(self.interrupted(interrupt)),
+                Attempt::Cut(cut) => return Err(self.cut_off(cut)),
             }
         }
     }
@@ -206,24 +161,19 @@ impl Session {
             seed,
             session: &self.info,
         };
-        let mut receiver = RowReceiver {
-            output: &mut self.output.bytes,
-            columns: &plan.columns,
-            zone_offset: self.info.settings.zone_offset(),
-            rows,
-            failed: None,
-            notices: Vec::new(),
-        };
+        let zone_offset = self.info.settings.zone_offset();
+        let output = (&mut self.output.bytes, &*plan.columns, zone_offset);
+        let mut receiver = RowReceiver::new(output, rows.again(), &self.store, None);
         let result = execute_into(plan, &context, txn, &mut receiver);
-        let RowReceiver { failed, notices, .. } = receiver;
-        match (result, failed) {
-            (Ok(_), Some(report)) => Attempt::Unshown(report),
-            (Ok(tag), None) => {
+        let (notices, room) = receiver.end();
+        match result {
+            Ok(tag) => {
                 self.pending_notices = notices;
+                self.output.keep(room);
                 Attempt::Done(tag)
             }
-            (Err(ExecError::Blocked { on }), _) => Attempt::Blocked(on),
-            (Err(ExecError::Sql(error)), _) => Attempt::Failed(error),
+            Err(ExecError::Blocked { on }) => Attempt::Blocked(on),
+            Err(ExecError::Sql(error)) => Attempt::Failed(error),
         }
     }
 
@@ -240,11 +190,9 @@ impl Session {
         start: usize,
     ) -> Result<(), Failure> {
         if !statement.columns().is_empty() {
-            if let Err(refused) = self.database.confirms_reads() {
+            if let Err(refused) = self.confirm_rows() {
                 self.output.bytes.truncate(start);
-                return Err(Report::error(sqlstate::CANNOT_CONNECT_NOW, refused.to_string())
-                    .hint("Try again, or reconnect with target_session_attrs=read-write.")
-                    .into());
+                return Err(refused.into());
             }
             let depends = self.transaction.txn.as_ref().map_or(Lsn::ZERO, |txn| txn.depends_lsn());
             self.hold(depends, start);
@@ -253,6 +201,14 @@ impl Session {
             self.tell(&Report::new(super::Severity::Notice, sqlstate::SUCCESS, message));
         }
         Ok(())
+    }
+
+    /// R6a: refused where the member cannot say that what was read is current.
+    pub(super) fn confirm_rows(&self) -> Result<(), Report> {
+        self.database.confirms_reads().map_err(|refused| {
+            Report::error(sqlstate::CANNOT_CONNECT_NOW, refused.to_string())
+                .hint("Try again, or reconnect with target_session_attrs=read-write.")
+        })
     }
 
     /// 25006 when the statement writes and may not.
@@ -288,8 +244,7 @@ impl Session {
             if let Some(interrupt) = self.control.interrupt() {
                 return Err(self.interrupted(interrupt));
             }
-            let limit = self.limits.statement.map(|limit| self.statement_started + limit);
-            return match limit.filter(|limit| *limit <= Instant::now()) {
+            return match self.deadline().filter(|limit| *limit <= Instant::now()) {
                 Some(_) => Err(statement_timeout()),
                 None => Ok(()),
             };
@@ -303,7 +258,7 @@ impl Session {
                 .detail(deadlock.to_string())
                 .hint("Repeat the transaction.")
         })?;
-        let statement = self.limits.statement.map(|limit| self.statement_started + limit);
+        let statement = self.deadline();
         let lock = self.limits.lock.map(|limit| Instant::now() + limit);
         let (deadline, is_lock) = match (statement, lock) {
             (Some(statement), Some(lock)) => (Some(statement.min(lock)), lock < statement),
@@ -333,7 +288,7 @@ impl Session {
     }
 }
 
-fn statement_timeout() -> Failure {
+pub(super) fn statement_timeout() -> Failure {
     let message = "canceling statement due to statement timeout";
     Report::error(sqlstate::CANCELED, message).into()
 }

@@ -3,9 +3,10 @@
 
 use super::{
     Failure, Report, Session,
-    execute::{Rows, append_row, is_planned},
+    execute::is_planned,
     portal::{Portal, PreparedStatement, Progress, append_description},
     reply,
+    rows::{Kept, Rows, append_row},
     simple::Ran,
     sqlstate,
     transaction::Block,
@@ -23,6 +24,8 @@ impl Session {
     pub(super) fn parse(&mut self, body: &[u8]) -> Result<(), Failure> {
         let view = ParseView::read(body)?;
         self.begin_statement();
+        let text = view.text.into();
+        self.tell_text(&text);
         if !view.name.is_empty() && self.statements.contains_key(view.name) {
             let message = format!("prepared statement \"{}\" already exists", view.name);
             return Err(Report::error(sqlstate::DUPLICATE_STATEMENT, message).into());
@@ -34,7 +37,6 @@ impl Session {
             return Err(Report::error("42601", message).into());
         }
         let hints = view.types().map(declared_type).collect::<Result<Vec<_>, _>>()?;
-        let text = view.text.into();
         let prepared = PreparedStatement { text, ..self.prepare_statement(statement, hints)? };
         self.statements.insert(view.name.to_owned(), Arc::new(prepared));
         reply::parse_complete(&mut self.output.bytes);
@@ -74,6 +76,7 @@ impl Session {
         let view = BindView::read(body)?;
         self.begin_statement();
         let statement = Arc::clone(self.statement(view.statement)?);
+        self.tell_text(&statement.text);
         if let Some(parsed) = &statement.statement {
             self.check_not_failed(parsed)?;
         }
@@ -169,9 +172,9 @@ impl Session {
                 self.complete(&tag);
                 return Ok(());
             }
-            let mut rows = Vec::new();
-            let tag = self.execute(&prepared, &portal.parameters, Rows::Kept(&mut rows)).await?;
-            portal.progress = Progress::Rows { left: rows.into_iter(), tag };
+            let mut kept = Kept::default();
+            let tag = self.execute(&prepared, &portal.parameters, Rows::Kept(&mut kept)).await?;
+            portal.progress = Progress::Rows { left: kept, tag };
         }
         self.send_rows(portal, rows_max)
     }
@@ -188,11 +191,13 @@ impl Session {
         let zone = self.info.settings.zone_offset();
         let limit = if rows_max == 0 { usize::MAX } else { rows_max };
         let mut sent = 0;
-        for row in left.by_ref().take(limit) {
+        while sent < limit
+            && let Some(row) = left.next()
+        {
             append_row(&mut self.output.bytes, &row, columns, formats, zone)?;
             sent += 1;
         }
-        if left.len() > 0 || sent == limit {
+        if !left.is_empty() || sent == limit {
             reply::portal_suspended(&mut self.output.bytes);
             return Ok(());
         }
@@ -218,7 +223,7 @@ impl Session {
     /// Sync: the point of rest. Ends an implicit block and the skipping after an error.
     pub(super) async fn sync(&mut self) -> Result<(), Failure> {
         self.is_skipping = false;
-        if let Err(failure) = self.end_implicit() {
+        if let Err(failure) = self.end_implicit().await {
             self.fail(failure)?;
         }
         if self.transaction.block == Block::None {

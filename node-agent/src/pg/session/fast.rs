@@ -7,16 +7,17 @@
 
 use super::{
     Session, SessionEnd,
-    execute::{RowReceiver, Rows, now_micros},
+    execute::now_micros,
     extended::read_parameters,
     portal::{PreparedStatement, append_description},
     reply,
+    rows::{RowReceiver, Rows},
     transaction::Block,
 };
 use crate::pg::frame::{BindView, Frame, first_frame};
 use std::sync::Arc;
 use understudy_sql::{CommandTag, ExecContext, Prepared, Statement, StatementKind, execute_into};
-use understudy_store::{Isolation, Txn};
+use understudy_store::Txn;
 use understudy_types::{Lsn, Role};
 
 /// Body of a Describe of the unnamed portal.
@@ -36,6 +37,7 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// The batch at the head of the buffer, when a whole one is there.
+    #[inline]
     fn read(input: &'a [u8], limit: usize) -> Option<Batch<'a>> {
         if input.first() != Some(&b'B') {
             return None;
@@ -130,7 +132,8 @@ impl Session {
             (Some(commit @ Statement::Commit { chain: false }), Block::Explicit) => commit,
             _ => return Ok(None),
         };
-        if batch.bind.parameter_count != 0 || batch.bind.result_formats.count() > 1 {
+        let is_plain = batch.bind.parameter_count == 0 && batch.bind.result_formats.count() <= 1;
+        if !is_plain || self.database.log_is_behind() {
             return Ok(None);
         }
         self.begin_batch(prepared);
@@ -164,7 +167,8 @@ impl Session {
         match prepared.kind? {
             StatementKind::Query => Some(()),
             StatementKind::Write | StatementKind::LockingQuery => {
-                (self.database.role() == Role::Active && !self.info.read_only).then_some(())
+                let may = self.database.role() == Role::Active && !self.info.read_only;
+                (may && !self.database.log_is_behind()).then_some(())
             }
             StatementKind::Transaction
             | StatementKind::Session
@@ -183,12 +187,7 @@ impl Session {
     ) -> Option<()> {
         let start = self.output.bytes.len();
         self.transaction.started_micros = self.statement_micros;
-        let isolation = match self.isolation() {
-            understudy_sql::IsolationLevel::ReadCommitted => Isolation::ReadCommitted,
-            understudy_sql::IsolationLevel::RepeatableRead => Isolation::RepeatableRead,
-            understudy_sql::IsolationLevel::Serializable => Isolation::Serializable,
-        };
-        let mut txn = self.store.begin(isolation);
+        let mut txn = self.store.begin(self.isolation().into());
         let tag = self.run_fast(batch, prepared, plan, &mut txn)?;
         let depends = self.confirmed(plan, &txn)?;
         if txn.is_read_only() {
@@ -269,17 +268,12 @@ impl Session {
             seed,
             session: &self.info,
         };
-        let mut rows = Rows::Reply(formats);
-        let mut receiver = RowReceiver {
-            output: &mut self.output.bytes,
-            columns: &plan.columns,
-            zone_offset,
-            rows: &mut rows,
-            failed: None,
-            notices: Vec::new(),
-        };
+        let output = (&mut self.output.bytes, &*plan.columns, zone_offset);
+        let mut receiver = RowReceiver::new(output, Rows::Reply(formats), &self.store, None);
         let tag = execute_into(plan, &context, txn, &mut receiver).ok()?;
-        (receiver.failed.is_none() && receiver.notices.is_empty()).then_some(tag)
+        let (notices, room) = receiver.end();
+        self.output.keep(room);
+        notices.is_empty().then_some(tag)
     }
 
     /// R6a and A2.9: what the rows depend on; None when the member cannot say that they are current.
@@ -289,5 +283,110 @@ impl Session {
         }
         self.database.confirms_reads().ok()?;
         Some(txn.depends_lsn())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Which batches are answered here, and that the others are left whole; that both ways give the same
+    //! answers is tested with the front end (`pg/tests/wire.rs`).
+
+    use super::*;
+    use crate::pg::{
+        testing::{MemoryDatabase, USER},
+        tests::wire::{batch, connected, parse, query},
+    };
+    use tokio::runtime::Builder;
+
+    /// A session of a member with a table of two rows. It knows a statement for each letter.
+    async fn session(database: &Arc<MemoryDatabase>) -> Session {
+        let (_, started, front) = connected(database, USER);
+        let mut session = Session::new(started, &front);
+        for message in [
+            query("create table if not exists t (id int primary key, v int)"),
+            query("insert into t values (1, 10), (2, 20) on conflict do nothing"),
+            parse("b", "begin"),
+            parse("c", "commit"),
+            parse("o", "begin read only"),
+            parse("w", "begin read write"),
+            parse("r", "select v from t where id = $1"),
+            parse("u", "update t set v = v + 1 where id = $1"),
+            parse("d", "select 1 / (v - 20) from t where id = $1"),
+            parse("l", "select count(*) from generate_series(1, $1)"),
+        ] {
+            answer(&mut session, &message).await;
+        }
+        session
+    }
+
+    /// Message by message.
+    async fn answer(session: &mut Session, messages: &[u8]) {
+        let mut at = 0;
+        while let Some(frame) = first_frame(&messages[at..], 1 << 20).unwrap() {
+            session.answer(frame).await.unwrap();
+            at += frame.total();
+        }
+    }
+
+    /// Whether each batch is answered here and whole; those that are not go the long way.
+    async fn here(session: &mut Session, batches: &[(&str, &[&str])]) -> String {
+        let mut ways = String::new();
+        for (statement, parameters) in batches {
+            let bytes = batch(statement, parameters);
+            match session.fast(&bytes).unwrap() {
+                Some(used) if used == bytes.len() => ways.push('+'),
+                Some(used) => {
+                    ways.push('!');
+                    answer(session, &bytes[used..]).await;
+                }
+                None => {
+                    ways.push('-');
+                    answer(session, &bytes).await;
+                }
+            }
+        }
+        ways
+    }
+
+    #[test]
+    fn known_statements_are_answered_here() {
+        Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let database = MemoryDatabase::active();
+            let mut session = session(&database).await;
+            let alone: [(&str, &[&str]); 4] =
+                [("r", &["1"]), ("u", &["1"]), ("d", &["2"]), ("l", &["9"])];
+            assert_eq!(
+                here(&mut session, &alone).await,
+                "++--",
+                "neither an error nor what is long"
+            );
+            let block: [(&str, &[&str]); 5] =
+                [("b", &[]), ("u", &["1"]), ("r", &["1"]), ("c", &[]), ("c", &[])];
+            assert_eq!(here(&mut session, &block).await, "++++-", "there is nothing to commit");
+            let read_only: [(&str, &[&str]); 5] =
+                [("o", &[]), ("r", &["1"]), ("u", &["1"]), ("r", &["1"]), ("c", &[])];
+            // The UPDATE is refused, and the block has failed.
+            assert_eq!(here(&mut session, &read_only).await, "++---");
+            database.demote("orders-2");
+            let standby: [(&str, &[&str]); 3] = [("r", &["1"]), ("u", &["1"]), ("w", &[])];
+            assert_eq!(here(&mut session, &standby).await, "+-!", "refused up to its Sync");
+        });
+    }
+
+    #[test]
+    fn a_first_statement_that_has_to_wait_leaves_no_transaction() {
+        Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let database = MemoryDatabase::active();
+            let (mut holder, mut waiter) = (session(&database).await, session(&database).await);
+            let first: [(&str, &[&str]); 2] = [("b", &[]), ("u", &["1"])];
+            assert_eq!(here(&mut holder, &first).await, "++");
+            assert_eq!(here(&mut waiter, &first[..1]).await, "+");
+            assert_eq!(waiter.fast(&batch("u", &["1"])).unwrap(), None);
+            assert!(
+                waiter.transaction.txn.is_none() && waiter.transaction.block == Block::Explicit
+            );
+            let rest: [(&str, &[&str]); 2] = [("u", &["2"]), ("c", &[])];
+            assert_eq!(here(&mut waiter, &rest).await, "++");
+        });
     }
 }

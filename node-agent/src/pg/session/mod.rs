@@ -26,6 +26,7 @@ mod extended;
 mod fast;
 mod notice;
 mod portal;
+mod rows;
 mod set_role;
 mod setting;
 mod simple;
@@ -47,13 +48,13 @@ use super::{
 use bytes::{Buf, BytesMut};
 use copying::Incoming;
 use portal::{Portal, PreparedStatement};
-use std::{collections::HashMap, io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
 use transaction::Transaction;
-use understudy_sql::{HeldActivity, SessionInfo, SessionState, SessionWait};
+use understudy_sql::{HeldActivity, Room, SessionInfo, SessionState, SessionWait};
 use understudy_store::{Store, Txn, Value};
 use understudy_types::{CommitToken, Lsn, Role};
 
@@ -62,6 +63,9 @@ const WRITE_BYTES: usize = 64 << 10;
 
 /// Buffers larger than this are given back once they are empty.
 const KEPT_BYTES: usize = 256 << 10;
+
+/// How long a client has for the last words of its session.
+const LAST_WORDS_WAIT: Duration = Duration::from_secs(5);
 
 /// Room asked for at each read.
 const READ_BYTES: usize = 8 << 10;
@@ -130,6 +134,17 @@ struct Output {
     held_ready: usize,
     /// The client expects an answer now.
     is_asked_for: bool,
+    /// The memory of `bytes`, as far as it is charged.
+    rooms: Vec<Room>,
+}
+
+impl Output {
+    /// Holds the memory of rows for as long as they are here.
+    fn keep(&mut self, room: Room) {
+        if room.is_charged() {
+            self.rooms.push(room);
+        }
+    }
 }
 
 /// One session and all its state.
@@ -181,9 +196,12 @@ pub(super) async fn run(started: Started, front: &Arc<Front>) -> Result<(), Sess
     match end {
         SessionEnd::Left => Ok(()),
         SessionEnd::Told => {
-            session.stream.write_all(&session.output.bytes).await?;
-            session.stream.shutdown().await?;
-            Ok(())
+            let told = async {
+                session.stream.write_all(&session.output.bytes).await?;
+                session.stream.shutdown().await
+            };
+            let heard = tokio::time::timeout(LAST_WORDS_WAIT, told).await;
+            Ok(heard.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?)
         }
         SessionEnd::Broken(error) => Err(SessionEnd::Broken(error)),
     }
@@ -206,6 +224,7 @@ impl Session {
                 held_from: 0,
                 held_ready: 0,
                 is_asked_for: true,
+                rooms: Vec::new(),
             },
             info,
             limits: setting::Limits::default(),
@@ -425,12 +444,18 @@ impl Session {
     async fn write(&mut self) -> Result<(), SessionEnd> {
         self.settle().await?;
         self.output.is_asked_for = false;
-        self.stream.write_all(&self.output.bytes).await?;
-        self.stream.flush().await?;
+        let written = async {
+            self.stream.write_all(&self.output.bytes).await?;
+            self.stream.flush().await
+        };
+        // Cut off in the middle of a message: there is no last word.
+        let cut_off = |_| SessionEnd::Broken(io::ErrorKind::TimedOut.into());
+        waiting::unless_ended(&self.control, written).await.map_err(cut_off)??;
         if self.output.bytes.capacity() > KEPT_BYTES {
             self.output.bytes = Vec::with_capacity(READ_BYTES);
         }
         self.output.bytes.clear();
+        self.output.rooms.clear();
         self.transaction.output_was_written();
         Ok(())
     }

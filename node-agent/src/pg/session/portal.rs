@@ -1,6 +1,6 @@
 //! Prepared statements and portals.
 
-use super::reply;
+use super::{reply, rows::Kept};
 use crate::pg::frame::Formats;
 use std::sync::Arc;
 use understudy_sql::{CommandTag, Prepared, ResultColumn, Statement, StatementKind};
@@ -88,7 +88,7 @@ pub(super) enum Progress {
     /// Not at all.
     Ready,
     /// It has run; these rows are left.
-    Rows { left: std::vec::IntoIter<Vec<Value>>, tag: CommandTag },
+    Rows { left: Kept, tag: CommandTag },
     /// To its end.
     Done,
 }

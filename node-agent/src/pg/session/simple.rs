@@ -2,11 +2,8 @@
 //! are in no block.
 
 use super::{
-    Failure, Report, Session, SessionEnd,
-    execute::{Rows, is_planned},
-    portal::PreparedStatement,
-    reply,
-    transaction::Block,
+    Failure, Report, Session, SessionEnd, WRITE_BYTES, execute::is_planned,
+    portal::PreparedStatement, reply, rows::Rows, transaction::Block,
 };
 use crate::pg::frame::{Formats, only_text};
 use std::{collections::VecDeque, sync::Arc};
@@ -59,7 +56,13 @@ impl Session {
     ) -> Result<(), Failure> {
         while let Some(statement) = statements.pop_front() {
             match self.run_one(&statement, &statements).await? {
-                Ran::Tag(tag) => reply::command_complete(&mut self.output.bytes, &tag),
+                Ran::Tag(tag) => {
+                    reply::command_complete(&mut self.output.bytes, &tag);
+                    let is_held = self.output.hold > self.database.acknowledged_lsn();
+                    if self.output.bytes.len() >= WRITE_BYTES && !is_held {
+                        self.write().await?;
+                    }
+                }
                 Ran::Answered => {}
                 Ran::Copying => {
                     if let Some(copy) = &mut self.copy_in {
@@ -69,7 +72,7 @@ impl Session {
                 }
             }
         }
-        self.end_implicit()
+        self.end_implicit().await
     }
 
     async fn run_one(
@@ -91,7 +94,7 @@ impl Session {
             && matches!(ran, Ran::Tag(_))
             && self.transaction.block == Block::Implicit
         {
-            self.end_implicit()?;
+            self.end_implicit().await?;
         }
         Ok(ran)
     }
@@ -113,8 +116,10 @@ impl Session {
         match result {
             Ok(tag) => Ok(Ran::Tag(tag.to_string())),
             Err(failure) => {
-                // No description without rows or a tag after it.
-                self.output.bytes.truncate(start.min(self.output.bytes.len()));
+                // No description without rows or a tag after it; the last words of a session stay.
+                if let Failure::Report(_) = failure {
+                    self.output.bytes.truncate(start.min(self.output.bytes.len()));
+                }
                 Err(failure)
             }
         }

@@ -9,6 +9,7 @@ use super::{
     Failure, Report, Session, SessionEnd,
     notice::{NO_TRANSACTION, TRANSACTION_OPEN},
     setting::HasCommitted,
+    waiting,
 };
 use crate::pg::{
     database::active_hint,
@@ -16,9 +17,13 @@ use crate::pg::{
     sqlstate,
     tokens::OpenToken,
 };
-use understudy_sql::{IsolationLevel, SetScope, Statement, TransactionModes};
-use understudy_store::{Isolation, Mark, Txn};
+use std::{sync::Arc, time::Duration};
+use understudy_sql::{IsolationLevel, SessionWait, SetScope, Statement, TransactionModes};
+use understudy_store::{Mark, Txn};
 use understudy_types::Role;
+
+/// Between two looks at a log that is behind.
+const LOG_LOOK: Duration = Duration::from_millis(2);
 
 /// Where a session is between BEGIN and COMMIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -116,19 +121,39 @@ impl Session {
         if self.transaction.txn.is_some() {
             return false;
         }
-        let isolation = match self.isolation() {
-            IsolationLevel::ReadCommitted => Isolation::ReadCommitted,
-            IsolationLevel::RepeatableRead => Isolation::RepeatableRead,
-            IsolationLevel::Serializable => Isolation::Serializable,
-        };
-        let txn = self.store.begin(isolation);
+        let txn = self.store.begin(self.isolation().into());
         txn.belongs_to(self.guard.pid());
         self.transaction.txn = Some(txn);
         true
     }
 
-    /// Ends an implicit block, if one is open, by committing it.
-    pub(super) fn end_implicit(&mut self) -> Result<(), Failure> {
+    /// Waits until the log has been written, where a commit of the open transaction would add to it.
+    pub(super) async fn await_log(&mut self) -> Result<(), Failure> {
+        let writes = self.transaction.txn.as_ref().is_some_and(|txn| !txn.is_read_only());
+        if !writes || !self.database.log_is_behind() {
+            return Ok(());
+        }
+        let database = Arc::clone(&self.database);
+        let written = async move {
+            while database.log_is_behind() {
+                tokio::time::sleep(LOG_LOOK).await;
+            }
+        };
+        self.control.awaits(Some(SessionWait::Log));
+        let waited = self.in_time(written).await;
+        self.control.awaits(None);
+        waited
+    }
+
+    /// Ends an implicit block, if one is open, by committing it once the log takes it.
+    pub(super) async fn end_implicit(&mut self) -> Result<(), Failure> {
+        if self.transaction.block == Block::Implicit {
+            self.await_log().await?;
+        }
+        self.commit_implicit()
+    }
+
+    fn commit_implicit(&mut self) -> Result<(), Failure> {
         match self.transaction.block {
             Block::Implicit => {
                 let start = self.transaction.output_start;
@@ -290,7 +315,7 @@ impl Session {
                 }
                 self.notice(&NO_TRANSACTION);
                 // Statements of the same message before this one are ended by it, too.
-                if ending.commits { self.end_implicit()? } else { self.rollback_all() }
+                if ending.commits { self.commit_implicit()? } else { self.rollback_all() }
             }
             Block::Explicit if ending.commits => self.commit(start)?,
             Block::Explicit | Block::Failed => self.rollback_all(),
@@ -396,7 +421,7 @@ impl Session {
         }
         // Its replies have gone, or were given up: wait for the commit itself.
         let wait = self.database.acknowledged(self.last_commit);
-        match super::waiting::interruptible(&self.control, wait).await {
+        match waiting::interruptible(&self.control, wait).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(unknown)) => Err(self.end_unknown(&unknown).into()),
             Err(interrupt) => Err(self.interrupted(interrupt)),

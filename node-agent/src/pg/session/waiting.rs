@@ -32,20 +32,36 @@ pub(super) async fn interruptible<F: Future>(
     .await
 }
 
-/// Waits until done, ended or too late; a cancel request changes nothing, for nothing runs.
+/// Waits until done or ended; a cancel request waits too. Being done wins.
+pub(super) async fn unless_ended<F: Future>(
+    control: &SessionControl,
+    future: F,
+) -> Result<F::Output, EndReason> {
+    let mut future = pin!(future);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => control.poll_end(context).map(Err),
+    })
+    .await
+}
+
+/// As [`unless_ended`], with a limit.
 pub(super) async fn ended_or<F: Future>(
     control: &SessionControl,
     limit: Option<Duration>,
     future: F,
 ) -> Waited<F::Output> {
-    let mut future = pin!(future);
-    let watched = poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Waited::Done(output)),
-        Poll::Pending => control.poll_end(context).map(Waited::Ended),
-    });
-    match limit {
+    let watched = unless_ended(control, future);
+    let ended = match limit {
         None => watched.await,
-        Some(limit) => tokio::time::timeout(limit, watched).await.unwrap_or(Waited::TimedOut),
+        Some(limit) => match tokio::time::timeout(limit, watched).await {
+            Ok(ended) => ended,
+            Err(_) => return Waited::TimedOut,
+        },
+    };
+    match ended {
+        Ok(output) => Waited::Done(output),
+        Err(reason) => Waited::Ended(reason),
     }
 }
 

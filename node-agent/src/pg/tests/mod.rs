@@ -1,6 +1,10 @@
-//! The front end as its clients meet it: byte by byte (`wire`), through a driver (`driver`), and through
-//! PostgreSQL's own programs (`programs`).
+//! The front end as its clients meet it: byte by byte (`wire`; `results` that are large; what statements
+//! wait for, `waits`), through a driver (`driver`), and through PostgreSQL's own programs (`programs`); and as
+//! whoever reads its log meets it (`slow_log`).
 
 mod driver;
 mod programs;
-mod wire;
+mod results;
+mod slow_log;
+mod waits;
+pub(super) mod wire;

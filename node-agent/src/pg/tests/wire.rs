@@ -19,43 +19,51 @@ use tokio::{
 };
 
 /// Longest wait of a test for what has to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn runtime() -> Runtime {
+pub(super) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// One message of the server: its tag and body.
-type Reply = (char, Vec<u8>);
+pub(super) type Reply = (char, Vec<u8>);
 
 /// A client that writes bytes and reads messages.
-struct Wire {
+pub(super) struct Wire {
     stream: UnixStream,
-    pid: i32,
-    secret: i32,
-    session: JoinHandle<()>,
+    pub(super) pid: i32,
+    pub(super) secret: i32,
+    pub(super) session: JoinHandle<()>,
+}
+
+/// A client's end of a connection, and a session's.
+pub(in crate::pg) fn connected(
+    database: &Arc<MemoryDatabase>,
+    user: &str,
+) -> (UnixStream, Started, Arc<Front>) {
+    let (near, far) = UnixStream::pair().unwrap();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let options = ListenerOptions::tcp(address, ClientTls::none());
+    let front = Arc::new(Front::for_tests(Arc::clone(database) as Arc<dyn Database>, options));
+    let started = Started {
+        stream: Stream::Unix(Local::new(far.into_std().unwrap()).unwrap()),
+        guard: database.sessions().register(42).unwrap(),
+        user: user.to_owned(),
+        settings: Vec::new(),
+        greeting: Vec::new(),
+    };
+    (near, started, front)
 }
 
 impl Wire {
     /// A session past its start-up; the greeting has been read.
-    async fn open(database: &Arc<MemoryDatabase>) -> Wire {
+    pub(super) async fn open(database: &Arc<MemoryDatabase>) -> Wire {
         Wire::open_as(database, USER).await
     }
 
-    async fn open_as(database: &Arc<MemoryDatabase>, user: &str) -> Wire {
-        let (near, far) = UnixStream::pair().unwrap();
-        let address = "127.0.0.1:0".parse().unwrap();
-        let options = ListenerOptions::tcp(address, ClientTls::none());
-        let front = Arc::new(Front::for_tests(Arc::clone(database) as Arc<dyn Database>, options));
-        let guard = database.sessions().register(42).unwrap();
-        let (pid, secret) = (guard.pid(), guard.secret());
-        let started = Started {
-            stream: Stream::Unix(Local::new(far.into_std().unwrap()).unwrap()),
-            guard,
-            user: user.to_owned(),
-            settings: Vec::new(),
-            greeting: Vec::new(),
-        };
+    pub(super) async fn open_as(database: &Arc<MemoryDatabase>, user: &str) -> Wire {
+        let (near, started, front) = connected(database, user);
+        let (pid, secret) = (started.guard.pid(), started.guard.secret());
         let session = tokio::spawn(async move {
             // A broken connection is an end like any other here.
             let _ = session::run(started, &front).await;
@@ -65,12 +73,12 @@ impl Wire {
         wire
     }
 
-    async fn send(&mut self, bytes: &[u8]) {
+    pub(super) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
     /// The next message; None when the server has closed the connection.
-    async fn next(&mut self) -> Option<Reply> {
+    pub(super) async fn next(&mut self) -> Option<Reply> {
         let read = async {
             let mut head = [0; 5];
             self.stream.read_exact(&mut head).await.ok()?;
@@ -83,7 +91,7 @@ impl Wire {
     }
 
     /// Everything up to ReadyForQuery or the end.
-    async fn until_ready(&mut self) -> Vec<Reply> {
+    pub(super) async fn until_ready(&mut self) -> Vec<Reply> {
         let mut replies = Vec::new();
         while let Some(reply) = self.next().await {
             let is_ready = reply.0 == 'Z';
@@ -96,13 +104,13 @@ impl Wire {
     }
 
     /// Sends a Query and reads its answer.
-    async fn query(&mut self, text: &str) -> Vec<Reply> {
+    pub(super) async fn query(&mut self, text: &str) -> Vec<Reply> {
         self.send(&query(text)).await;
         self.until_ready().await
     }
 
     /// Whether nothing arrives although the server had every chance to send it.
-    async fn is_silent(&mut self) -> bool {
+    pub(super) async fn is_silent(&mut self) -> bool {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -114,23 +122,23 @@ impl Wire {
     }
 }
 
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+pub(in crate::pg) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     out.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
     out.extend_from_slice(body);
     out
 }
 
-fn query(text: &str) -> Vec<u8> {
+pub(in crate::pg) fn query(text: &str) -> Vec<u8> {
     message(b'Q', &[text.as_bytes(), b"\0"].concat())
 }
 
-fn parse(name: &str, text: &str) -> Vec<u8> {
+pub(in crate::pg) fn parse(name: &str, text: &str) -> Vec<u8> {
     message(b'P', &[name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat())
 }
 
 /// A Bind of text parameters to the unnamed portal.
-fn bind(statement: &str, parameters: &[&str]) -> Vec<u8> {
+pub(in crate::pg) fn bind(statement: &str, parameters: &[&str]) -> Vec<u8> {
     let mut body = [b"\0", statement.as_bytes(), b"\0\0\0"].concat();
     body.extend_from_slice(&(parameters.len() as u16).to_be_bytes());
     for parameter in parameters {
@@ -141,29 +149,29 @@ fn bind(statement: &str, parameters: &[&str]) -> Vec<u8> {
     message(b'B', &body)
 }
 
-fn execute(rows_max: i32) -> Vec<u8> {
+pub(in crate::pg) fn execute(rows_max: i32) -> Vec<u8> {
     message(b'E', &[b"\0", &rows_max.to_be_bytes()[..]].concat())
 }
 
-fn sync() -> Vec<u8> {
+pub(in crate::pg) fn sync() -> Vec<u8> {
     message(b'S', b"")
 }
 
-fn describe() -> Vec<u8> {
+pub(in crate::pg) fn describe() -> Vec<u8> {
     message(b'D', b"P\0")
 }
 
 /// Bind, Describe, Execute, Sync.
-fn batch(statement: &str, parameters: &[&str]) -> Vec<u8> {
+pub(in crate::pg) fn batch(statement: &str, parameters: &[&str]) -> Vec<u8> {
     [bind(statement, parameters), describe(), execute(0), sync()].concat()
 }
 
-fn tags(replies: &[Reply]) -> String {
+pub(super) fn tags(replies: &[Reply]) -> String {
     replies.iter().map(|(tag, _)| *tag).collect()
 }
 
 /// A field of the first error or notice.
-fn field(replies: &[Reply], code: char) -> Option<String> {
+pub(super) fn field(replies: &[Reply], code: char) -> Option<String> {
     let (_, body) = replies.iter().find(|(tag, _)| matches!(tag, 'E' | 'N'))?;
     let mut fields = body.split(|byte| *byte == 0);
     let text = fields.find(|text| text.first() == Some(&(code as u8)))?;
@@ -171,12 +179,12 @@ fn field(replies: &[Reply], code: char) -> Option<String> {
 }
 
 /// The text of the first column of every row.
-fn rows(replies: &[Reply]) -> Vec<String> {
+pub(super) fn rows(replies: &[Reply]) -> Vec<String> {
     cells(replies).into_iter().map(|mut row| row.remove(0)).collect()
 }
 
 /// Every value of every row.
-fn cells(replies: &[Reply]) -> Vec<Vec<String>> {
+pub(super) fn cells(replies: &[Reply]) -> Vec<Vec<String>> {
     let data = replies.iter().filter(|(tag, _)| *tag == 'D');
     data.map(|(_, body)| {
         let count = u16::from_be_bytes(body[..2].try_into().unwrap());
@@ -195,11 +203,11 @@ fn cells(replies: &[Reply]) -> Vec<Vec<String>> {
 }
 
 /// The letter of the last ReadyForQuery.
-fn status(replies: &[Reply]) -> Option<char> {
+pub(super) fn status(replies: &[Reply]) -> Option<char> {
     replies.iter().rev().find(|(tag, _)| *tag == 'Z').map(|(_, body)| body[0] as char)
 }
 
-async fn with_table(database: &Arc<MemoryDatabase>) -> Wire {
+pub(super) async fn with_table(database: &Arc<MemoryDatabase>) -> Wire {
     let mut wire = Wire::open(database).await;
     let made = wire
         .query("create table t (id int primary key, v int not null); insert into t values (1, 10), (2, 20)")
@@ -344,12 +352,20 @@ fn after_an_error_everything_up_to_sync_is_skipped() {
 }
 
 /// Sends messages that commit, and returns when the commit waits for its acknowledgement.
-async fn send_and_hold(database: &MemoryDatabase, wire: &mut Wire, messages: &[u8]) {
+pub(super) async fn send_and_hold(database: &MemoryDatabase, wire: &mut Wire, messages: &[u8]) {
     database.hold_back();
     wire.send(messages).await;
-    while database.waiting() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until_waiting(database, 1).await;
+}
+
+/// Until so many sessions wait for an acknowledgement.
+pub(super) async fn until_waiting(database: &MemoryDatabase, sessions: usize) {
+    let waiting = async {
+        while database.waiting() < sessions {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("they wait");
 }
 
 #[test]
@@ -631,47 +647,6 @@ fn copy_puts_lines_in_and_gets_them_out() {
         assert_eq!(field(&failed, 'C').as_deref(), Some("22P02"));
         assert_eq!(field(&failed, 'W').as_deref(), Some("COPY t, line 1"));
         assert_eq!(rows(&wire.query("select 1").await), ["1"], "stray data is passed over");
-    });
-}
-
-#[test]
-fn a_lock_wait_ends_with_the_holder() {
-    runtime().block_on(async {
-        let database = MemoryDatabase::active();
-        let mut holder = with_table(&database).await;
-        let mut waiter = Wire::open(&database).await;
-        holder.query("begin; update t set v = 11 where id = 1").await;
-        waiter.send(&query("update t set v = v + 1 where id = 1 returning v")).await;
-        assert!(waiter.is_silent().await);
-        holder.query("commit").await;
-        assert_eq!(rows(&waiter.until_ready().await), ["12"]);
-    });
-}
-
-#[test]
-fn lock_waits_end_by_timeout_cancel_and_deadlock() {
-    runtime().block_on(async {
-        let database = MemoryDatabase::active();
-        let mut holder = with_table(&database).await;
-        let mut waiter = Wire::open(&database).await;
-        holder.query("begin; update t set v = 11 where id = 1").await;
-        waiter.query("set lock_timeout = '20ms'").await;
-        let late = waiter.query("update t set v = 0 where id = 1").await;
-        assert_eq!(field(&late, 'C').as_deref(), Some("55P03"));
-        waiter.query("set lock_timeout = 0; set statement_timeout = '20ms'").await;
-        let late = waiter.query("update t set v = 0 where id = 1").await;
-        assert_eq!(field(&late, 'C').as_deref(), Some("57014"));
-        waiter.query("reset statement_timeout").await;
-        waiter.send(&query("update t set v = 0 where id = 1")).await;
-        assert!(waiter.is_silent().await);
-        database.sessions().cancel(waiter.pid, waiter.secret);
-        assert_eq!(field(&waiter.until_ready().await, 'C').as_deref(), Some("57014"));
-        waiter.query("begin; update t set v = 0 where id = 2").await;
-        waiter.send(&query("update t set v = 0 where id = 1")).await;
-        assert!(waiter.is_silent().await);
-        let victim = holder.query("update t set v = 0 where id = 2").await;
-        assert_eq!(field(&victim, 'C').as_deref(), Some("40P01"));
-        assert_eq!(tags(&waiter.until_ready().await), "CZ", "the other goes on");
     });
 }
 
