@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 use understudy_sql::{
-    ExecContext, Prepared, RowSink, SessionInfo, execute, execute_into, parse, prepare,
+    ExecContext, Prepared, RowSink, SessionInfo, SqlError, execute, execute_into, parse, prepare,
 };
 use understudy_store::{IndexId, Isolation, MemoryLimits, Store, Txn, Value, View};
 use understudy_txlog::{Appender, Disks, Log, LogOptions, RecordKind, disk::FsDisk, recover};
@@ -235,9 +235,10 @@ struct Own {
 struct Taken(u64);
 
 impl RowSink for Taken {
-    fn row(&mut self, values: &[Value]) {
+    fn row(&mut self, values: &[Value], _: Lsn) -> Result<(), SqlError> {
         black_box(values);
         self.0 += 1;
+        Ok(())
     }
 
     fn notice(&mut self, _: String) {}

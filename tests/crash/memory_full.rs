@@ -83,22 +83,42 @@ fn a_statement_that_needs_too_much_while_it_runs_is_refused_alone() {
     runtime().block_on(async {
         let (client, other) = (place.connect().await.unwrap(), place.connect().await.unwrap());
         let make = "CREATE TABLE t (k bigint PRIMARY KEY, v text NOT NULL);
-                    INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(1, 20000) AS g (i)";
+                    CREATE TABLE c (k bigint, v text)";
         client.batch_execute(make).await.unwrap();
+        for from in (1..20_000).step_by(2_000) {
+            let rows = format!(
+                "INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series({from}, {from} + 1999) AS g (i)"
+            );
+            client.batch_execute(&rows).await.unwrap();
+        }
         let greedy = [
             "SELECT v FROM t ORDER BY k % 7",
             "SELECT DISTINCT k, v FROM t",
             "SELECT k, v, count(*) FROM t GROUP BY k, v",
             "SELECT count(*) FROM t AS a JOIN t AS b ON a.v || a.k = b.v || b.k",
             "SELECT k, v FROM t EXCEPT SELECT 0, ''",
+            "SELECT count(*) FROM t WHERE v NOT IN (SELECT v || k FROM t)",
+            "SELECT length(ARRAY(SELECT v FROM t))",
+            "SELECT length(string_agg(v, ',')) FROM t",
+            "SELECT * FROM t FOR UPDATE",
+            "INSERT INTO c SELECT k, v FROM t",
+            "UPDATE t SET v = v || 'y'",
+            "UPDATE t SET v = (SELECT 'y')",
+            "ALTER TABLE t ADD COLUMN s serial",
         ];
         for sql in greedy {
             let refused = client.simple_query(sql).await.unwrap_err();
             assert_eq!(code(&refused), Some("53200"), "{sql}: {refused}");
+            let hint = refused.as_db_error().and_then(|error| error.hint());
+            assert!(hint.is_some_and(|hint| hint.contains("raise memory.temporary")), "{hint:?}");
             other.batch_execute("UPDATE t SET v = 'z' WHERE k = 1").await.unwrap();
         }
         // It was given back each time.
         assert_eq!(number(&client, "SELECT count(*) FROM t WHERE v = 'z'").await, 1);
         client.simple_query("SELECT v FROM t WHERE k < 1000 ORDER BY k % 7").await.unwrap();
+        client.batch_execute("UPDATE t SET v = v || 'y' WHERE k <= 10000").await.unwrap();
+        // A DELETE keeps little of its rows.
+        client.batch_execute("DELETE FROM t").await.unwrap();
+        assert_eq!(number(&client, "SELECT count(*) FROM t").await, 0);
     });
 }
