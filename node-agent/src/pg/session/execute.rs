@@ -66,7 +66,7 @@ impl Session {
 
     /// Says in `pg_stat_activity` what runs; the text of the statement before stays where it is the same.
     pub(super) fn tell_text(&mut self, text: &Arc<str>) {
-        if !text.is_empty() && !Arc::ptr_eq(text, &self.told_text) {
+        if !Arc::ptr_eq(text, &self.told_text) {
             self.told_text = Arc::clone(text);
             self.control.runs(text);
         }

@@ -114,6 +114,18 @@ fn a_statement_that_is_only_parsed_is_logged_by_its_own_text() {
 }
 
 #[test]
+fn an_empty_text_is_not_logged_by_the_one_before() {
+    runtime().block_on(async {
+        let (mut wire, log) = with_bound(&MemoryDatabase::active(), "0").await;
+        wire.query("select 1").await;
+        assert_eq!(tags(&wire.query("").await), "IZ");
+        wire.send(&[parse("", ""), batch("", &[])].concat()).await;
+        assert_eq!(tags(&wire.until_ready().await), "12nIZ");
+        assert_eq!(log.texts(), ["select 1", "", ""]);
+    });
+}
+
+#[test]
 fn a_known_batch_is_logged_by_its_own_text() {
     runtime().block_on(async {
         let (mut wire, log) = with_bound(&MemoryDatabase::active(), "0").await;

@@ -36,12 +36,16 @@ pub(super) struct Wire {
     pub(super) session: JoinHandle<()>,
 }
 
+/// What a socket holds of an answer: less than a piece of a large one, so that each piece waits for its reader.
+const SOCKET_BYTES: usize = 8 << 10;
+
 /// A client's end of a connection, and a session's.
 pub(in crate::pg) fn connected(
     database: &Arc<MemoryDatabase>,
     user: &str,
 ) -> (UnixStream, Started, Arc<Front>) {
     let (near, far) = UnixStream::pair().unwrap();
+    rustix::net::sockopt::set_socket_send_buffer_size(&far, SOCKET_BYTES).unwrap();
     let address = "127.0.0.1:0".parse().unwrap();
     let options = ListenerOptions::tcp(address, ClientTls::none());
     let front = Arc::new(Front::for_tests(Arc::clone(database) as Arc<dyn Database>, options));
