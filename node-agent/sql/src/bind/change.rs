@@ -15,10 +15,10 @@ use crate::{
         ChangePlan, Check, ConflictUpdate, InsertPlan, InsertSource, OnConflict, Reading,
         ResultColumn,
     },
-    types::Type,
+    types::{Category, Type},
 };
 use sqlparser::ast::{self, Spanned as _};
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 use understudy_store::{IndexId, TableDef};
 
 /// The expressions of RETURNING and what they are called.
@@ -149,7 +149,7 @@ impl Binder<'_> {
                 .collect();
             return Ok(InsertSource::Rows(rows?));
         }
-        let query = self.top_query(query)?;
+        let query = self.top_query(&typed_by_columns(query, table, targets))?;
         counts_match(targets.len(), query.types.len())?;
         let row = query
             .types
@@ -442,6 +442,60 @@ impl Binder<'_> {
         let columns = result_columns(&outputs);
         Ok((outputs.into_iter().map(|output| output.bound.expr).collect(), columns))
     }
+}
+
+/// A literal or parameter that INSERT's SELECT list shows as it is has the type of the column that takes it:
+/// `INSERT INTO t SELECT $1, NULL WHERE NOT EXISTS (…)`. DISTINCT compares such values as texts.
+fn typed_by_columns<'a>(
+    query: &'a ast::Query,
+    table: &TableDef,
+    targets: &[usize],
+) -> Cow<'a, ast::Query> {
+    let mut typed = Cow::Borrowed(query);
+    let ast::SetExpr::Select(select) = &*query.body else { return typed };
+    if select.distinct.is_some() {
+        return typed;
+    }
+    for (position, (item, target)) in select.projection.iter().zip(targets).enumerate() {
+        let expr = match item {
+            ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } => {
+                expr
+            }
+            // How many columns it stands for is not known yet.
+            _ => break,
+        };
+        if !is_untyped(expr) {
+            continue;
+        }
+        let ty = Type::of(table.columns[*target].data_type);
+        let name = if ty.category() == Category::Text { Type::Text } else { ty }.catalog_name();
+        let data_type = ast::DataType::Custom(vec![ast::Ident::new(name)].into(), Vec::new());
+        if let ast::SetExpr::Select(select) = &mut *typed.to_mut().body
+            && let ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } =
+                &mut select.projection[position]
+        {
+            *expr = ast::Expr::Cast {
+                kind: ast::CastKind::DoubleColon,
+                expr: Box::new(expr.clone()),
+                data_type,
+                array: false,
+                format: None,
+            };
+        }
+    }
+    typed
+}
+
+fn is_untyped(expr: &ast::Expr) -> bool {
+    let ast::Expr::Value(value) = expr else { return false };
+    matches!(
+        value.value,
+        ast::Value::Null
+            | ast::Value::Placeholder(_)
+            | ast::Value::SingleQuotedString(_)
+            | ast::Value::EscapedStringLiteral(_)
+            | ast::Value::DollarQuotedString(_)
+    )
 }
 
 /// The columns that COPY FROM fills: not those that are generated.
