@@ -19,6 +19,11 @@ use understudy_tests::servers::{self, Durability, Kind, Placement, Server, log_o
 const CLIENTS: u32 = 8;
 const TRANSACTIONS: u32 = 75_000;
 
+/// Rows of a table of wide ones, how many of them are written at a time, and the bytes of text in each.
+const WIDE_ROWS: usize = 200_000;
+const WIDE_STEP: usize = 20_000;
+const WIDE_BYTES: usize = 1_000;
+
 /// Where one side has its files.
 pub(crate) fn place(directory: &TempDir, kind: Kind) -> PathBuf {
     directory.path().join(match kind {
@@ -96,11 +101,10 @@ pub(crate) fn checkpoint_load(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> 
     for _ in 0..bench.arguments.rounds {
         let server = start(bench, Kind::Ours, &place(&directory, Kind::Ours))?;
         waits.push(server.started_in().as_secs_f64());
-        let told = recovered(&place(&directory, Kind::Ours))?;
-        bytes.0 = number(&told, "checkpoint_bytes")?;
-        let load = number(&told, "load_ms")? / 1e3;
-        ours.push(bytes.0 / load);
-        our_times.push(load);
+        let (size, seconds) = our_load(&place(&directory, Kind::Ours))?;
+        bytes.0 = size;
+        ours.push(size / seconds);
+        our_times.push(seconds);
         server.kill()?;
         let server = start(bench, Kind::Peer, &place(&directory, Kind::Peer))?;
         psql(&server, "CREATE EXTENSION IF NOT EXISTS pg_prewarm")?;
@@ -122,11 +126,38 @@ pub(crate) fn checkpoint_load(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> 
             bytes.1 / 1e6,
             by_row(median(times))
         ),
+        format!(
+            "ours with rows of {WIDE_BYTES} bytes: {:.0} MB/s",
+            median(load_wide_rows(bench)?) / 1e6
+        ),
     ];
     let settings = servers::settings(Durability::Async, Placement::N);
     let settings = format!("pgbench -i -s 10; {settings}");
     let (ours, peer) = (Side::of(ours, Vec::new()), Side::of(peer, Vec::new()));
     Ok(Verdict { ours, peer, floor: None, notes, settings })
+}
+
+/// Bytes a second of our checkpoint of a table whose rows are wide: there it is the bytes that cost, not the rows.
+fn load_wide_rows(bench: &Bench<'_>) -> anyhow::Result<Vec<f64>> {
+    let directory = bench.directory()?;
+    let place = place(&directory, Kind::Ours);
+    let mut server = start(bench, Kind::Ours, &place)?;
+    psql(&server, "CREATE TABLE wide (id int PRIMARY KEY, t text)")?;
+    for first in (1..=WIDE_ROWS).step_by(WIDE_STEP) {
+        let rows = format!("generate_series({first}, {}) g", first + WIDE_STEP - 1);
+        let insert = format!("INSERT INTO wide SELECT g, repeat('x', {WIDE_BYTES}) FROM {rows}");
+        psql(&server, &insert)?;
+    }
+    psql(&server, "CALL ttCkpt()")?;
+    let mut rates = Vec::new();
+    for _ in 0..bench.arguments.rounds {
+        server.kill()?;
+        server = start(bench, Kind::Ours, &place)?;
+        let (bytes, seconds) = our_load(&place)?;
+        rates.push(bytes / seconds);
+    }
+    server.kill()?;
+    Ok(rates)
 }
 
 /// What a time for all rows of pgbench_accounts comes to.
@@ -157,6 +188,12 @@ fn our_replay(place: &Path) -> anyhow::Result<f64> {
     let least = f64::from(CLIENTS * TRANSACTIONS) / 2.0;
     ensure!(replayed > least, "a checkpoint came between: {replayed} were replayed");
     Ok(replayed / number(&told, "replay_ms")? * 1e3)
+}
+
+/// Bytes of the checkpoint, and the seconds that it took to load, as recovery tells it.
+fn our_load(place: &Path) -> anyhow::Result<(f64, f64)> {
+    let told = recovered(place)?;
+    Ok((number(&told, "checkpoint_bytes")?, number(&told, "load_ms")? / 1e3))
 }
 
 /// The line that recovery ends with.
