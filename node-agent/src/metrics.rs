@@ -30,11 +30,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use std::{fmt, future::Future, sync::Arc};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use understudy_agent_api::{AgentStatus, MemberState, SyncState};
 use understudy_types::Role;
 
@@ -133,19 +129,26 @@ impl Metrics {
     }
 }
 
+/// Says what the agent says of itself at this moment.
+type Said = Arc<dyn Fn() -> Arc<AgentStatus> + Send + Sync>;
+
 /// Everything behind the port.
 pub struct Exposition {
     registry: Registry,
-    status: watch::Receiver<Arc<AgentStatus>>,
+    status: Said,
 }
 
 impl Exposition {
-    /// Figures of the agent that publishes `status` and counts with `metrics`.
+    /// Figures of the agent that says `status` of itself and counts with `metrics`.
     #[must_use]
-    pub fn new(metrics: &Metrics, status: watch::Receiver<Arc<AgentStatus>>) -> Self {
+    pub fn new(
+        metrics: &Metrics,
+        status: impl Fn() -> Arc<AgentStatus> + Send + Sync + 'static,
+    ) -> Self {
+        let status: Said = Arc::new(status);
         let mut registry = Registry::with_prefix("understudy");
         metrics.register(&mut registry);
-        registry.register_collector(Box::new(StatusFigures(status.clone())));
+        registry.register_collector(Box::new(StatusFigures(Arc::clone(&status))));
         Self { registry, status }
     }
 
@@ -192,7 +195,7 @@ async fn figures(State(exposition): State<Arc<Exposition>>) -> Response {
 }
 
 async fn readiness(State(exposition): State<Arc<Exposition>>) -> Response {
-    let status = Arc::clone(&exposition.status.borrow());
+    let status = (exposition.status)();
     let code = match is_ready(status.state) {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
@@ -221,7 +224,7 @@ pub fn is_ready(state: MemberState) -> bool {
 }
 
 /// Figures taken from the status when asked.
-struct StatusFigures(watch::Receiver<Arc<AgentStatus>>);
+struct StatusFigures(Said);
 
 impl fmt::Debug for StatusFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -231,7 +234,7 @@ impl fmt::Debug for StatusFigures {
 
 impl Collector for StatusFigures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let status = Arc::clone(&self.0.borrow());
+        let status = (self.0)();
         for (name, help, value) in gauges(&status) {
             let gauge = ConstGauge::new(value);
             let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
@@ -277,6 +280,7 @@ fn gauges(status: &AgentStatus) -> Vec<Figure> {
         ("sessions", "Client sessions", whole(status.sessions)),
         ("memory_used_bytes", "Permanent memory in use", whole(status.memory_used_bytes)),
         ("memory_limit_bytes", "Permanent memory allowed", whole(status.memory_limit_bytes)),
+        ("log_full", "Commits are refused for want of room", i64::from(status.log_full)),
         ("trapped_tails", "Exported tails kept here", whole(status.trapped.len() as u64)),
     ];
     if let Some(lease) = &status.lease {

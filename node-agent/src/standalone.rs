@@ -6,15 +6,16 @@
 //!
 //! **Invariant.** The promise of the epoch is on disk before its first record (law 3).
 //!
-//! Deliberately absent: a link, duplicates, the control API, metrics over HTTP; and a member of a pair is
-//! never started this way, for its directory carries the member's name.
+//! Deliberately absent: a link, duplicates, the control API; and a member of a pair is never started this
+//! way, for its directory carries the member's name.
 
 use crate::{
     clock,
     config::Sizes,
     datadir::{Contents, DataDir, StoreDir},
     engine::{Effect, Engine, Parts},
-    node::{checkpoints::Checkpoints, lease_link::chain, reclaim_rows, recover, users},
+    metrics::Exposition,
+    node::{checkpoints::Checkpoints, lease_link::chain, reclaim_rows, recover, status, users},
     pg::{self, ClientTls, Database, ServerIdentity, SessionRegistry},
 };
 use anyhow::{Context, bail};
@@ -25,10 +26,11 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use understudy_agent_api::Notice;
+use understudy_agent_api::{AgentStatus, MemberState, Notice, StoreStatus};
 use understudy_authority::{Holder, Timing};
 use understudy_replication::{FollowerKind, Input, Member, Policy, Start};
 use understudy_store::Tail;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub port: u16,
     /// Whether the port is opened on loopback.
     pub listens_on_tcp: bool,
+    /// Port on loopback for figures and health; `None`: they are not served.
+    pub metrics_port: Option<u16>,
     /// The administrator, made at the first start.
     pub admin: String,
     /// The administrator's password; `None`: as it was, or none.
@@ -120,6 +124,9 @@ async fn serve(
     // The runtime ends these two with the process.
     tokio::spawn(reclaim_rows(Arc::clone(&engine.store), engine.metrics.clone()));
     tokio::spawn(checkpoints.run(Vec::new));
+    if let Some(port) = settings.metrics_port {
+        expose(&engine, port).await?;
+    }
     let listener = listen(&engine, &settings)?;
     ready(&settings);
     let ended = tokio::select! {
@@ -248,6 +255,45 @@ async fn opened(engine: &Engine) -> anyhow::Result<()> {
     let active = tokio::time::timeout(OPENING, role.wait_for(|(role, _)| *role == Role::Active));
     active.await.context("the log did not reach the disk in time")??;
     Ok(())
+}
+
+/// Serves what a member of a pair serves: `/metrics`, `/healthz`, `/readyz`. The runtime ends it with the process.
+async fn expose(engine: &Arc<Engine>, port: u16) -> anyhow::Result<()> {
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("cannot listen on {address} for metrics"))?;
+    let described = Arc::clone(engine);
+    let exposition = Exposition::new(&engine.metrics, move || Arc::new(describe(&described)));
+    tokio::spawn(exposition.serve(listener, std::future::pending()));
+    Ok(())
+}
+
+/// What it would say of itself as a member of a pair.
+fn describe(engine: &Engine) -> AgentStatus {
+    let (me, standing, control) = engine.with_section(|section| {
+        let member = &section.member;
+        (member.me().clone(), member.standing(clock::now()), member.control().clone())
+    });
+    let memory = engine.store.memory();
+    let state = if standing.serving { MemberState::Serving } else { MemberState::Lapsed };
+    AgentStatus {
+        store: Some(StoreStatus {
+            store: me.store,
+            dbid: control.dbid,
+            promised: control.promised.number,
+            lease_longest_ms: control.lease_longest.as_millis(),
+        }),
+        role: standing.role,
+        state,
+        epoch: standing.epoch,
+        positions: status::positions(engine),
+        pending_commits: engine.log.end().since(engine.gate.acknowledged()),
+        sessions: engine.sessions().count() as u64,
+        memory_used_bytes: memory.permanent_used,
+        memory_limit_bytes: memory.permanent_limit,
+        log_full: engine.log.is_full(),
+        ..AgentStatus::starting(me.member, me.incarnation)
+    }
 }
 
 fn listen(engine: &Arc<Engine>, settings: &Settings) -> anyhow::Result<pg::Listener> {

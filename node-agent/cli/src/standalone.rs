@@ -40,6 +40,9 @@ pub(crate) struct StandaloneArguments {
     /// Opens this port on 127.0.0.1, with SCRAM; without it there is only the Unix socket, named by 5432
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
+    /// Opens this port on 127.0.0.1 for /metrics, /healthz and /readyz, as a member of a pair has them on 9090
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    metrics_port: Option<u16>,
     /// Name of the administrator, made at the first start
     #[arg(long, default_value_t = own_name())]
     admin: String,
@@ -108,6 +111,7 @@ fn settings(arguments: StandaloneArguments) -> anyhow::Result<Settings> {
         socket_dir: arguments.socket_dir,
         port: arguments.port.unwrap_or(PORT),
         listens_on_tcp: arguments.port.is_some(),
+        metrics_port: arguments.metrics_port,
         admin: arguments.admin,
         password: password.transpose()?,
         durability: match arguments.durability {

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Write as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -16,6 +16,7 @@ use std::{
 struct Place {
     directory: tempfile::TempDir,
     port: u16,
+    metrics_port: u16,
 }
 
 /// A process that runs it; killed when it is dropped.
@@ -37,9 +38,9 @@ impl Process {
 
 impl Place {
     fn new() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        Self { directory: tempfile::tempdir().unwrap(), port }
+        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [port, metrics_port] = free.map(|free| free.local_addr().unwrap().port());
+        Self { directory: tempfile::tempdir().unwrap(), port, metrics_port }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -52,6 +53,7 @@ impl Place {
         command.arg("standalone").arg("--data-dir").arg(self.path("data"));
         command.arg("--socket-dir").arg(self.directory.path());
         command.args(["--port", &self.port.to_string(), "--admin", "keeper", "--memory", "64Mi"]);
+        command.args(["--metrics-port", &self.metrics_port.to_string()]);
         command.arg("--password-file").arg(self.path("password"));
         command
     }
@@ -86,6 +88,13 @@ impl Place {
         command.args(["-X", "-A", "-t", "-q", "-w", "-h", host, "-p", &port, "-U", "keeper"]);
         command.args(["-c", sql, "understudy"]).env("PGPASSWORD", password);
         command.output().expect("psql is needed for this test")
+    }
+
+    /// What the metrics port answers.
+    fn asked(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.metrics_port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        std::io::read_to_string(stream).unwrap()
     }
 
     /// On the Unix socket, as this process's user.
@@ -181,6 +190,27 @@ fn the_own_user_needs_no_password_on_the_socket_and_everybody_does_on_tcp() {
     assert!(told.contains("password authentication failed for user \"keeper\""), "{told}");
     let right = place.psql("127.0.0.1", "secret", "select 1");
     assert_eq!(String::from_utf8_lossy(&right.stdout).trim(), "1");
+}
+
+#[test]
+fn figures_and_health_are_asked_for_over_http() {
+    let place = Place::new();
+    let _process = place.start();
+    place.sql("create table t (k int primary key)");
+    let before = place.asked("/metrics");
+    place.sql("insert into t values (1)");
+    let after = place.asked("/metrics");
+    let commits = |text: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix("understudy_commits_total "));
+        line.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    };
+    assert_eq!(commits(&after), commits(&before) + 1);
+    for line in
+        ["understudy_role{role=\"active\"} 1", "understudy_epoch 1", "understudy_log_full 0"]
+    {
+        assert!(after.lines().any(|told| told == line), "{line} is not in {after}");
+    }
+    assert!(place.asked("/readyz").starts_with("HTTP/1.1 200 "));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::oneshot,
+    sync::{oneshot, watch},
 };
 use understudy_agent_api::AuthorityStatus;
 use understudy_types::{Epoch, Incarnation, MemberName};
@@ -37,7 +37,7 @@ struct Port {
 async fn port() -> Port {
     let (publish, status) = watch::channel(Arc::new(usual_status()));
     let metrics = Metrics::default();
-    let exposition = Exposition::new(&metrics, status);
+    let exposition = Exposition::new(&metrics, move || Arc::clone(&status.borrow()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();

@@ -23,7 +23,7 @@ mod lives;
 mod pledges;
 pub(crate) mod recover;
 mod start;
-mod status;
+pub(crate) mod status;
 pub(crate) mod users;
 
 pub use start::run;

@@ -319,7 +319,8 @@ async fn control_tasks(
     let at = |port| SocketAddr::new(node.config.listen, port);
     let control = TcpListener::bind(at(PORT_CONTROL)).await.context("the control port is taken")?;
     let metrics = TcpListener::bind(at(PORT_METRICS)).await.context("the metrics port is taken")?;
-    let exposition = Exposition::new(&node.engine.metrics, node.status.subscribe());
+    let status = node.status.subscribe();
+    let exposition = Exposition::new(&node.engine.metrics, move || Arc::clone(&status.borrow()));
     tokio::spawn(Arc::clone(&parts.tls).keep_fresh(RELOAD_EVERY));
     let agent = Arc::clone(&node) as Arc<dyn control_api::Control>;
     tokio::spawn(control_api::serve(control, parts.tls, agent, never()));

@@ -120,6 +120,18 @@ pub(crate) fn starting(config: &Config, engine: &Engine) -> AgentStatus {
     }
 }
 
+/// Where log, acknowledgement and store are.
+pub(crate) fn positions(engine: &Engine) -> PositionStatus {
+    let log = &engine.log;
+    PositionStatus {
+        epoch: log.position().epoch.number,
+        end_lsn: log.end(),
+        durable_lsn: log.durable_lsn(),
+        applied_lsn: log.end(),
+        acknowledged_lsn: engine.gate.acknowledged(),
+    }
+}
+
 impl Node {
     /// The whole status at `now`.
     pub(crate) fn describe(&self, now: Moment) -> AgentStatus {
@@ -163,7 +175,7 @@ impl Node {
                 grant_left_ms: standing.grant_left.map(|s| s.as_millis()),
                 solo: standing.solo,
             },
-            positions: self.positions(),
+            positions: positions(engine),
             links: self.links(now, standby.as_ref().map(|(m, r, up)| (m, r, *up))),
             sync: sync(&standing, record.as_ref(), in_sync),
             lease: record.as_ref().map(|r| LeaseStatus {
@@ -206,17 +218,6 @@ impl Node {
         let is_told = clock::wall().duration_since(failure.at) < DISK_FAILURE_TOLD;
         let (at, why) = (failure.at.to_string(), failure.why.clone());
         is_told.then_some(Notice::DiskFailedBefore { at, why })
-    }
-
-    fn positions(&self) -> PositionStatus {
-        let log = &self.engine.log;
-        PositionStatus {
-            epoch: log.position().epoch.number,
-            end_lsn: log.end(),
-            durable_lsn: log.durable_lsn(),
-            applied_lsn: log.end(),
-            acknowledged_lsn: self.engine.gate.acknowledged(),
-        }
     }
 
     fn links(
