@@ -287,6 +287,7 @@ impl Own {
             statement_micros: 0,
             seed: 1,
             session: &self.session,
+            is_apart: true,
         }
     }
 

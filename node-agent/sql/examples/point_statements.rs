@@ -37,6 +37,7 @@ impl Bench {
             statement_micros: 0,
             seed: 1,
             session: &self.session,
+            is_apart: true,
         }
     }
 

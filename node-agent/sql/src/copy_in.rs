@@ -57,8 +57,8 @@ impl CopyIn {
     /// Inserts one line's fields.
     ///
     /// # Errors
-    /// 22P04 for a wrong number of fields, 22P02 and the like for a field; [`ExecError::Blocked`] as for any
-    /// insert. The line is not inserted then.
+    /// 22P04 for a wrong number of fields, 22P02 and the like for a field; [`ExecError::Blocked`] and
+    /// [`ExecError::Far`] as for any insert. The line is not inserted then.
     pub fn insert(
         &self,
         fields: &CopyFields,
@@ -74,22 +74,24 @@ impl CopyIn {
             let env = Env::new(&run, txn);
             let row: Result<Vec<Value>, SqlError> =
                 exprs.iter().map(|expr| eval(expr, &Values(&values), &env)).collect();
-            row.map_err(|error| run.or_blocked(error.into()))?
+            row.map_err(|error| run.reason(error.into()))?
         };
         let mut sink = NoRows;
         let mut executor = Executor { run: &run, txn, sink: &mut sink };
-        executor.insert_row(&self.plan, row, &mut Touched::default())?;
-        Ok(())
+        let inserted = executor.insert_row(&self.plan, row, &mut Touched::default());
+        inserted.map(drop).map_err(|error| run.reason(error))
     }
 
     /// Checks the foreign keys of all lines, when the last one is inserted.
     ///
     /// # Errors
-    /// 23503; after [`ExecError::Blocked`] nothing is to be undone: wait and call it again.
+    /// 23503; after [`ExecError::Blocked`] and [`ExecError::Far`] nothing is to be undone: call it again, and
+    /// it goes on where it stopped.
     pub fn finish(&self, context: &ExecContext<'_>, txn: &mut Txn) -> Result<(), ExecError> {
         let run = Run::new(context);
         let mut sink = NoRows;
-        Executor { run: &run, txn, sink: &mut sink }.settle()
+        let mut executor = Executor { run: &run, txn, sink: &mut sink };
+        executor.settle().map_err(|error| run.reason(error))
     }
 
     fn typed(

@@ -75,6 +75,7 @@ pub use parse::{
 };
 pub use plan::ResultColumn;
 pub use prepared::{Prepared, constant_arguments, declared_types, parameter_from_text, prepare};
+pub use reach::NEAR_ROWS;
 pub use sequence::{SequenceLog, SessionSequences};
 pub use settings::{SessionInfo, Settings, reported_settings};
 pub use text::{append_text, parse_value};

@@ -4,7 +4,7 @@ use crate::{
     bind::{Binder, Scope},
     error::{SqlError, state},
     eval::{Env, NoColumns, eval},
-    execute::{ExecContext, Run},
+    execute::{ExecContext, ExecError, Run},
     explain,
     parse::{CopySource, ExplainFormat, Statement, StatementKind},
     plan::{Plan, ResultColumn},
@@ -236,7 +236,12 @@ pub fn constant_arguments(
             let bound = binder.expr(argument, &scope)?;
             let span = ast::Spanned::span(argument);
             let expr = binder.assigned(bound, ("parameter", *wanted), span)?;
-            eval(&expr, &NoColumns, &env)
+            eval(&expr, &NoColumns, &env).map_err(|error| match run.reason(error.into()) {
+                ExecError::Sql(error) => error,
+                ExecError::Blocked { .. } | ExecError::Far => {
+                    SqlError::unsupported("an argument of EXECUTE that has to wait")
+                }
+            })
         })
         .collect()
 }

@@ -164,6 +164,7 @@ fn refused(error: SequenceError<SqlError>, env: &Env<'_>) -> SqlError {
                 env.run.blocked.set(Some(on));
                 SqlError::internal(format!("a sequence is held by transaction {on}"))
             }
+            crate::execute::ExecError::Far => SqlError::internal("a sequence is no row"),
         },
         SequenceError::Exhausted { sequence, bound, is_maximum } => {
             let which = if is_maximum { "maximum" } else { "minimum" };

@@ -7,20 +7,45 @@
 use super::Engine;
 use std::{
     cell::RefCell,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
 };
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{runtime, sync::Notify};
 
 thread_local! {
-    /// Whose bell hangs on this thread, and the bell.
-    static BELL: RefCell<Option<(Weak<Engine>, Arc<Notify>)>> = const { RefCell::new(None) };
+    static BELL: RefCell<Option<Handle>> = const { RefCell::new(None) };
+}
+
+/// A thread's hold of its bell; the task ends with it.
+struct Handle {
+    /// Whose it is.
+    owner: Weak<Engine>,
+    bell: Arc<Bell>,
+}
+
+#[derive(Default)]
+struct Bell {
+    rung: Notify,
+    is_down: AtomicBool,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.bell.is_down.store(true, Release);
+        self.bell.rung.notify_one();
+    }
 }
 
 /// A commit got its LSN on this thread.
 pub(super) fn ring(engine: &Weak<Engine>) {
     let rung = BELL.with(|bell| match bell.borrow().as_ref() {
-        Some((owner, notify)) if owner.ptr_eq(engine) => {
-            notify.notify_one();
+        Some(handle) if handle.owner.ptr_eq(engine) => {
+            handle.bell.rung.notify_one();
             true
         }
         Some(_) | None => false,
@@ -29,19 +54,20 @@ pub(super) fn ring(engine: &Weak<Engine>) {
         return;
     }
     let Some(strong) = engine.upgrade() else { return };
-    let Ok(runtime) = Handle::try_current() else {
+    let Ok(runtime) = runtime::Handle::try_current() else {
         strong.feeds.pump(&strong.progress());
         return;
     };
-    let notify = Arc::new(Notify::new());
-    notify.notify_one();
-    runtime.spawn(pump(Weak::clone(engine), Arc::clone(&notify)));
-    BELL.with(|bell| bell.replace(Some((Weak::clone(engine), notify))));
+    let bell = Arc::new(Bell::default());
+    bell.rung.notify_one();
+    runtime.spawn(pump(Weak::clone(engine), Arc::clone(&bell)));
+    let handle = Handle { owner: Weak::clone(engine), bell };
+    BELL.with(|bell| bell.replace(Some(handle)));
 }
 
-async fn pump(engine: Weak<Engine>, bell: Arc<Notify>) {
-    loop {
-        bell.notified().await;
+async fn pump(engine: Weak<Engine>, bell: Arc<Bell>) {
+    while !bell.is_down.load(Acquire) {
+        bell.rung.notified().await;
         let Some(engine) = engine.upgrade() else { return };
         engine.feeds.pump(&engine.progress());
     }

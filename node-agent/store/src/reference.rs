@@ -83,11 +83,12 @@ pub trait Consequences {
     /// When it may not be written.
     fn accept(&mut self, txn: &Txn, table: &Arc<TableDef>, row: Row) -> Result<Row, Self::Error>;
 
-    /// Asked before each row that follows: a failure ends the statement.
+    /// Asked for each row that is checked or follows, and for as many as are searched at a time: a failure ends
+    /// the statement.
     ///
     /// # Errors
     /// When somebody wants it to end.
-    fn goes_on(&self) -> Result<(), Self::Error> {
+    fn goes_on(&self, _rows: u64) -> Result<(), Self::Error> {
         Ok(())
     }
 }
@@ -139,6 +140,7 @@ impl Store {
             txn.current = inner.visibility.committed();
         }
         while let Some(changed) = txn.seldom.as_ref().and_then(|s| s.unchecked.front()).cloned() {
+            consequences.goes_on(1)?;
             let table = Arc::clone(table_of(txn, changed.table)?);
             inner.check_own_keys(txn, &table, &changed)?;
             let referrers = table.links.iter().flat_map(|links| &links.referrers);
@@ -167,11 +169,11 @@ impl Store {
         let Enforced { child, key, new, .. } = enforced;
         let action = if new.is_none() { key.on_delete } else { key.on_update };
         if matches!(action, ReferentialAction::NoAction | ReferentialAction::Restrict) {
-            return Ok(self.inner.refuse_referenced(txn, enforced, action)?);
+            return self.inner.refuse_referenced(txn, enforced, action, consequences);
         }
-        let (rows, _memory) = self.inner.referencing(txn, enforced, usize::MAX)?;
+        let (rows, _memory) = self.inner.referencing(txn, enforced, usize::MAX, consequences)?;
         for (id, row, _) in rows {
-            consequences.goes_on()?;
+            consequences.goes_on(1)?;
             let Some(row) = self.still_referencing(txn, enforced, (id, row))? else { continue };
             let changes: Vec<(usize, Value)> = match (action, new) {
                 (ReferentialAction::Cascade, None) => {
@@ -203,7 +205,8 @@ impl Store {
         }
         if action == ReferentialAction::SetDefault {
             // A default that is the key which went away leaves the row as it was, and unnoticed.
-            self.inner.refuse_referenced(txn, enforced, ReferentialAction::NoAction)?;
+            let action = ReferentialAction::NoAction;
+            self.inner.refuse_referenced(txn, enforced, action, consequences)?;
         }
         Ok(())
     }
@@ -369,14 +372,15 @@ impl Inner {
     }
 
     /// Refuses when rows still reference a key that went away.
-    fn refuse_referenced(
+    fn refuse_referenced<C: Consequences>(
         &self,
         txn: &mut Txn,
         enforced: &Enforced<'_>,
         action: ReferentialAction,
-    ) -> Result<(), WriteError> {
+        consequences: &C,
+    ) -> Result<(), C::Error> {
         let Enforced { child, parent, key, old, .. } = enforced;
-        let (rows, _) = self.referencing(txn, enforced, 1)?;
+        let (rows, _) = self.referencing(txn, enforced, 1, consequences)?;
         let Some((_, _, stamp)) = rows.first() else { return Ok(()) };
         if action == ReferentialAction::NoAction {
             // Another row may have taken the key over in the same statement.
@@ -393,7 +397,7 @@ impl Inner {
         }
         let is_pending = *stamp > txn.snapshot && *stamp != UNCOMMITTED;
         let (parent_name, child_name) = (&parent.def.name, &child.def.name);
-        Err(WriteError::ForeignKeyViolation {
+        Err(C::Error::from(WriteError::ForeignKeyViolation {
             message: format!(
                 "update or delete on table \"{parent_name}\" violates foreign key constraint \
                  \"{}\" on table \"{child_name}\"",
@@ -404,17 +408,18 @@ impl Inner {
                 shown(&parent.def, &key.referenced, old)
             ),
             depends: if is_pending { *stamp } else { Lsn::ZERO },
-        })
+        }))
     }
 
     /// Up to `most` rows that reference a key as of now, and when they came to be as they are; with the
     /// temporary memory that they hold when they are many.
-    fn referencing(
+    fn referencing<C: Consequences>(
         &self,
         txn: &mut Txn,
         Enforced { child, parent, key, old, .. }: &Enforced<'_>,
         most: usize,
-    ) -> Result<(Vec<Referencing>, TemporaryMemory), WriteError> {
+        consequences: &C,
+    ) -> Result<(Vec<Referencing>, TemporaryMemory), C::Error> {
         let mut memory = TemporaryMemory::new(Arc::clone(&self.accountant));
         let is_null = |column: &u16| old.column_ref(&parent.def, usize::from(*column)).is_null();
         if key.referenced.iter().any(is_null) {
@@ -426,19 +431,23 @@ impl Inner {
         let mut wanted = KeyBytes::new();
         key::encode_values(&values, &child.def, &key.columns, &mut wanted);
         let mut found: Vec<Referencing> = Vec::new();
-        let mut failed = None;
+        let mut failed: Option<C::Error> = None;
         // Whether to look further.
-        let mut look = |cell: &Arc<RowCell>| -> bool {
-            let looked = referencing_row(txn.id, child, cell, (&key.columns, &wanted));
-            let kept = looked.and_then(|row| {
-                if row.is_some() && found.len() >= FREE && found.len() == found.capacity() {
-                    memory.grow((found.len() * size_of::<Referencing>()) as u64)?;
-                }
-                found.extend(row);
-                Ok(())
-            });
-            failed = kept.err();
-            failed.is_none() && found.len() < most
+        let mut look = |cells: &[Arc<RowCell>]| -> bool {
+            failed = consequences.goes_on(cells.len() as u64).err();
+            failed.is_none()
+                && cells.iter().all(|cell| {
+                    let looked = referencing_row(txn.id, child, cell, (&key.columns, &wanted));
+                    let kept = looked.and_then(|row| {
+                        if row.is_some() && found.len() >= FREE && found.len() == found.capacity() {
+                            memory.grow((found.len() * size_of::<Referencing>()) as u64)?;
+                        }
+                        found.extend(row);
+                        Ok(())
+                    });
+                    failed = kept.err().map(C::Error::from);
+                    failed.is_none() && found.len() < most
+                })
         };
         match leading_index(child, &key.columns) {
             Some(index) => {
@@ -450,7 +459,7 @@ impl Inner {
                 let mut from = KeyBytes::new();
                 key::encode_values(&ordered, &child.def, &index.def.columns, &mut from);
                 let to = [&from[..], &ABOVE].concat();
-                index.map.visit(&from, &to, |_, cells| cells.iter().all(&mut look));
+                index.map.visit(&from, &to, |_, cells| look(cells));
             }
             None => {
                 let mut from = RowId(0);
@@ -458,7 +467,7 @@ impl Inner {
                     let cells = child.heap.cells_from(from, BATCH);
                     let Some(last) = cells.last() else { break };
                     from = RowId(last.id.0 + 1);
-                    if !cells.iter().all(&mut look) {
+                    if !look(&cells) {
                         break;
                     }
                 }

@@ -231,7 +231,7 @@ impl Executor<'_, '_> {
 
     /// Deletes a row that stands alone in its tuple and that nobody wants to see.
     fn delete(&mut self, plan: &ChangePlan, id: RowId) -> Result<u64, ExecError> {
-        self.run.goes_on()?;
+        self.run.may_go_on()?;
         let (store, table) = (self.run.context.store, plan.table.id);
         match store.delete(self.txn, table, id) {
             Err(WriteError::Blocked { on: TxnId::ENDED }) => {
@@ -246,7 +246,7 @@ impl Executor<'_, '_> {
     /// Changes a row as it was read; one that changed since, as it is now, if it is still wanted. How many
     /// rows were changed.
     fn change_wanted(&mut self, plan: &ChangePlan, target: &Target) -> Result<u64, ExecError> {
-        self.run.goes_on()?;
+        self.run.may_go_on()?;
         match self.change_row(plan, target) {
             Err(ExecError::Blocked { on: TxnId::ENDED }) => {
                 let newest = self.newest_target(plan, target)?;

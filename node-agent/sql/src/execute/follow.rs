@@ -45,8 +45,8 @@ impl Consequences for Following<'_> {
         Ok(eval(&expr, &NoColumns, &Env::new(self.run, txn))?)
     }
 
-    fn goes_on(&self) -> Result<(), ExecError> {
-        Ok(self.run.goes_on()?)
+    fn goes_on(&self, rows: u64) -> Result<(), ExecError> {
+        Ok(self.run.goes_on_by(rows)?)
     }
 
     fn accept(&mut self, txn: &Txn, table: &Arc<TableDef>, row: Row) -> Result<Row, ExecError> {

@@ -32,6 +32,7 @@ impl Executor<'_, '_> {
         match &plan.source {
             InsertSource::Rows(rows) => {
                 for exprs in rows {
+                    self.run.goes_on()?;
                     let values = constants(exprs, &Env::new(self.run, self.txn))?;
                     count += u64::from(self.insert_row(plan, values, &mut touched)?);
                 }
@@ -47,7 +48,7 @@ impl Executor<'_, '_> {
                     Ok(query::Flow::More)
                 })?;
                 for row in rows {
-                    self.run.goes_on()?;
+                    self.run.may_go_on()?;
                     count += u64::from(self.insert_encoded(plan, row, &mut touched)?);
                 }
             }

@@ -15,23 +15,36 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     fmt,
+    time::Duration,
 };
 
-/// A clock that the session hands in: nanoseconds since any moment, never going back. By default there is
-/// none, and no time is told.
+/// A clock that the session hands in. By default there is none, no time is told, and `pg_sleep` is refused.
 #[derive(Clone, Copy, Default)]
-pub struct Clock(Option<fn() -> u64>);
+pub struct Clock(Option<Hands>);
+
+#[derive(Clone, Copy)]
+struct Hands {
+    nanos: fn() -> u64,
+    wait: fn(Duration),
+}
 
 impl Clock {
-    /// A clock of the caller's.
+    /// A clock of the caller's: nanoseconds since any moment, never going back, and how its thread waits.
     #[must_use]
-    pub fn of(nanos: fn() -> u64) -> Clock {
-        Clock(Some(nanos))
+    pub fn of(nanos: fn() -> u64, wait: fn(Duration)) -> Clock {
+        Clock(Some(Hands { nanos, wait }))
     }
 
     /// The time now; None without a clock.
     pub(crate) fn nanos(self) -> Option<u64> {
-        self.0.map(|nanos| nanos())
+        self.0.map(|hands| (hands.nanos)())
+    }
+
+    /// Lets time pass.
+    pub(crate) fn wait(self, time: Duration) {
+        if let Some(hands) = self.0 {
+            (hands.wait)(time);
+        }
     }
 
     fn now(self) -> u64 {

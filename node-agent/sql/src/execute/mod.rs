@@ -24,6 +24,7 @@ use crate::{
     parse::{Analyze, ExplainFormat},
     plan::{Plan, SortKey},
     prepared::Prepared,
+    reach::NEAR_ROWS,
     settings::SessionInfo,
     text::append_int,
 };
@@ -56,6 +57,9 @@ pub struct ExecContext<'a> {
     pub seed: u64,
     /// User, database, settings.
     pub session: &'a SessionInfo,
+    /// Nobody waits behind the execution, and somebody may raise the session's flag: it may take as long as it
+    /// takes. Any other ends as [`ExecError::Far`] after [`NEAR_ROWS`](crate::NEAR_ROWS).
+    pub is_apart: bool,
 }
 
 /// Why an execution ended without a result.
@@ -68,6 +72,8 @@ pub enum ExecError {
         /// For `Store::wait`.
         on: TxnId,
     },
+    /// It takes longer than it may here ([`ExecContext::is_apart`]): undo, and execute it again apart.
+    Far,
 }
 
 impl From<SqlError> for ExecError {
@@ -87,6 +93,7 @@ impl fmt::Display for ExecError {
         match self {
             ExecError::Sql(error) => error.fmt(f),
             ExecError::Blocked { on } => write!(f, "blocked by transaction {on}"),
+            ExecError::Far => f.write_str("it looks at more rows than it may here"),
         }
     }
 }
@@ -194,6 +201,8 @@ pub(crate) struct Run<'a> {
     pub(crate) only: RefCell<Option<Vec<rejudge::TargetRow>>>,
     /// Who holds a sequence that an expression needs.
     pub(crate) blocked: Cell<Option<TxnId>>,
+    /// How many more rows may be looked at.
+    rows_left: Cell<u64>,
     /// What each step does, when somebody asked.
     pub(crate) measures: Option<&'a Measures>,
 }
@@ -206,18 +215,51 @@ impl<'a> Run<'a> {
             kept: RefCell::default(),
             only: RefCell::default(),
             blocked: Cell::new(None),
+            rows_left: Cell::new(if context.is_apart { u64::MAX } else { NEAR_ROWS }),
             measures: None,
         }
     }
 
     /// Asked for each row that is looked at.
+    #[inline]
     pub(crate) fn goes_on(&self) -> Result<(), SqlError> {
+        self.goes_on_by(1)
+    }
+
+    /// Asked for so many rows at once.
+    #[inline]
+    pub(crate) fn goes_on_by(&self, rows: u64) -> Result<(), SqlError> {
+        let left = self.rows_left.get();
+        if left == 0 {
+            return Err(stopped());
+        }
+        self.rows_left.set(left.saturating_sub(rows));
+        self.may_go_on()
+    }
+
+    /// Asked for each row that was looked at before.
+    #[inline]
+    pub(crate) fn may_go_on(&self) -> Result<(), SqlError> {
         if self.context.session.stop.load(Relaxed) { Err(stopped()) } else { Ok(()) }
     }
 
-    /// The error, or whom an expression waits for.
-    pub(crate) fn or_blocked(&self, error: ExecError) -> ExecError {
-        self.blocked.get().map_or(error, |on| ExecError::Blocked { on })
+    /// Asked by what takes long without looking at rows.
+    pub(crate) fn may_take_long(&self) -> Result<(), SqlError> {
+        if self.context.is_apart {
+            return Ok(());
+        }
+        self.rows_left.set(0);
+        Err(stopped())
+    }
+
+    /// Why the execution ended: the error, whom an expression waits for, or that it has looked at too many
+    /// rows, which may be what the error comes from.
+    pub(crate) fn reason(&self, error: ExecError) -> ExecError {
+        match self.blocked.get() {
+            Some(on) => ExecError::Blocked { on },
+            None if self.rows_left.get() == 0 => ExecError::Far,
+            None => error,
+        }
     }
 }
 
@@ -259,7 +301,7 @@ pub fn execute_into(
     };
     let run = Run::new(context);
     let mut executor = Executor { run: &run, txn, sink };
-    executor.plan(plan, prepared.command).map_err(|error| run.or_blocked(error))
+    executor.plan(plan, prepared.command).map_err(|error| run.reason(error))
 }
 
 /// The pieces that every plan needs.
@@ -318,7 +360,7 @@ impl Executor<'_, '_> {
         let mut counted = Counted(0);
         Executor { run: &run, txn: self.txn, sink: &mut counted }
             .plan(plan, command)
-            .map_err(|error| run.or_blocked(error))?;
+            .map_err(|error| run.reason(error))?;
         let taken = clock.nanos().zip(begun).map(|(end, begun)| end.saturating_sub(begun));
         measures.end(taken, counted.0);
         for row in explain::rows(plan, format, Some(&measures)) {

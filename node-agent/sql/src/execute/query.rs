@@ -54,6 +54,7 @@ pub(super) fn produce(
         Node::Nothing => consume(&NoColumns),
         Node::Values(rows) => {
             for row in rows {
+                env.run.goes_on()?;
                 if consume(&Values(&constants(row, env)?))? == Flow::Enough {
                     return Ok(Flow::Enough);
                 }

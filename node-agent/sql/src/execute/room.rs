@@ -77,7 +77,9 @@ impl Room {
         let memory = self.memory.get_or_insert_with(|| store.temporary_memory());
         memory.grow(self.owed).map_err(|error| match refused(error) {
             ExecError::Sql(error) => error,
-            ExecError::Blocked { .. } => SqlError::internal("memory is not waited for"),
+            ExecError::Blocked { .. } | ExecError::Far => {
+                SqlError::internal("memory is not waited for")
+            }
         })?;
         self.owed = 0;
         Ok(())

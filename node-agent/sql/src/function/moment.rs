@@ -70,8 +70,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("timezone", &[Text, Timestamp], Timestamptz, |v, _| {
         Ok(Value::Timestamptz(micros(&v[1]) - zone(text(v, 0))?))
     }),
-    Function::new("pg_sleep", &[Float8], Text, |_, _| Err(SqlError::unsupported("pg_sleep")))
-        .stable(),
 ];
 
 fn started(env: &Env<'_>) -> i64 {

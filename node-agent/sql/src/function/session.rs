@@ -1,6 +1,6 @@
 //! Functions about the session, the database and the catalog.
 
-use super::{Function, int, text};
+use super::{Function, float, int, text};
 use crate::{
     array,
     error::SqlError,
@@ -8,9 +8,10 @@ use crate::{
     system::{self, Extent},
     types::{
         self, Type,
-        Type::{Bool, Int4, Int8, Name, Oid, Text, Timestamptz, Unknown},
+        Type::{Bool, Float8, Int4, Int8, Name, Oid, Text, Timestamptz, Unknown},
     },
 };
+use std::time::Duration;
 use understudy_store::Value;
 
 type Answer = Result<Value, SqlError>;
@@ -45,6 +46,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         setting(text(v, 0), env)
             .or_else(|error| if v[1] == Value::Bool(true) { Ok(Value::Null) } else { Err(error) })
     }),
+    Function::new("pg_sleep", &[Float8], Text, |v, env| sleep(float(v, 0), env)).volatile(),
     Function::new("pg_client_encoding", &[], Name, |_, _| Ok(Value::text("UTF8"))),
     Function::new("pg_encoding_to_char", &[Int4], Name, |_, _| Ok(Value::text("UTF8"))),
     Function::new("pg_typeof", &[Unknown], Text, |_, _| {
@@ -125,6 +127,25 @@ pub(super) static FUNCTIONS: &[Function] = &[
 
 fn user(_: &[Value], env: &Env<'_>) -> Answer {
     Ok(Value::text(env.run.context.session.user.as_str()))
+}
+
+/// Whoever wants the statement to end waits so long for it.
+const WAKES: Duration = Duration::from_millis(10);
+
+/// Waits, and answers nothing, as PostgreSQL's void is shown.
+fn sleep(seconds: f64, env: &Env<'_>) -> Answer {
+    env.run.may_take_long()?;
+    let clock = env.run.context.session.clock;
+    let begun = clock.nanos().ok_or_else(|| SqlError::unsupported("pg_sleep without a clock"))?;
+    let wanted = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    loop {
+        env.run.goes_on()?;
+        let passed = Duration::from_nanos(clock.nanos().unwrap_or(begun).saturating_sub(begun));
+        if passed >= wanted {
+            return Ok(Value::text(""));
+        }
+        clock.wait(WAKES.min(wanted.saturating_sub(passed)));
+    }
 }
 
 fn setting(name: &str, env: &Env<'_>) -> Answer {

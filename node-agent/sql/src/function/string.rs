@@ -119,7 +119,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .stable()
         .variadic(),
     Function::new("concat_ws", &[Text, Unknown], Text, concat_ws).stable().variadic(),
-    Function::new("md5", &[Text], Text, |_, _| Err(SqlError::unsupported("md5"))),
+    Function::new("md5", &[Text], Text, |v, _| Ok(digest(text(v, 0).as_bytes()))),
+    Function::new("md5", &[Bytea], Text, |v, _| Ok(digest(bytes(v, 0)))),
     Function::new("quote_ident", &[Text], Text, |v, _| Ok(Value::text(names::quoted(text(v, 0))))),
     Function::new("quote_literal", &[Text], Text, |v, _| {
         Ok(Value::text(format!("'{}'", text(v, 0).replace('\'', "''"))))
@@ -164,6 +165,10 @@ pub(crate) fn made(length: usize) -> Result<(), SqlError> {
         return Ok(());
     }
     Err(SqlError::new("54000", "requested length too large"))
+}
+
+fn digest(bytes: &[u8]) -> Value {
+    Value::text(format!("{:x}", md5::compute(bytes)))
 }
 
 fn initcap(text: &str) -> String {

@@ -205,6 +205,8 @@ fn state(sequence: &TableDef, env: &Env<'_>) -> Result<SequenceState, SqlError> 
     let state = env.run.context.store.sequence_state(env.transaction()?, sequence.id);
     state.map_err(|error| match refused(error) {
         crate::execute::ExecError::Sql(error) => error,
-        crate::execute::ExecError::Blocked { .. } => SqlError::internal("a read was blocked"),
+        crate::execute::ExecError::Blocked { .. } | crate::execute::ExecError::Far => {
+            SqlError::internal("a read was blocked")
+        }
     })
 }

@@ -121,6 +121,7 @@ impl Database {
                     session.blocked = Some(line.clone());
                     return;
                 }
+                Err(ExecError::Far) => unreachable!("any number of rows may be looked at"),
                 Err(ExecError::Sql(error)) => {
                     session.failed = session.txn.is_some();
                     show_error(&error, out);
@@ -247,6 +248,7 @@ impl Database {
             statement_micros: NOW,
             seed: 7,
             session: &session.info,
+            is_apart: true,
         }
     }
 

@@ -83,6 +83,7 @@ impl Lent {
             statement_micros: facts.statement_micros,
             seed: facts.seed,
             session: &self.info,
+            is_apart: true,
         };
         let output = (&mut self.output, &*plan.columns, self.info.settings.zone_offset());
         let mut receiver = RowReceiver::new(output, self.rows.again(), store, outlet);
@@ -138,11 +139,7 @@ impl Session {
             Err(cut) => (stopped(&stop, running).await, Some(cut)),
         };
         stopper.0 = None;
-        match ended {
-            Ok(ended) => self.takes_back(ended, rows, cut),
-            // It goes on in the session's task, as if it had run there.
-            Err(broken) => std::panic::resume_unwind(broken.into_panic()),
-        }
+        self.takes_back(finished(ended), rows, cut)
     }
 
     /// Lets rows go as they come, until the thread has ended or something cuts it off.
@@ -244,6 +241,7 @@ impl Session {
                 Attempt::Done(tag)
             }
             (Some(Err(ExecError::Blocked { on })), None) => Attempt::Blocked(on),
+            (Some(Err(ExecError::Far)), None) => Attempt::Far,
             (Some(Err(ExecError::Sql(error))), None) => Attempt::Failed(error),
         }
     }
@@ -259,6 +257,11 @@ impl Drop for Stopper {
             stop.store(true, Relaxed);
         }
     }
+}
+
+/// What a thread gave. Its panic goes on in the session's task, as if it had run there.
+pub(super) fn finished<T>(ended: Result<T, JoinError>) -> T {
+    ended.unwrap_or_else(|broken| std::panic::resume_unwind(broken.into_panic()))
 }
 
 /// Raises the flag, and waits for the thread.

@@ -26,7 +26,7 @@ impl Session {
             if matches!(statement, Statement::Commit { .. }) {
                 self.await_log().await?;
             }
-            self.control_transaction(statement)?;
+            self.control_transaction(statement).await?;
             return Ok(Ran::Answered);
         }
         match statement {
@@ -112,6 +112,7 @@ impl Session {
             statement_micros: self.statement_micros,
             seed: 0,
             session: &self.info,
+            is_apart: false,
         };
         let catalog = self.store.catalog();
         let parameters = constant_arguments(plan, arguments, &context, &catalog)?;

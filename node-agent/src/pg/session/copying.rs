@@ -10,7 +10,7 @@ use crate::pg::frame::only_text;
 use std::{collections::VecDeque, sync::Arc};
 use understudy_sql::{
     CopyDecoder, CopyDirection, CopyFields, CopyIn, CopyStatement, ExecContext, ExecError,
-    Statement, append_copy_line, copy_out_query,
+    SqlError, Statement, append_copy_line, copy_out_query,
 };
 
 /// A COPY FROM STDIN under way.
@@ -82,6 +82,7 @@ impl Session {
         };
         let Err(failure) = result else { return Ok(()) };
         self.fail(failure)?;
+        self.undone().await;
         if is_simple {
             self.ready();
         } else {
@@ -151,6 +152,7 @@ impl Session {
                 statement_micros: self.statement_micros,
                 seed,
                 session: &self.info,
+                is_apart: false,
             };
             let error = match copy.target.insert(&fields, &context, txn) {
                 Ok(()) => {
@@ -167,6 +169,10 @@ impl Session {
                         self.store.statement(txn);
                     }
                 }
+                ExecError::Far => {
+                    let what = "COPY into a table whose defaults or checks take long";
+                    return Err(SqlError::unsupported(what).into());
+                }
                 ExecError::Sql(error) => {
                     let depends = self.depends_of(&error);
                     self.hold(depends, self.output.bytes.len());
@@ -177,7 +183,8 @@ impl Session {
         }
     }
 
-    /// Checks the foreign keys of all lines, waiting for locks as often as it takes. The lines stay:
+    /// Checks the foreign keys of all lines, waiting for locks as often as it takes, and for the loop's other
+    /// sessions after some of them. The lines stay:
     /// what was checked before a wait need not be checked again.
     async fn settle_copy(&mut self, copy: &Incoming) -> Result<(), Failure> {
         loop {
@@ -190,6 +197,7 @@ impl Session {
                 statement_micros: self.statement_micros,
                 seed,
                 session: &self.info,
+                is_apart: false,
             };
             match copy.target.finish(&context, txn) {
                 Ok(()) => return Ok(()),
@@ -199,6 +207,7 @@ impl Session {
                         self.store.statement(txn);
                     }
                 }
+                Err(ExecError::Far) => self.in_time(tokio::task::yield_now()).await?,
                 Err(ExecError::Sql(error)) => {
                     let depends = self.depends_of(&error);
                     self.hold(depends, self.output.bytes.len());

@@ -36,6 +36,8 @@ pub(super) enum Attempt {
     /// The definitions have changed since the plan was made.
     Stale,
     Blocked(TxnId),
+    /// It takes longer than it may between other sessions' statements.
+    Far,
     Failed(SqlError),
     /// It was cut off: cancelled, out of time or authority, or its session ends.
     Cut(Cut),
@@ -98,6 +100,8 @@ impl Session {
         let mut statement = Arc::clone(statement);
         let mut start = self.output.bytes.len();
         let mut has_waited = false;
+        // It was begun in place already, and went too far.
+        let mut is_far = std::mem::take(&mut self.is_far);
         loop {
             let txn = self.transaction.txn.as_mut().expect("begun above, kept by this loop");
             let mark = match &statement.plan {
@@ -106,8 +110,8 @@ impl Session {
                 Some(_) | None => self.store.statement(txn),
             };
             has_snapshot = false;
-            let is_long = statement.plan.as_deref().is_some_and(|plan| plan.is_long(&self.store));
-            let attempt = if is_long {
+            let plan = statement.plan.as_deref();
+            let attempt = if is_far || plan.is_some_and(|plan| plan.is_long(&self.store)) {
                 self.attempt_apart(&statement, parameters, &mut rows, &mut start).await
             } else {
                 self.attempt(&statement, parameters, &mut rows)
@@ -119,9 +123,8 @@ impl Session {
             if let Rows::Kept(kept) = &mut rows {
                 kept.clear();
             }
-            if let Some(txn) = self.transaction.txn.as_mut() {
-                self.store.rollback_to(txn, &mark);
-            }
+            self.undo(Some(mark));
+            self.undone().await;
             match attempt {
                 Attempt::Done(_) => {}
                 Attempt::Stale => statement = self.replan(&statement)?,
@@ -129,6 +132,7 @@ impl Session {
                     self.wait_for(on).await?;
                     has_waited = true;
                 }
+                Attempt::Far => is_far = true,
                 Attempt::Failed(error) => {
                     self.hold(self.depends_of(&error), start);
                     return Err(error.into());
@@ -160,6 +164,7 @@ impl Session {
             statement_micros: self.statement_micros,
             seed,
             session: &self.info,
+            is_apart: false,
         };
         let zone_offset = self.info.settings.zone_offset();
         let output = (&mut self.output.bytes, &*plan.columns, zone_offset);
@@ -173,6 +178,7 @@ impl Session {
                 Attempt::Done(tag)
             }
             Err(ExecError::Blocked { on }) => Attempt::Blocked(on),
+            Err(ExecError::Far) => Attempt::Far,
             Err(ExecError::Sql(error)) => Attempt::Failed(error),
         }
     }

@@ -229,6 +229,7 @@ impl Session {
         if self.transaction.block == Block::None {
             self.portals.clear();
         }
+        self.undone().await;
         self.ready();
         Ok(())
     }

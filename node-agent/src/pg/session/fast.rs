@@ -16,7 +16,9 @@ use super::{
 };
 use crate::pg::frame::{BindView, Frame, first_frame};
 use std::sync::Arc;
-use understudy_sql::{CommandTag, ExecContext, Prepared, Statement, StatementKind, execute_into};
+use understudy_sql::{
+    CommandTag, ExecContext, ExecError, Prepared, Statement, StatementKind, execute_into,
+};
 use understudy_store::Txn;
 use understudy_types::{Lsn, Role};
 
@@ -127,13 +129,13 @@ impl Session {
         batch: &Batch<'_>,
         prepared: &PreparedStatement,
     ) -> Result<Option<usize>, SessionEnd> {
-        let statement = match (&prepared.statement, self.transaction.block) {
-            (Some(begin @ Statement::Begin(_)), Block::None) => begin,
-            (Some(commit @ Statement::Commit { chain: false }), Block::Explicit) => commit,
+        let begins = match (&prepared.statement, self.transaction.block) {
+            (Some(Statement::Begin(modes)), Block::None) => Some(*modes),
+            (Some(Statement::Commit { chain: false }), Block::Explicit) => None,
             _ => return Ok(None),
         };
         let is_plain = batch.bind.parameter_count == 0 && batch.bind.result_formats.count() <= 1;
-        if !is_plain || self.database.log_is_behind() {
+        if !is_plain || self.transaction.is_large() || self.database.log_is_behind() {
             return Ok(None);
         }
         self.begin_batch(prepared);
@@ -141,8 +143,14 @@ impl Session {
         if batch.has_describe {
             self.output.bytes.extend_from_slice(&prepared.description);
         }
-        match self.control_transaction(statement) {
+        let start = self.output.bytes.len();
+        let (done, tag) = match begins {
+            Some(modes) => (self.begin_block(modes), "BEGIN"),
+            None => (self.commit_here(start), "COMMIT"),
+        };
+        match done {
             Ok(()) => {
+                reply::command_complete(&mut self.output.bytes, tag);
                 self.ready();
                 Ok(Some(batch.bytes))
             }
@@ -267,11 +275,14 @@ impl Session {
             statement_micros: self.statement_micros,
             seed,
             session: &self.info,
+            is_apart: false,
         };
         let output = (&mut self.output.bytes, &*plan.columns, zone_offset);
         let mut receiver = RowReceiver::new(output, Rows::Reply(formats), &self.store, None);
-        let tag = execute_into(plan, &context, txn, &mut receiver).ok()?;
+        let ended = execute_into(plan, &context, txn, &mut receiver);
         let (notices, room) = receiver.end();
+        self.is_far = matches!(ended, Err(ExecError::Far));
+        let tag = ended.ok()?;
         self.output.keep(room);
         notices.is_empty().then_some(tag)
     }

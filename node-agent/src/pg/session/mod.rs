@@ -169,6 +169,8 @@ pub(super) struct Session {
     last_token: Option<CommitToken>,
     /// An error was answered: skip to the next Sync.
     is_skipping: bool,
+    /// The batch in hand was begun in place and goes too far for it.
+    is_far: bool,
     /// The role that the client was last told of by `in_hot_standby`.
     told_role: Role,
     /// Parameters of the statement in hand; kept to save an allocation.
@@ -192,7 +194,9 @@ pub(super) struct Session {
 pub(super) async fn run(started: Started, front: &Arc<Front>) -> Result<(), SessionEnd> {
     let mut session = Session::new(started, front);
     let end = session.serve().await;
+    session.undone().await;
     session.rollback_all();
+    session.undone().await;
     match end {
         SessionEnd::Left => Ok(()),
         SessionEnd::Told => {
@@ -235,6 +239,7 @@ impl Session {
             last_commit: Lsn::ZERO,
             last_token: None,
             is_skipping: false,
+            is_far: false,
             told_role: role,
             parameters: Vec::new(),
             pending_notices: Vec::new(),
@@ -294,6 +299,7 @@ impl Session {
                 None => match first_frame(input, self.message_bytes_max) {
                     Ok(Some(frame)) => {
                         self.answer(frame).await?;
+                        self.undone().await;
                         frame.total()
                     }
                     Ok(None) => break,

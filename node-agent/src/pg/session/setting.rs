@@ -13,6 +13,7 @@ use crate::pg::{
 };
 use std::{
     sync::{Arc, OnceLock},
+    thread,
     time::{Duration, Instant},
 };
 use understudy_sql::{
@@ -90,7 +91,7 @@ pub(super) fn session_info(
             identity.version, identity.member
         ),
         database: identity.pair,
-        clock: Clock::of(nanos),
+        clock: Clock::of(nanos, thread::sleep),
         sessions: understudy_sql::Sessions::told_by(
             move || sessions.activity(),
             move || ended.ended_transactions(),

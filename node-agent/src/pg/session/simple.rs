@@ -30,6 +30,7 @@ impl Session {
         if let Err(failure) = result {
             self.fail(failure)?;
         }
+        self.undone().await;
         if self.copy_in.is_none() {
             self.ready();
         }
@@ -55,6 +56,7 @@ impl Session {
         mut statements: VecDeque<Statement>,
     ) -> Result<(), Failure> {
         while let Some(statement) = statements.pop_front() {
+            self.undone().await;
             match self.run_one(&statement, &statements).await? {
                 Ran::Tag(tag) => {
                     reply::command_complete(&mut self.output.bytes, &tag);

@@ -7,20 +7,24 @@
 
 use super::{
     Failure, Report, Session, SessionEnd,
+    apart::finished,
     notice::{NO_TRANSACTION, TRANSACTION_OPEN},
     setting::HasCommitted,
     waiting,
 };
 use crate::pg::{
-    database::active_hint,
+    database::{CommitRefused, Database, active_hint},
     reply::{self, TransactionStatus},
     sqlstate,
     tokens::OpenToken,
 };
 use std::{sync::Arc, time::Duration};
-use understudy_sql::{IsolationLevel, SessionWait, SetScope, Statement, TransactionModes};
-use understudy_store::{Mark, Txn};
-use understudy_types::Role;
+use tokio::task::JoinHandle;
+use understudy_sql::{
+    IsolationLevel, NEAR_ROWS, SessionWait, SetScope, Statement, TransactionModes,
+};
+use understudy_store::{Mark, Store, Txn};
+use understudy_types::{Lsn, Role};
 
 /// Between two looks at a log that is behind.
 const LOG_LOOK: Duration = Duration::from_millis(2);
@@ -57,9 +61,42 @@ pub(super) struct Transaction {
     pub(super) has_settings: bool,
     /// The name that the client knows the block by.
     pub(super) named: Option<OpenToken>,
+    /// What is being undone; the transaction comes back if it goes on.
+    undoing: Option<JoinHandle<Option<Txn>>>,
+}
+
+/// A block that is over, on the way to its commit.
+struct Closing {
+    txn: Option<Txn>,
+    named: Option<OpenToken>,
+    database: Arc<dyn Database>,
+    store: Arc<Store>,
+}
+
+/// What the reply waits for, and the record; zero for a transaction that changed nothing.
+type Committed = Result<(Lsn, Lsn), CommitRefused>;
+
+impl Closing {
+    fn commit(self) -> Committed {
+        let Some(mut txn) = self.txn else { return Ok((Lsn::ZERO, Lsn::ZERO)) };
+        if let Some(named) = &self.named {
+            txn.name(named.token());
+        }
+        if txn.is_read_only() {
+            let depends = txn.depends_lsn();
+            self.store.rollback(txn);
+            return Ok((depends, Lsn::ZERO));
+        }
+        self.database.commit(txn).map(|lsn| (lsn, lsn))
+    }
 }
 
 impl Transaction {
+    /// Whether committing or undoing it takes so long that others must not wait behind it.
+    pub(super) fn is_large(&self) -> bool {
+        self.txn.as_ref().is_some_and(|txn| txn.extent().0 > NEAR_ROWS)
+    }
+
     pub(super) fn status(&self) -> TransactionStatus {
         match self.block {
             Block::None | Block::Implicit => TransactionStatus::Idle,
@@ -150,52 +187,55 @@ impl Session {
         if self.transaction.block == Block::Implicit {
             self.await_log().await?;
         }
-        self.commit_implicit()
+        self.commit_implicit().await
     }
 
-    fn commit_implicit(&mut self) -> Result<(), Failure> {
+    async fn commit_implicit(&mut self) -> Result<(), Failure> {
         match self.transaction.block {
-            Block::Implicit => {
-                let start = self.transaction.output_start;
-                self.commit(start)
-            }
+            Block::Implicit => self.commit(self.transaction.output_start).await,
             Block::None | Block::Explicit | Block::Failed => Ok(()),
         }
     }
 
-    /// Commits the open block. `start` is where the replies begin that tell of it.
-    fn commit(&mut self, start: usize) -> Result<(), Failure> {
+    /// Commits the open block, a large one on a thread of its own. `start` is where the replies begin that tell
+    /// of it.
+    async fn commit(&mut self, start: usize) -> Result<(), Failure> {
+        let is_large = self.transaction.is_large();
+        let closing = self.close_for_commit();
+        let done = if is_large {
+            // It takes the name along: that stays open until the record is noted.
+            finished(tokio::task::spawn_blocking(move || closing.commit()).await)
+        } else {
+            closing.commit()
+        };
+        self.committed(done, start)
+    }
+
+    /// As [`Session::commit`], for a block that is not large.
+    pub(super) fn commit_here(&mut self, start: usize) -> Result<(), Failure> {
+        let done = self.close_for_commit().commit();
+        self.committed(done, start)
+    }
+
+    fn close_for_commit(&mut self) -> Closing {
         if self.transaction.named.is_some() {
             // A named transaction leaves a record, whether or not it changed anything.
             self.begin_txn();
         }
-        // Open until its record is noted.
         let named = self.transaction.named.take();
         self.last_token = named.as_ref().map(OpenToken::token);
         let txn = self.transaction.txn.take();
         self.close_block();
-        let Some(mut txn) = txn else {
-            self.control.counts(true);
-            self.end_settings(HasCommitted::Yes);
-            return Ok(());
-        };
-        if let Some(named) = &named {
-            txn.name(named.token());
-        }
-        if txn.is_read_only() {
-            let depends = txn.depends_lsn();
-            self.store.rollback(txn);
-            self.control.counts(true);
-            self.end_settings(HasCommitted::Yes);
-            self.hold(depends, start);
-            return Ok(());
-        }
-        match self.database.commit(txn) {
-            Ok(lsn) => {
+        Closing { txn, named, database: Arc::clone(&self.database), store: Arc::clone(&self.store) }
+    }
+
+    fn committed(&mut self, done: Committed, start: usize) -> Result<(), Failure> {
+        match done {
+            Ok((depends, logged)) => {
                 self.control.counts(true);
                 self.end_settings(HasCommitted::Yes);
-                self.last_commit = lsn;
-                self.hold(lsn, start);
+                self.last_commit = self.last_commit.max(logged);
+                self.hold(depends, start);
                 Ok(())
             }
             Err(refused) => {
@@ -220,11 +260,39 @@ impl Session {
         }
     }
 
+    /// Undoes the transaction, or what it did since the mark: here, or where that takes long on a thread of
+    /// its own, which has to be waited for before anything else is done ([`Session::undone`]).
+    pub(super) fn undo(&mut self, since: Option<Mark>) {
+        let is_large = self.transaction.is_large();
+        let Some(mut txn) = self.transaction.txn.take() else { return };
+        let store = Arc::clone(&self.store);
+        let undo = move || match since {
+            Some(mark) => {
+                store.rollback_to(&mut txn, &mark);
+                Some(txn)
+            }
+            None => {
+                store.rollback(txn);
+                None
+            }
+        };
+        if is_large {
+            self.transaction.undoing = Some(tokio::task::spawn_blocking(undo));
+        } else {
+            self.transaction.txn = undo();
+        }
+    }
+
+    /// Waits until nothing is being undone any more.
+    pub(super) async fn undone(&mut self) {
+        if let Some(undoing) = self.transaction.undoing.take() {
+            self.transaction.txn = finished(undoing.await);
+        }
+    }
+
     /// Undoes the open block, whatever state it is in.
     pub(super) fn rollback_all(&mut self) {
-        if let Some(txn) = self.transaction.txn.take() {
-            self.store.rollback(txn);
-        }
+        self.undo(None);
         if self.transaction.block != Block::None {
             self.control.counts(false);
         }
@@ -241,10 +309,8 @@ impl Session {
                 self.transaction.block = Block::Failed;
                 self.portals.clear();
                 // With a savepoint the client may go on from there; otherwise nothing is left to keep.
-                if self.transaction.savepoints.is_empty()
-                    && let Some(txn) = self.transaction.txn.take()
-                {
-                    self.store.rollback(txn);
+                if self.transaction.savepoints.is_empty() {
+                    self.undo(None);
                 }
             }
         }
@@ -259,7 +325,10 @@ impl Session {
     }
 
     /// Runs a statement of the kind `Transaction`; the tag is appended.
-    pub(super) fn control_transaction(&mut self, statement: &Statement) -> Result<(), Failure> {
+    pub(super) async fn control_transaction(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<(), Failure> {
         let start = self.output.bytes.len();
         let mut tag = statement.command();
         match statement {
@@ -268,10 +337,10 @@ impl Session {
                 if self.transaction.block == Block::Failed {
                     tag = "ROLLBACK";
                 }
-                self.end_block(start, Ending { commits: true, chain: *chain })?;
+                self.end_block(start, Ending { commits: true, chain: *chain }).await?;
             }
             Statement::Rollback { chain } => {
-                self.end_block(start, Ending { commits: false, chain: *chain })?;
+                self.end_block(start, Ending { commits: false, chain: *chain }).await?;
             }
             Statement::Savepoint(name) => self.set_savepoint(name)?,
             Statement::ReleaseSavepoint(name) => {
@@ -289,7 +358,7 @@ impl Session {
         Ok(())
     }
 
-    fn begin_block(&mut self, modes: TransactionModes) -> Result<(), Failure> {
+    pub(super) fn begin_block(&mut self, modes: TransactionModes) -> Result<(), Failure> {
         match self.transaction.block {
             Block::Explicit => self.notice(&TRANSACTION_OPEN),
             Block::Failed => return Err(failed_block().into()),
@@ -301,7 +370,7 @@ impl Session {
         self.set_modes(modes)
     }
 
-    fn end_block(&mut self, start: usize, ending: Ending) -> Result<(), Failure> {
+    async fn end_block(&mut self, start: usize, ending: Ending) -> Result<(), Failure> {
         let modes = self.transaction.modes;
         let block = self.transaction.block;
         match block {
@@ -315,9 +384,9 @@ impl Session {
                 }
                 self.notice(&NO_TRANSACTION);
                 // Statements of the same message before this one are ended by it, too.
-                if ending.commits { self.commit_implicit()? } else { self.rollback_all() }
+                if ending.commits { self.commit_implicit().await? } else { self.rollback_all() }
             }
-            Block::Explicit if ending.commits => self.commit(start)?,
+            Block::Explicit if ending.commits => self.commit(start).await?,
             Block::Explicit | Block::Failed => self.rollback_all(),
         }
         if ending.chain {
@@ -358,16 +427,8 @@ impl Session {
         let position = self.savepoint_position(name)?;
         self.transaction.savepoints.truncate(position + 1);
         let mark = self.transaction.savepoints[position].1.clone();
-        match (mark, self.transaction.txn.as_mut()) {
-            (Some(mark), Some(txn)) => self.store.rollback_to(txn, &mark),
-            // The savepoint is older than the first statement.
-            (None, Some(_)) => {
-                if let Some(txn) = self.transaction.txn.take() {
-                    self.store.rollback(txn);
-                }
-            }
-            (_, None) => {}
-        }
+        // Without a mark it is older than the first statement.
+        self.undo(mark);
         self.transaction.block = Block::Explicit;
         Ok(())
     }

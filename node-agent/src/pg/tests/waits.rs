@@ -104,7 +104,7 @@ fn what_takes_long_beside_queries_ends_in_time_too() {
     runtime().block_on(async {
         let database = MemoryDatabase::active();
         let mut wire = with_table(&database).await;
-        wire.query("insert into t select g, g from generate_series(10, 60000) g").await;
+        wire.query("insert into t select g, g from generate_series(10, 400000) g").await;
         database.stall_checkpoints();
         wire.query("set statement_timeout = '1ms'").await;
         let long = [
@@ -119,7 +119,7 @@ fn what_takes_long_beside_queries_ends_in_time_too() {
             assert_eq!(field(&late, 'C').as_deref(), Some("57014"), "{statement}: {late:?}");
         }
         wire.query("reset statement_timeout").await;
-        assert_eq!(rows(&wire.query("select count(*) from t").await), ["59993"]);
+        assert_eq!(rows(&wire.query("select count(*) from t").await), ["399993"]);
         let left = "select count(*) from pg_constraint where conrelid = 't'::regclass";
         assert_eq!(rows(&wire.query(left).await), ["1"], "the primary key alone");
     });
