@@ -38,7 +38,8 @@ impl Reach {
                     rows.iter().fold(Reach::Keys, |reach, row| reach.and(exprs(row)))
                 }
                 InsertSource::Query { node: source, exprs: values } => {
-                    node(source).and(exprs(values))
+                    let once = node(source).and(exprs(values));
+                    if insert.table.foreign_keys.is_empty() { once } else { once.clone().and(once) }
                 }
             },
             Plan::Change(change) => {
@@ -116,6 +117,7 @@ fn access(table: &TableNode) -> Reach {
     let found = match &table.access {
         Access::Scan => Reach::Tables(vec![table.table.id]),
         Access::Range { equal, .. } if equal.is_empty() => Reach::Tables(vec![table.table.id]),
+        Access::KeyList { keys, .. } if keys.len() as u64 > NEAR_ROWS => Reach::Far,
         Access::Key { .. } | Access::KeyList { .. } | Access::Range { .. } => Reach::Keys,
     };
     found.and(exprs(&table.filter))

@@ -66,9 +66,13 @@ pub(super) fn ring(engine: &Weak<Engine>) {
 }
 
 async fn pump(engine: Weak<Engine>, bell: Arc<Bell>) {
-    while !bell.is_down.load(Acquire) {
+    loop {
         bell.rung.notified().await;
+        let is_down = bell.is_down.load(Acquire);
         let Some(engine) = engine.upgrade() else { return };
         engine.feeds.pump(&engine.progress());
+        if is_down {
+            return;
+        }
     }
 }

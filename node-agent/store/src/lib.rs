@@ -113,7 +113,7 @@ pub use foreign_key::{ForeignKeyDef, ReferentialAction};
 pub use load::{Load, RowBlock};
 pub use lock_wait::{LockWait, TxnId};
 pub use memory::{IndexMemory, MemoryLimits, MemoryReport, Pool, TableMemory, TemporaryMemory};
-pub use read::{Direction, KeyBounds, Scan};
+pub use read::{Batch, Direction, KeyBounds, Scan};
 pub use reclaim::{Pinned, ReclaimReport};
 pub use reference::Consequences;
 pub use replay::Tail;

@@ -175,36 +175,46 @@ impl Iterator for Scan<'_> {
             if let Some(row) = self.batch.next() {
                 return Some(row);
             }
-            self.source.as_ref()?;
-            self.batch = self.next_batch().into_iter();
+            self.batch = self.next_batch()?.rows.into_iter();
         }
     }
 }
 
+/// What a scan has found in one go.
+#[derive(Debug)]
+pub struct Batch {
+    /// The rows that its reader sees.
+    pub rows: Vec<(RowId, Row)>,
+    /// How many it met and does not see: they take time too.
+    pub unseen: u64,
+}
+
 impl Scan<'_> {
-    /// Reads on; forgets the source when it is exhausted.
-    fn next_batch(&mut self) -> Vec<(RowId, Row)> {
-        let mut rows = Vec::new();
-        let done = match &mut self.source {
-            None => true,
-            Some(Source::Rows { heap, from }) => {
+    /// Reads on, perhaps without finding a row; `None` when everything was read.
+    pub fn next_batch(&mut self) -> Option<Batch> {
+        let (mut rows, mut unseen) = (Vec::new(), 0);
+        let done = match self.source.as_mut()? {
+            Source::Rows { heap, from } => {
                 let mut looked = 0;
                 let (txn, reader) = (self.txn, self.reader);
                 heap.rows.visit(*from, |cell| {
-                    rows.extend(read_cell(txn, reader, cell).map(|row| (cell.id, row)));
+                    let row = read_cell(txn, reader, cell);
+                    unseen += u64::from(row.is_none());
+                    rows.extend(row.map(|row| (cell.id, row)));
                     looked += 1;
                     *from = RowId(cell.id.0 + 1);
                     looked < BATCH
                 });
                 looked < BATCH
             }
-            Some(Source::Keys { index, from, to, direction }) => {
+            Source::Keys { index, from, to, direction } => {
                 let mut looked = 0;
                 let mut last = Vec::new();
                 let (txn, reader) = (self.txn, self.reader);
                 let see = |key: &[u8], cells: &[Arc<RowCell>]| {
                     for cell in cells {
                         let row = read_entry(txn, reader, index, cell, key);
+                        unseen += u64::from(row.is_none());
                         rows.extend(row.map(|row| (cell.id, row)));
                     }
                     looked += 1;
@@ -230,7 +240,7 @@ impl Scan<'_> {
         if done {
             self.source = None;
         }
-        rows
+        Some(Batch { rows, unseen })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{cmp::Ordering, collections::BTreeSet, ops::Bound};
 use understudy_store::{
-    Direction, IndexId, KeyBounds, Row, RowId, Store, TableDef, Txn, Value, View,
+    Batch, Direction, IndexId, KeyBounds, Row, RowId, Scan, Store, TableDef, Txn, Value, View,
 };
 
 /// Takes rows.
@@ -110,10 +110,15 @@ impl Reader<'_, '_> {
         Ok(Flow::More)
     }
 
-    fn all(&mut self, rows: impl Iterator<Item = (RowId, Row)>) -> Result<Flow, SqlError> {
-        for (id, row) in rows {
-            if self.row(id, &row)? == Flow::Enough {
-                return Ok(Flow::Enough);
+    fn all(&mut self, mut scan: Scan<'_>) -> Result<Flow, SqlError> {
+        while let Some(Batch { rows, unseen }) = scan.next_batch() {
+            if unseen > 0 {
+                self.env.run.goes_on_by(unseen)?;
+            }
+            for (id, row) in rows {
+                if self.row(id, &row)? == Flow::Enough {
+                    return Ok(Flow::Enough);
+                }
             }
         }
         Ok(Flow::More)

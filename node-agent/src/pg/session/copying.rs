@@ -107,6 +107,7 @@ impl Session {
         }
         reply::command_complete(&mut self.output.bytes, &tag);
         self.run_list(rest).await?;
+        self.undone().await;
         if self.copy_in.is_none() {
             self.ready();
         }

@@ -1,7 +1,7 @@
 //! What is counted, and who is seen to run.
 
 use crate::database::{Database, reloaded};
-use understudy_store::{Store, TxnId, Value, View};
+use understudy_store::{Direction, KeyBounds, Scan, Store, TxnId, Value, View};
 
 #[test]
 fn changes_are_counted_with_their_commit() {
@@ -54,6 +54,26 @@ fn reads_are_counted_by_table_and_index() {
     assert!(db.store.lookup_one(&txn, View::Committed, db.by_k, &[Value::Int(1)]).is_some());
     assert_eq!(db.store.lookup(&txn, View::Committed, db.by_v, &[Value::Int(100)]).len(), 1);
     assert_eq!(seen(), (scans + 1, by_k + 1, by_v + 1));
+}
+
+#[test]
+fn what_a_scan_meets_and_does_not_see_is_told() {
+    let db = Database::filled(10);
+    let mut loading = db.begin();
+    for k in 101..=400 {
+        db.insert(&mut loading, k, 5).unwrap();
+    }
+    let txn = db.begin();
+    let told = |mut scan: Scan<'_>| {
+        let batches = std::iter::from_fn(|| scan.next_batch());
+        batches.fold((0, 0), |(seen, not), batch| (seen + batch.rows.len(), not + batch.unseen))
+    };
+    assert_eq!(told(db.store.scan(&txn, View::Committed, db.table)), (10, 300));
+    for direction in [Direction::Ascending, Direction::Descending] {
+        let fives = KeyBounds::equal(vec![Value::Int(5)]);
+        let range = db.store.range(&txn, View::Committed, db.by_v, &fives, direction);
+        assert_eq!(told(range), (0, 300), "{direction:?}");
+    }
 }
 
 #[test]
