@@ -58,7 +58,7 @@ pub struct ExecContext<'a> {
     /// User, database, settings.
     pub session: &'a SessionInfo,
     /// Nobody waits behind the execution, and somebody may raise the session's flag: it may take as long as it
-    /// takes. Any other ends as [`ExecError::Far`] after [`NEAR_ROWS`](crate::NEAR_ROWS).
+    /// takes. Any other ends as [`ExecError::Far`] after [`NEAR_ROWS`].
     pub is_apart: bool,
 }
 
