@@ -30,7 +30,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use understudy_agent_api::{AgentStatus, MemberState, Notice, StoreStatus};
+use understudy_agent_api::{AgentStatus, MemberState, Notice};
 use understudy_authority::{Holder, Timing};
 use understudy_replication::{FollowerKind, Input, Member, Policy, Start};
 use understudy_store::Tail;
@@ -274,26 +274,8 @@ fn describe(engine: &Engine) -> AgentStatus {
         let member = &section.member;
         (member.me().clone(), member.standing(clock::now()), member.control().clone())
     });
-    let memory = engine.store.memory();
     let state = if standing.serving { MemberState::Serving } else { MemberState::Lapsed };
-    AgentStatus {
-        store: Some(StoreStatus {
-            store: me.store,
-            dbid: control.dbid,
-            promised: control.promised.number,
-            lease_longest_ms: control.lease_longest.as_millis(),
-        }),
-        role: standing.role,
-        state,
-        epoch: standing.epoch,
-        positions: status::positions(engine),
-        pending_commits: engine.log.end().since(engine.gate.acknowledged()),
-        sessions: engine.sessions().count() as u64,
-        memory_used_bytes: memory.permanent_used,
-        memory_limit_bytes: memory.permanent_limit,
-        log_full: engine.log.is_full(),
-        ..AgentStatus::starting(me.member, me.incarnation)
-    }
+    AgentStatus { state, ..status::of_engine(engine, (&me, &standing, &control)) }
 }
 
 fn listen(engine: &Arc<Engine>, settings: &Settings) -> anyhow::Result<pg::Listener> {

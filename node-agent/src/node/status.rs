@@ -5,13 +5,14 @@ use crate::{
     config::Config,
     engine::Engine,
     node::{Node, recover::Unfit},
+    pg::Database as _,
 };
 use jiff::SignedDuration;
 use understudy_agent_api::{
     AgentStatus, AuthorityStatus, LeaseStatus, LinkStatus, MemberState, Notice, PositionStatus,
     StoreStatus, SyncState, TakeoverTimes,
 };
-use understudy_authority::{Claim, Ground, LeaseRecord, Loss};
+use understudy_authority::{Claim, ControlState, Ground, Holder, LeaseRecord, Loss};
 use understudy_replication::{Event, FollowerKind, Standing};
 use understudy_types::{Epoch, Moment, Role};
 
@@ -120,8 +121,32 @@ pub(crate) fn starting(config: &Config, engine: &Engine) -> AgentStatus {
     }
 }
 
-/// Where log, acknowledgement and store are.
-pub(crate) fn positions(engine: &Engine) -> PositionStatus {
+/// What every engine has to say, in a pair or alone.
+pub(crate) fn of_engine(
+    engine: &Engine,
+    (me, standing, control): (&Holder, &Standing, &ControlState),
+) -> AgentStatus {
+    let memory = engine.store.memory();
+    AgentStatus {
+        store: Some(StoreStatus {
+            store: me.store,
+            dbid: control.dbid,
+            promised: control.promised.number,
+            lease_longest_ms: control.lease_longest.as_millis(),
+        }),
+        role: standing.role,
+        epoch: standing.epoch,
+        positions: positions(engine),
+        pending_commits: engine.log.end().since(engine.gate.acknowledged()),
+        sessions: engine.sessions().count() as u64,
+        memory_used_bytes: memory.permanent_used,
+        memory_limit_bytes: memory.permanent_limit,
+        log_full: engine.log.is_full(),
+        ..AgentStatus::starting(me.member.clone(), me.incarnation)
+    }
+}
+
+fn positions(engine: &Engine) -> PositionStatus {
     let log = &engine.log;
     PositionStatus {
         epoch: log.position().epoch.number,
@@ -152,30 +177,17 @@ impl Node {
         let in_sync =
             record.as_ref().and_then(|r| r.sync.as_ref()).is_some_and(|s| s.standby == me);
         let progress = self.progress.lock().clone();
-        let memory = engine.store.memory();
         AgentStatus {
-            member: me.member.clone(),
-            incarnation: me.incarnation,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            store: Some(StoreStatus {
-                store: me.store,
-                dbid: control.dbid,
-                promised: control.promised.number,
-                lease_longest_ms: control.lease_longest.as_millis(),
-            }),
-            role: standing.role,
             state: if progress.is_some() {
                 MemberState::Duplicating
             } else {
                 state(&standing, in_sync, problem.is_some())
             },
-            epoch: standing.epoch,
             authority: AuthorityStatus {
                 lease_left_ms: standing.lease_left.map(|s| s.as_millis()),
                 grant_left_ms: standing.grant_left.map(|s| s.as_millis()),
                 solo: standing.solo,
             },
-            positions: positions(engine),
             links: self.links(now, standby.as_ref().map(|(m, r, up)| (m, r, *up))),
             sync: sync(&standing, record.as_ref(), in_sync),
             lease: record.as_ref().map(|r| LeaseStatus {
@@ -191,12 +203,8 @@ impl Node {
             takeover: self.takeover.lock().done.clone(),
             trapped: self.trapped.lock().clone(),
             scheme_version: self.scheme.lock().version,
-            pending_commits: engine.log.end().since(engine.gate.acknowledged()),
-            sessions: self.sessions.count() as u64,
-            memory_used_bytes: memory.permanent_used,
-            memory_limit_bytes: memory.permanent_limit,
             certificate_not_after: (self.certificate_end)(),
-            log_full: engine.log.is_full(),
+            ..of_engine(engine, (&me, &standing, &control))
         }
     }
 
