@@ -139,7 +139,7 @@ fn sleep(seconds: f64, env: &Env<'_>) -> Answer {
     let begun = clock.nanos().ok_or_else(|| SqlError::unsupported("pg_sleep without a clock"))?;
     let wanted = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
     loop {
-        env.run.goes_on()?;
+        env.run.may_go_on()?;
         let passed = Duration::from_nanos(clock.nanos().unwrap_or(begun).saturating_sub(begun));
         if passed >= wanted {
             return Ok(Value::text(""));

@@ -8,10 +8,10 @@
 
 use super::{
     Failure, Report, Session, SessionEnd,
-    execute::{Attempt, statement_timeout},
+    execute::Attempt,
     portal::PreparedStatement,
     rows::{LentRows, Outlet, Piece, RowReceiver, Rows},
-    waiting,
+    sqlstate, waiting,
 };
 use crate::pg::{database::OutcomeUnknown, registry::Interrupt};
 use std::{
@@ -158,7 +158,8 @@ impl Session {
         self.unless_cut(deadline, running).await
     }
 
-    async fn unless_cut<F: Future>(
+    /// Waits for a part of the statement, unless something cuts it off first.
+    pub(super) async fn unless_cut<F: Future>(
         &self,
         deadline: Option<Instant>,
         future: F,
@@ -167,6 +168,17 @@ impl Session {
             Ok(Some(output)) => Ok(output),
             Ok(None) => Err(Cut::TooLate),
             Err(interrupt) => Err(Cut::Interrupted(interrupt)),
+        }
+    }
+
+    /// The same where nothing is waited for.
+    pub(super) fn not_cut(&self, deadline: Option<Instant>) -> Result<(), Cut> {
+        if let Some(interrupt) = self.control.interrupt() {
+            return Err(Cut::Interrupted(interrupt));
+        }
+        match deadline.filter(|deadline| *deadline <= Instant::now()) {
+            Some(_) => Err(Cut::TooLate),
+            None => Ok(()),
         }
     }
 
@@ -181,12 +193,7 @@ impl Session {
             waited?.map_err(Cut::Unknown)?;
         }
         // A piece may always be there before anybody has to wait.
-        if let Some(interrupt) = self.control.interrupt() {
-            return Err(Cut::Interrupted(interrupt));
-        }
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(Cut::TooLate);
-        }
+        self.not_cut(deadline)?;
         self.confirm_rows().map_err(Cut::Refused)?;
         if self.output.bytes.is_empty() {
             self.output.bytes = piece.bytes;
@@ -208,7 +215,10 @@ impl Session {
     /// What the client hears of it.
     pub(super) fn cut_off(&mut self, cut: Cut) -> Failure {
         match cut {
-            Cut::TooLate => statement_timeout(),
+            Cut::TooLate => {
+                let message = "canceling statement due to statement timeout";
+                Report::error(sqlstate::CANCELED, message).into()
+            }
             Cut::Interrupted(interrupt) => self.interrupted(interrupt),
             Cut::Refused(report) => report.into(),
             Cut::Unknown(unknown) => self.end_unknown(&unknown).into(),

@@ -184,9 +184,8 @@ impl Session {
         }
     }
 
-    /// Checks the foreign keys of all lines, waiting for locks as often as it takes, and for the loop's other
-    /// sessions after some of them. The lines stay:
-    /// what was checked before a wait need not be checked again.
+    /// Checks the foreign keys of all lines, waiting for locks as often as it takes, and giving way after some
+    /// of them. The lines stay: what was checked before a wait need not be checked again.
     async fn settle_copy(&mut self, copy: &Incoming) -> Result<(), Failure> {
         loop {
             let seed = self.next_seed();
@@ -208,7 +207,7 @@ impl Session {
                         self.store.statement(txn);
                     }
                 }
-                Err(ExecError::Far) => self.in_time(tokio::task::yield_now()).await?,
+                Err(ExecError::Far) => self.give_way().await?,
                 Err(ExecError::Sql(error)) => {
                     let depends = self.depends_of(&error);
                     self.hold(depends, self.output.bytes.len());

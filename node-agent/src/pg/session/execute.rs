@@ -8,7 +8,7 @@ use super::{
     apart::Cut,
     portal::PreparedStatement,
     rows::{RowReceiver, Rows},
-    sqlstate, waiting,
+    sqlstate,
 };
 use crate::pg::database::Noted;
 use rustix::time::{ClockId, clock_gettime};
@@ -59,11 +59,14 @@ impl Session {
 
     /// Waits for a part of the statement; its time limit, a cancel request and the session's end cut it off.
     pub(super) async fn in_time<F: Future>(&mut self, future: F) -> Result<F::Output, Failure> {
-        match waiting::until(&self.control, self.deadline(), future).await {
-            Ok(Some(output)) => Ok(output),
-            Ok(None) => Err(statement_timeout()),
-            Err(interrupt) => Err(self.interrupted(interrupt)),
-        }
+        let waited = self.unless_cut(self.deadline(), future).await;
+        waited.map_err(|cut| self.cut_off(cut))
+    }
+
+    /// Lets the loop's other sessions go on.
+    pub(super) async fn give_way(&mut self) -> Result<(), Failure> {
+        tokio::task::yield_now().await;
+        self.not_cut(self.deadline()).map_err(|cut| self.cut_off(cut))
     }
 
     /// Says in `pg_stat_activity` what runs; the text of the statement before stays where it is the same.
@@ -246,14 +249,7 @@ impl Session {
     pub(super) async fn wait_for(&mut self, on: TxnId) -> Result<(), Failure> {
         if on == TxnId::ENDED {
             // What was in the way is over, or will be in a moment on another loop.
-            tokio::task::yield_now().await;
-            if let Some(interrupt) = self.control.interrupt() {
-                return Err(self.interrupted(interrupt));
-            }
-            return match self.deadline().filter(|limit| *limit <= Instant::now()) {
-                Some(_) => Err(statement_timeout()),
-                None => Ok(()),
-            };
+            return self.give_way().await;
         }
         let txn = self.transaction.txn.as_ref().expect("blocked inside a transaction");
         self.database.note(Noted::LockWait);
@@ -271,16 +267,15 @@ impl Session {
             (statement, lock) => (statement.or(lock), lock.is_some()),
         };
         self.control.awaits(Some(SessionWait::Lock));
-        let waited = waiting::until(&self.control, deadline, wait).await;
+        let waited = self.unless_cut(deadline, wait).await;
         self.control.awaits(None);
         match waited {
-            Ok(Some(())) => Ok(()),
-            Ok(None) if is_lock => {
+            Ok(()) => Ok(()),
+            Err(Cut::TooLate) if is_lock => {
                 let message = "canceling statement due to lock timeout";
                 Err(Report::error(sqlstate::LOCK_NOT_AVAILABLE, message).into())
             }
-            Ok(None) => Err(statement_timeout()),
-            Err(interrupt) => Err(self.interrupted(interrupt)),
+            Err(cut) => Err(self.cut_off(cut)),
         }
     }
 
@@ -292,11 +287,6 @@ impl Session {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
-}
-
-pub(super) fn statement_timeout() -> Failure {
-    let message = "canceling statement due to statement timeout";
-    Report::error(sqlstate::CANCELED, message).into()
 }
 
 /// Whether a statement is planned by the SQL crate, or run by the session itself.

@@ -4,7 +4,7 @@ use super::super::registry::{EndReason, Interrupt, SessionControl};
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::time::{Instant, sleep_until};
@@ -19,30 +19,33 @@ pub(super) enum Waited<T> {
     TimedOut,
 }
 
-/// Waits until done, cancelled or ended. Being done wins.
-pub(super) async fn interruptible<F: Future>(
-    control: &SessionControl,
+/// Waits until done, or until `cut_short` says why not. Being done wins.
+async fn unless<F: Future, E>(
     future: F,
-) -> Result<F::Output, Interrupt> {
+    mut cut_short: impl FnMut(&mut Context<'_>) -> Poll<E>,
+) -> Result<F::Output, E> {
     let mut future = pin!(future);
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending => control.poll_interrupt(context).map(Err),
+        Poll::Pending => cut_short(context).map(Err),
     })
     .await
 }
 
-/// Waits until done or ended; a cancel request waits too. Being done wins.
-pub(super) async fn unless_ended<F: Future>(
+/// Waits until done, cancelled or ended.
+pub(super) fn interruptible<F: Future>(
     control: &SessionControl,
     future: F,
-) -> Result<F::Output, EndReason> {
-    let mut future = pin!(future);
-    poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending => control.poll_end(context).map(Err),
-    })
-    .await
+) -> impl Future<Output = Result<F::Output, Interrupt>> {
+    unless(future, |context| control.poll_interrupt(context))
+}
+
+/// Waits until done or ended; a cancel request waits too.
+pub(super) fn unless_ended<F: Future>(
+    control: &SessionControl,
+    future: F,
+) -> impl Future<Output = Result<F::Output, EndReason>> {
+    unless(future, |context| control.poll_end(context))
 }
 
 /// As [`unless_ended`], with a limit.
@@ -75,10 +78,6 @@ pub(super) async fn until<F: Future>(
         return interruptible(control, future).await.map(Some);
     };
     let mut timer = pin!(sleep_until(deadline));
-    let mut future = pin!(future);
-    let either = poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => timer.as_mut().poll(context).map(|()| None),
-    });
-    interruptible(control, either).await
+    let in_time = unless(future, |context| timer.as_mut().poll(context));
+    interruptible(control, in_time).await.map(Result::ok)
 }
