@@ -39,6 +39,7 @@ impl Reach {
                 }
                 InsertSource::Query { node: source, exprs: values } => {
                     let once = node(source).and(exprs(values));
+                    // A row that references others is looked at once more, when they are.
                     if insert.table.foreign_keys.is_empty() { once } else { once.clone().and(once) }
                 }
             },
@@ -107,7 +108,7 @@ fn node(plan: &Node) -> Reach {
     }
 }
 
-/// A row that references others is looked at once more, when they are.
+/// As above: rows that reference others count twice.
 fn inserts_many(insert: &InsertPlan, rows: usize) -> bool {
     let looks = if insert.table.foreign_keys.is_empty() { 1 } else { 2 };
     rows as u64 * looks > NEAR_ROWS

@@ -18,7 +18,7 @@ use crate::{
     types::{Category, Type},
 };
 use sqlparser::ast::{self, Spanned as _};
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 use understudy_store::{IndexId, TableDef};
 
 /// The expressions of RETURNING and what they are called.
@@ -149,7 +149,7 @@ impl Binder<'_> {
                 .collect();
             return Ok(InsertSource::Rows(rows?));
         }
-        let query = self.top_query(&typed_by_columns(query, table, targets))?;
+        let query = self.top_query(&typed_by_columns(query.clone(), table, targets))?;
         counts_match(targets.len(), query.types.len())?;
         let row = query
             .types
@@ -446,44 +446,32 @@ impl Binder<'_> {
 
 /// A literal or parameter that INSERT's SELECT list shows as it is has the type of the column that takes it:
 /// `INSERT INTO t SELECT $1, NULL WHERE NOT EXISTS (…)`. DISTINCT compares such values as texts.
-fn typed_by_columns<'a>(
-    query: &'a ast::Query,
-    table: &TableDef,
-    targets: &[usize],
-) -> Cow<'a, ast::Query> {
-    let mut typed = Cow::Borrowed(query);
-    let ast::SetExpr::Select(select) = &*query.body else { return typed };
+fn typed_by_columns(mut query: ast::Query, table: &TableDef, targets: &[usize]) -> ast::Query {
+    let ast::SetExpr::Select(select) = &mut *query.body else { return query };
     if select.distinct.is_some() {
-        return typed;
+        return query;
     }
-    for (position, (item, target)) in select.projection.iter().zip(targets).enumerate() {
-        let expr = match item {
-            ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } => {
-                expr
-            }
+    for (item, target) in select.projection.iter_mut().zip(targets) {
+        let (ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. }) =
+            item
+        else {
             // How many columns it stands for is not known yet.
-            _ => break,
+            break;
         };
-        if !is_untyped(expr) {
-            continue;
-        }
-        let ty = Type::of(table.columns[*target].data_type);
-        let name = if ty.category() == Category::Text { Type::Text } else { ty }.catalog_name();
-        let data_type = ast::DataType::Custom(vec![ast::Ident::new(name)].into(), Vec::new());
-        if let ast::SetExpr::Select(select) = &mut *typed.to_mut().body
-            && let ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } =
-                &mut select.projection[position]
-        {
+        if is_untyped(expr) {
+            let ty = Type::of(table.columns[*target].data_type);
+            let ty = if ty.category() == Category::Text { Type::Text } else { ty };
+            let name = ast::Ident::new(ty.catalog_name());
             *expr = ast::Expr::Cast {
                 kind: ast::CastKind::DoubleColon,
                 expr: Box::new(expr.clone()),
-                data_type,
+                data_type: ast::DataType::Custom(vec![name].into(), Vec::new()),
                 array: false,
                 format: None,
             };
         }
     }
-    typed
+    query
 }
 
 fn is_untyped(expr: &ast::Expr) -> bool {
