@@ -2,7 +2,7 @@
 //! sessions' statements, undone, and executed again where nobody waits behind them.
 
 use super::wire::{
-    Wire, batch, field, message, parse, query, rows, runtime, sync, tags, until_waiting, with_table,
+    Wire, batch, copied, field, parse, query, rows, runtime, sync, tags, until_waiting, with_table,
 };
 use crate::pg::{Database, testing::MemoryDatabase};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ fn nobody_waits_behind_it_and_it_is_cancelled() {
         let database = MemoryDatabase::active();
         let mut wire = with_many(&database).await;
         let mut other = Wire::open(&database).await;
-        // Half a minute each.
+        // 25 million pairs each.
         let far = "select count(*) from t a, t b where a.v = 7 and b.v = 7 and a.id + b.id > 0";
         knows(&mut wire, &[("f", far)]).await;
         let sub = "(select count(*) from t a, t b where a.id + b.id > 0)";
@@ -144,9 +144,8 @@ fn what_would_sleep_where_others_wait_is_refused() {
         let asleep = wire.query("execute p(pg_sleep(30))").await;
         assert_eq!(field(&asleep, 'C').as_deref(), Some("0A000"));
         wire.query("create table z (a int, b text default pg_sleep(30))").await;
-        wire.send(&query("copy z (a) from stdin")).await;
-        wire.send(&[message(b'd', b"1\n"), message(b'c', b"")].concat()).await;
-        assert_eq!(wire.next().await.unwrap().0, 'G');
+        wire.begin_copy("copy z (a) from stdin").await;
+        wire.send(&copied(&["1\n"])).await;
         assert_eq!(field(&wire.until_ready().await, 'C').as_deref(), Some("0A000"));
         assert_eq!(rows(&wire.query("select pg_sleep(0.001)").await), [""]);
     });
@@ -160,14 +159,31 @@ fn the_keys_of_a_long_copy_are_checked_by_and_by() {
         wire.query("create table c (id int primary key, t int references t)").await;
         for (parents, wanted) in [(ROWS, None), (ROWS + 1, Some("23503"))] {
             wire.query("truncate c").await;
-            wire.send(&query("copy c from stdin")).await;
-            assert_eq!(wire.next().await.unwrap().0, 'G');
+            wire.begin_copy("copy c from stdin").await;
             let lines: String = (101..=100 + parents).map(|id| format!("{id}\t{id}\n")).collect();
-            let done = [message(b'd', lines.as_bytes()), message(b'c', b"")].concat();
-            wire.send(&done).await;
+            wire.send(&copied(&[&lines])).await;
             let answer = wire.until_ready().await;
             assert_eq!(field(&answer, 'C').as_deref(), wanted, "{answer:?}");
         }
+        assert_eq!(rows(&wire.query("select count(*) from c").await), ["0"]);
+    });
+}
+
+#[test]
+fn a_copy_that_checks_its_keys_gives_way_and_is_cancelled() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = with_table(&database).await;
+        let mut other = Wire::open(&database).await;
+        wire.query("create table c (id int primary key, t int references t)").await;
+        wire.begin_copy("copy c from stdin").await;
+        let lines: String = (1..=20_000).map(|id| format!("{id}\t1\n")).collect();
+        wire.send(&copied(&[&lines])).await;
+        assert_eq!(rows(&other.query("select 1").await), ["1"]);
+        // Most of the keys are not checked yet.
+        database.sessions().cancel(wire.pid, wire.secret);
+        let ended = wire.until_ready().await;
+        assert_eq!(field(&ended, 'C').as_deref(), Some("57014"), "{ended:?}");
         assert_eq!(rows(&wire.query("select count(*) from c").await), ["0"]);
     });
 }

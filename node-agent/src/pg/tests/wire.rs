@@ -107,6 +107,13 @@ impl Wire {
         replies
     }
 
+    /// Begins a COPY FROM STDIN.
+    pub(super) async fn begin_copy(&mut self, text: &str) {
+        self.send(&query(text)).await;
+        let begun = self.next().await.expect("the session goes on");
+        assert_eq!(begun.0, 'G', "{text}");
+    }
+
     /// Sends a Query and reads its answer.
     pub(super) async fn query(&mut self, text: &str) -> Vec<Reply> {
         self.send(&query(text)).await;
@@ -135,6 +142,12 @@ pub(in crate::pg) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
 
 pub(in crate::pg) fn query(text: &str) -> Vec<u8> {
     message(b'Q', &[text.as_bytes(), b"\0"].concat())
+}
+
+/// The data of a COPY, cut like this, and its end.
+pub(super) fn copied(parts: &[&str]) -> Vec<u8> {
+    let data = parts.iter().map(|part| message(b'd', part.as_bytes()));
+    data.chain([message(b'c', b"")]).collect::<Vec<_>>().concat()
 }
 
 pub(in crate::pg) fn parse(name: &str, text: &str) -> Vec<u8> {
@@ -631,22 +644,16 @@ fn a_savepoint_takes_back_an_error() {
 fn copy_puts_lines_in_and_gets_them_out() {
     runtime().block_on(async {
         let mut wire = with_table(&MemoryDatabase::active()).await;
-        wire.send(&query("copy t from stdin")).await;
-        assert_eq!(wire.next().await.unwrap().0, 'G');
+        wire.begin_copy("copy t from stdin").await;
         // The line is cut in the middle, as networks do.
-        let data = [message(b'd', b"3\t30\n4\t"), message(b'd', b"40\n"), message(b'c', b"")];
-        wire.send(&data.concat()).await;
+        wire.send(&copied(&["3\t30\n4\t", "40\n"])).await;
         let replies = wire.until_ready().await;
         assert_eq!(replies[0], ('C', b"COPY 2\0".to_vec()));
         let out = wire.query("copy t to stdout").await;
         assert_eq!(tags(&out), "HddddcCZ");
         assert_eq!(out[4].1, b"4\t40\n");
-        wire.send(&query("copy t from stdin")).await;
-        wire.next().await;
-        wire.send(
-            &[message(b'd', b"5\tx\n"), message(b'd', b"6\t6\n"), message(b'c', b"")].concat(),
-        )
-        .await;
+        wire.begin_copy("copy t from stdin").await;
+        wire.send(&copied(&["5\tx\n", "6\t6\n"])).await;
         let failed = wire.until_ready().await;
         assert_eq!(field(&failed, 'C').as_deref(), Some("22P02"));
         assert_eq!(field(&failed, 'W').as_deref(), Some("COPY t, line 1"));
