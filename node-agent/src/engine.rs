@@ -597,7 +597,7 @@ impl Database for Engine {
         let known = Known {
             serving: serving.filter(|_| self.may_answer_current()),
             open: &self.tokens,
-            acknowledged: self.store.visible(),
+            acknowledged: self.store.acknowledged(),
             lossy: self.store.lossy_epoch(),
         };
         tokens::outcome(token, &known, |token| self.store.fate_of(token))

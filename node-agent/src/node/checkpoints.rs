@@ -80,7 +80,7 @@ impl Checkpoints {
             let usage = self.engine.log.usage();
             let most = LOG_BYTES.min(usage.size_max_bytes / LOG_SHARE);
             let grown = usage.segment_bytes > base + most;
-            let changed = self.engine.gate.acknowledged() > last;
+            let changed = self.engine.gate.acknowledged() > last && !self.waits_for_word();
             let rests = failed.is_some_and(|at| at.elapsed() < AGAIN);
             let has_to = self.makes_room();
             if !changed && has_to {
@@ -117,6 +117,9 @@ impl Checkpoints {
             // A copy of it would have no record in common with any log, and be replaced for ever.
             return Err("nothing is acknowledged yet".to_owned());
         }
+        if self.waits_for_word() {
+            return Err("what the log held at the start is not acknowledged yet".to_owned());
+        }
         // With durability Memory the log may lag behind. Where it has no room for what is missing, only this
         // checkpoint makes some: then it goes ahead of the log, which recovery begins anew behind it.
         if !engine.log.sync_to(lsn).map_err(|e| chain(&e))? {
@@ -135,6 +138,11 @@ impl Checkpoints {
         let ms = begun.elapsed().as_millis() as u64;
         tracing::info!(lsn = %lsn, bytes = file.raw_len(), ms, "a checkpoint was taken");
         Ok(file)
+    }
+
+    /// Whether only states can be read that nobody has acknowledged (`Tail::MayGo`).
+    fn waits_for_word(&self) -> bool {
+        self.engine.store.visible() > self.engine.store.acknowledged()
     }
 
     /// Whether the log is near its limit or its volume is full, and a newer checkpoint is what it takes to

@@ -88,6 +88,12 @@ fn try_run(sizes: Sizes, directory: &StoreDir, tail: Tail) -> anyhow::Result<Rea
         ms = begun.elapsed().as_millis() as u64,
         "recovered"
     );
+    if store.visible() > store.acknowledged() {
+        tracing::warn!(
+            visible = %store.visible(),
+            "memory has no room for what the log replaced: reads wait until its end is acknowledged"
+        );
+    }
     let checkpoint = checkpoint.map(|c| c.meta().lsn);
     Ok(Ready { store: Arc::new(store), log, end, disks, checkpoint, unusable: None })
 }

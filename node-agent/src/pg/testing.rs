@@ -44,6 +44,12 @@ fn name(text: &str) -> MemberName {
     MemberName::new(text).expect("a DNS label")
 }
 
+/// The user of that name.
+pub(super) fn administrator() -> UserDef {
+    let scram = Some(auth::derive_verifier(PASSWORD, b"0123456789abcdef", 4096));
+    UserDef { name: USER.to_owned(), scram, admin: true }
+}
+
 impl MemoryDatabase {
     /// An active with one user.
     pub(super) fn active() -> Arc<MemoryDatabase> {
@@ -53,12 +59,27 @@ impl MemoryDatabase {
     /// As [`MemoryDatabase::active`], admitting so many sessions.
     pub(super) fn with_sessions(limit: usize) -> Arc<MemoryDatabase> {
         let limits = MemoryLimits { permanent_bytes: 1 << 30, temporary_bytes: 1 << 30 };
+        let database = MemoryDatabase::of(Store::new(limits), limit);
+        let mut txn = database.store.begin(Isolation::ReadCommitted);
+        database.store.create_user(&mut txn, administrator()).expect("the store is empty");
+        database.commit(txn).expect("an active takes commits");
+        Arc::new(database)
+    }
+
+    /// A standby that has this store from its log, and was not told yet what of it is acknowledged.
+    pub(super) fn recovered(store: Store) -> Arc<MemoryDatabase> {
+        let database = MemoryDatabase::of(store, 100);
+        database.standing.lock().role = Role::Standby;
+        Arc::new(database)
+    }
+
+    fn of(store: Store, limit: usize) -> MemoryDatabase {
         let (role, epoch, active) = (Role::Active, Epoch(1), Some(name("orders-1")));
-        let database = MemoryDatabase {
-            store: Arc::new(Store::new(limits)),
+        MemoryDatabase {
             sessions: Arc::new(SessionRegistry::new(limit)),
-            end: Mutex::new(0),
-            acknowledged: AtomicU64::new(0),
+            end: Mutex::new(store.committed().0),
+            acknowledged: AtomicU64::new(store.acknowledged().0),
+            store: Arc::new(store),
             holds_back: AtomicBool::new(false),
             stalls_checkpoints: AtomicBool::new(false),
             log_is_behind: AtomicBool::new(false),
@@ -66,13 +87,7 @@ impl MemoryDatabase {
             standing: Mutex::new(Standing { role, epoch, active }),
             waiters: Mutex::new(Vec::new()),
             tokens: Arc::default(),
-        };
-        let mut txn = database.store.begin(Isolation::ReadCommitted);
-        let scram = Some(auth::derive_verifier(PASSWORD, b"0123456789abcdef", 4096));
-        let user = UserDef { name: USER.to_owned(), scram, admin: true };
-        database.store.create_user(&mut txn, user).expect("the store is empty");
-        database.commit(txn).expect("an active takes commits");
-        Arc::new(database)
+        }
     }
 
     /// From now on commits are acknowledged by [`MemoryDatabase::acknowledge`] only.

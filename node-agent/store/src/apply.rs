@@ -59,6 +59,9 @@ impl Ahead {
 pub(crate) enum Replaced {
     /// It waits for reclamation: a snapshot below the record may need it.
     Waits,
+    /// As `Waits`, if the record fits into what statements may use: what is above that is for records whose
+    /// replaced versions do not wait.
+    WaitsWithinLimit,
     /// It goes at once, where no index has to be told: nobody will ever read below the record.
     Goes,
 }
@@ -89,7 +92,11 @@ impl Inner {
         // Most records have one change, which is read once.
         let first = changes.next().map_err(refused)?;
         let state = self.state.load_full();
-        let count = self.check_room((lsn, &state), (first.as_ref(), changes.clone()))?;
+        let limit = match replaced {
+            Replaced::WaitsWithinLimit => self.accountant.limit(Pool::Permanent),
+            Replaced::Waits | Replaced::Goes => self.accountant.limit_of_history(Pool::Permanent),
+        };
+        let count = self.check_room((lsn, &state, limit), (first.as_ref(), changes.clone()))?;
         self.reclaim_share(count);
         let mut applier = Applier { inner: self, lsn, state, changed: false, replaced, ahead };
         let mut next = first;
@@ -108,7 +115,7 @@ impl Inner {
     /// for the least memory that it is charged. Returns how many changes there are.
     fn check_room(
         &self,
-        (lsn, state): (Lsn, &State),
+        (lsn, state, limit): (Lsn, &State, u64),
         (first, mut changes): (Option<&Change<'_>>, Changes<'_>),
     ) -> Result<usize, ApplyError> {
         let mut room = Room { state, bytes: 0 };
@@ -123,7 +130,6 @@ impl Inner {
         }
         let requested = room.bytes;
         let used = self.accountant.used(Pool::Permanent);
-        let limit = self.accountant.limit_of_history(Pool::Permanent);
         if used.saturating_add(requested) > limit {
             return Err(ApplyError::OutOfMemory { lsn, requested, used, limit });
         }

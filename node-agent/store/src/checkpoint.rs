@@ -50,7 +50,7 @@ pub struct CheckpointReport {
 }
 
 impl Store {
-    /// Writes everything as of `at`, which is at most `visible` and not below what reclamation kept
+    /// Writes everything as of `at`, which is acknowledged and not below what reclamation kept
     /// (take it from `Store::pin_visible`, and hold the pin).
     ///
     /// # Errors
@@ -61,9 +61,10 @@ impl Store {
         out: &mut dyn Write,
     ) -> Result<CheckpointReport, CheckpointError> {
         let inner = &self.inner;
-        let visible = inner.visibility.visible();
-        let position = || CheckpointError::Position { at, oldest: inner.oldest_kept(), visible };
-        let pin = Some(at).filter(|at| *at <= visible).and_then(|at| Pinned::new(inner, at));
+        let acknowledged = inner.visibility.acknowledged();
+        let oldest = inner.oldest_kept();
+        let position = || CheckpointError::Position { at, oldest, acknowledged };
+        let pin = Some(at).filter(|at| *at <= acknowledged).and_then(|at| Pinned::new(inner, at));
         let pin = pin.ok_or_else(position)?;
         write_body(&pin, &inner.tokens.as_of(at), out).map_err(|source| CheckpointError::Stream {
             operation: "write",

@@ -182,15 +182,15 @@ pub enum CheckpointError {
         #[source]
         source: std::io::Error,
     },
-    /// The LSN lies above what is visible, or below what is still kept.
-    #[error("no snapshot at {at}: content is kept from {oldest} to {visible}")]
+    /// The LSN lies above what is acknowledged, or below what is still kept.
+    #[error("no snapshot at {at}: content is kept from {oldest} to {acknowledged}")]
     Position {
         /// LSN asked for.
         at: Lsn,
         /// Oldest LSN that can still be read.
         oldest: Lsn,
         /// Newest LSN that may be read.
-        visible: Lsn,
+        acknowledged: Lsn,
     },
     /// The body is not a checkpoint, or not one of this format.
     #[error("the checkpoint at {lsn} is malformed: {reason}")]

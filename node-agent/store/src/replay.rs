@@ -2,7 +2,8 @@
 //!
 //! Every record is applied as a follower applies it (`apply`). Where it is known that the log stands, what a
 //! record replaces goes at once unless a key has changed, so that a long log needs little more memory than the
-//! rows do.
+//! rows do. Elsewhere it is kept while memory lasts: the last acknowledged state can be read at once. A member
+//! that has no room for it gives it up, and answers reads when the end of its log is acknowledged.
 //! Invariant: what was replaced in place cannot be asked for: `visible` and the oldest LSN that can be pinned
 //! have moved up before anybody else gets the store.
 
@@ -28,6 +29,8 @@ pub enum Tail {
     /// They stand: nobody else could have decided otherwise. They are visible at once.
     Stands,
     /// Some may be taken back (R17): none of them is visible yet, and what they replace is kept until then.
+    /// Where it does not fit into memory it goes: their end is visible then, and `Txn::depends_lsn` holds
+    /// answers back until that is acknowledged.
     MayGo,
 }
 
@@ -40,22 +43,43 @@ impl Store {
     pub fn replay(&mut self, records: &[(Lsn, &[u8])], tail: Tail) -> Result<(), ApplyError> {
         // Transactions and pins have a handle each.
         let is_alone = Arc::get_mut(&mut self.inner).is_some();
-        let inner = &*self.inner;
-        let replaced =
-            if is_alone && tail == Tail::Stands { Replaced::Goes } else { Replaced::Waits };
+        let mut replaced = match tail {
+            _ if !is_alone => Replaced::Waits,
+            Tail::MayGo if !self.inner.visibility.has_base() => Replaced::WaitsWithinLimit,
+            Tail::MayGo | Tail::Stands => Replaced::Goes,
+        };
         let mut ahead = Ahead::default();
         let done = records.chunks(NEAR).try_for_each(|near| {
-            look_ahead(&inner.state.load(), near, &mut ahead);
-            near.iter().try_for_each(|record| inner.apply(*record, replaced, &mut ahead))
+            look_ahead(&self.inner.state.load(), near, &mut ahead);
+            near.iter().try_for_each(|record| {
+                match self.inner.apply(*record, replaced, &mut ahead) {
+                    Err(ApplyError::OutOfMemory { .. }) if is_alone => {
+                        replaced = Replaced::Goes;
+                        self.give_up_older(tail);
+                        self.reclaim(usize::MAX);
+                        self.inner.apply(*record, replaced, &mut ahead)
+                    }
+                    done => done,
+                }
+            })
         });
-        let committed = inner.visibility.committed();
         if replaced == Replaced::Goes {
-            inner.reclamation.pass(committed);
-        }
-        if tail == Tail::Stands {
-            inner.visibility.acknowledge(committed);
+            self.give_up_older(tail);
+        } else if tail == Tail::Stands {
+            self.inner.visibility.acknowledge(self.inner.visibility.committed());
         }
         done
+    }
+
+    /// From here on there is no older state than the newest one.
+    fn give_up_older(&mut self, tail: Tail) {
+        let Some(inner) = Arc::get_mut(&mut self.inner) else { return };
+        let committed = inner.visibility.committed();
+        inner.reclamation.pass(committed);
+        match tail {
+            Tail::Stands => inner.visibility.acknowledge(committed),
+            Tail::MayGo => inner.visibility.begin_at(committed),
+        }
     }
 }
 

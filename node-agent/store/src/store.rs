@@ -96,7 +96,8 @@ impl Store {
         let snapshot = inner.visibility.snapshot(&slot);
         let current = inner.visibility.committed();
         let state = inner.state.load_full();
-        let depends = if state.since > snapshot { state.since.0 } else { 0 };
+        let defined = if state.since > snapshot { state.since } else { Lsn::ZERO };
+        let depends = defined.max(inner.visibility.owed());
         Txn {
             inner: Arc::clone(inner),
             slot: Some(slot),
@@ -110,7 +111,7 @@ impl Store {
             tables: Vec::new(),
             operations: Vec::new(),
             seldom: (isolation == Isolation::Serializable).then(Box::default),
-            depends: AtomicU64::new(depends),
+            depends: AtomicU64::new(depends.0),
             last: Mutex::new(None),
             temporary: 0,
             releases,
@@ -261,6 +262,13 @@ impl Store {
     #[must_use]
     pub fn lossy_epoch(&self) -> Option<Epoch> {
         self.inner.tokens.lossy()
+    }
+
+    /// Everything up to here is acknowledged. At most `visible`, and less only where a replay had no room for
+    /// what its records replaced (`Tail::MayGo`).
+    #[must_use]
+    pub fn acknowledged(&self) -> Lsn {
+        self.inner.visibility.acknowledged()
     }
 
     /// What a new snapshot sees.

@@ -7,9 +7,10 @@
 //!            visible ──┘         └── committed: 41 and 42 are pending (acknowledged later)
 //! ```
 //! Invariants:
-//! 1. `visible()` is the smaller of what was acknowledged (`set_visible`) and what is stamped
+//! 1. `acknowledged()` is the smaller of what was acknowledged (`set_visible`) and what is stamped
 //!    (`committed`): an acknowledgement that overtakes the stamping of its own commit shows nothing
-//!    half done.
+//!    half done. `visible()` is the same, but never below `base`, where a replay had no room for older
+//!    states; until that is acknowledged, every transaction depends on it (`Txn::depends_lsn`).
 //! 2. Both only grow, and commits are stamped in LSN order (law 10).
 //! 3. A snapshot is announced before it is believed: announce, look again, repeat until nothing
 //!    moved. Reclamation reads `visible` first and the announcements second, so either it sees the
@@ -34,19 +35,26 @@ pub enum View {
     ForUpdate,
 }
 
-/// The two marks that decide visibility.
+/// The marks that decide visibility.
 #[derive(Debug)]
 pub(crate) struct Visibility {
     acknowledged: AtomicU64,
     committed: AtomicU64,
+    /// The oldest state that there is, when it may not be acknowledged; zero otherwise. Set before the store
+    /// is shared.
+    base: Lsn,
 }
 
 impl Visibility {
     pub(crate) fn new(lsn: Lsn) -> Visibility {
-        Visibility { acknowledged: lsn.0.into(), committed: lsn.0.into() }
+        Visibility { acknowledged: lsn.0.into(), committed: lsn.0.into(), base: Lsn::ZERO }
     }
 
     pub(crate) fn visible(&self) -> Lsn {
+        self.acknowledged().max(self.base)
+    }
+
+    pub(crate) fn acknowledged(&self) -> Lsn {
         // The order of the two loads does not matter: both only grow, and the smaller of two past
         // readings is a mark that was visible at some moment.
         Lsn(self.acknowledged.load(SeqCst).min(self.committed.load(SeqCst)))
@@ -54,6 +62,21 @@ impl Visibility {
 
     pub(crate) fn committed(&self) -> Lsn {
         Lsn(self.committed.load(SeqCst))
+    }
+
+    /// There is no older state any more.
+    pub(crate) fn begin_at(&mut self, lsn: Lsn) {
+        self.base = lsn;
+    }
+
+    /// Whether older states than `base` were given up.
+    pub(crate) fn has_base(&self) -> bool {
+        self.base > Lsn::ZERO
+    }
+
+    /// What every read depends on; zero when that is acknowledged.
+    pub(crate) fn owed(&self) -> Lsn {
+        if self.base > self.acknowledged() { self.base } else { Lsn::ZERO }
     }
 
     pub(crate) fn acknowledge(&self, lsn: Lsn) {

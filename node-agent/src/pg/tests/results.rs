@@ -5,10 +5,16 @@ use super::wire::{
     PATIENCE, Reply, Wire, bind, execute, field, parse, query, rows, runtime, status, sync, tags,
     until_waiting, with_table,
 };
-use crate::pg::{Database, testing::MemoryDatabase};
+use crate::pg::{
+    Database,
+    testing::{MemoryDatabase, administrator},
+};
 use std::{sync::Arc, time::Duration};
 use understudy_sql::SessionWait;
-use understudy_store::MemoryLimits;
+use understudy_store::{
+    ColumnDef, DataType, Isolation, MemoryLimits, Row, Store, TableDef, Tail, Txn, Value,
+};
+use understudy_types::Lsn;
 
 /// Rows of [`LARGE`].
 const ROWS: usize = 50_000;
@@ -151,6 +157,55 @@ fn rows_wait_for_what_they_depend_on() {
         database.acknowledge();
         assert_eq!(rows(&wire.until_ready().await).len(), ROWS);
         assert_eq!(tags(&maker.until_ready().await), "CZ");
+    });
+}
+
+/// A row that changed so often that not all its versions fit into memory, from a log.
+fn replayed() -> Store {
+    let limits = MemoryLimits { permanent_bytes: 256 << 10, temporary_bytes: 1 << 20 };
+    let origin = Store::new(MemoryLimits { permanent_bytes: 1 << 30, ..limits });
+    let mut log = Vec::new();
+    let mut commit = |txn: Txn| {
+        let lsn = Lsn(log.len() as u64 + 1);
+        log.push((lsn, origin.redo(&txn)));
+        origin.commit(txn, lsn);
+        origin.set_visible(lsn);
+    };
+    let mut txn = origin.begin(Isolation::ReadCommitted);
+    origin.create_user(&mut txn, administrator()).unwrap();
+    let table = TableDef::new("t", vec![ColumnDef::new("v", DataType::Int4)]);
+    let table = origin.create_table(&mut txn, table).unwrap();
+    let row = |v| Row::encode(&[Value::Int(v)]);
+    let id = origin.insert(&mut txn, table, row(0)).unwrap();
+    commit(txn);
+    for v in 1..=10_000 {
+        let mut txn = origin.begin(Isolation::ReadCommitted);
+        origin.update(&mut txn, table, id, row(v)).unwrap();
+        commit(txn);
+    }
+    let mut store = Store::new(limits);
+    let records: Vec<_> = log.iter().map(|(lsn, record)| (*lsn, &record[..])).collect();
+    store.replay(&records, Tail::MayGo).unwrap();
+    store
+}
+
+#[test]
+fn rows_of_a_log_that_is_nobodys_word_yet_wait() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::recovered(replayed());
+        let mut wires = [Wire::open(&database).await, Wire::open(&database).await];
+        for (wire, ask) in wires.iter_mut().zip(["select v from t", "begin; select v from t"]) {
+            wire.send(&query(ask)).await;
+        }
+        until_waiting(&database, 2).await;
+        for wire in &mut wires {
+            assert!(wire.is_silent().await, "rows that may be taken back");
+        }
+        database.acknowledge();
+        for wire in &mut wires {
+            assert_eq!(rows(&wire.until_ready().await), ["10000"]);
+            assert_eq!(rows(&wire.query("select v from t").await), ["10000"]);
+        }
     });
 }
 

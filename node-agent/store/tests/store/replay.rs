@@ -4,8 +4,8 @@ use crate::database::{Database, LIMITS, checkpoint_of, reloaded, row};
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use understudy_store::{
-    ApplyError, ColumnDef, DataType, IndexDef, Isolation, MemoryLimits, Row, Store, TableDef,
-    TableId, Tail, UserDef, Value, View,
+    ApplyError, ColumnDef, DataType, IndexDef, Isolation, MemoryLimits, MemoryReport, Row, Store,
+    TableDef, TableId, Tail, UserDef, Value, View,
 };
 use understudy_types::Lsn;
 
@@ -450,6 +450,42 @@ fn a_log_that_may_be_taken_back_keeps_what_it_replaces() {
     let store = recovered(&db, Tail::MayGo, 100);
     assert_same(&db, &store);
     assert_eq!(store.content_hash(db.table, before), content);
+}
+
+#[test]
+fn what_memory_has_no_room_for_goes_and_reads_depend_on_the_end() {
+    let db = Database::filled(100);
+    for round in 0..200i64 {
+        db.run(|txn| (1..=90).for_each(|k| db.set(txn, k, round * k % 7).unwrap()));
+    }
+    db.run(|txn| (91..=100).for_each(|k| db.remove(txn, k).unwrap()));
+    db.store.reclaim(usize::MAX);
+    let limit = db.store.memory().permanent_used + (64 << 10);
+    let limits = MemoryLimits { permanent_bytes: limit, ..LIMITS };
+    let log = db.log.lock();
+    let records: Vec<_> = log.iter().map(|(lsn, payload)| (*lsn, &payload[..])).collect();
+    let end = records.last().unwrap().0;
+    for at_once in [1, 7, 1000] {
+        let mut store = Store::new(limits);
+        for records in records.chunks(at_once) {
+            store.replay(records, Tail::MayGo).unwrap();
+            assert!(store.memory().permanent_used <= limit + limit / 8);
+        }
+        assert_same(&db, &store);
+        // Older states are not there, and the end is nobody's word yet.
+        assert_eq!((store.acknowledged(), store.visible()), (Lsn::ZERO, end));
+        assert_eq!(store.content_hash(db.table, Lsn(end.0 - 1)), None);
+        assert!(store.write_checkpoint(end, &mut Vec::new()).is_err());
+        let depends = || store.begin(Isolation::ReadCommitted).depends_lsn();
+        assert_eq!(depends(), end);
+        store.set_visible(Lsn(end.0 - 1));
+        assert_eq!((depends(), store.visible()), (end, end));
+        store.set_visible(end);
+        assert_eq!((depends(), store.acknowledged()), (Lsn::ZERO, end));
+        store.write_checkpoint(end, &mut Vec::new()).unwrap();
+        store.reclaim(usize::MAX);
+        assert_eq!(store.memory(), MemoryReport { permanent_limit: limit, ..db.store.memory() });
+    }
 }
 
 #[test]
