@@ -119,10 +119,10 @@ struct Client {
     link: Link,
     batch: Vec<u8>,
     answer: Vec<u8>,
-    /// Whether the statement of this name has rows.
-    has_rows: HashMap<Vec<u8>, bool>,
-    /// Whether the statement bound last has rows.
-    is_query: bool,
+    /// How many columns the statement of this name answers with, 0 without rows.
+    columns: HashMap<Vec<u8>, u8>,
+    /// Those of the statement bound last.
+    bound: u8,
 }
 
 /// A thread with its clients. A single one is waited for in its read, several in front of their reads.
@@ -205,8 +205,8 @@ impl Client {
             link,
             batch: vec![0; BATCH_BYTES],
             answer: Vec::new(),
-            has_rows: HashMap::new(),
-            is_query: false,
+            columns: HashMap::new(),
+            bound: 0,
         }
     }
 
@@ -252,21 +252,23 @@ impl Client {
                 let mut parts = body.split(|byte| *byte == 0);
                 let name = parts.next().unwrap_or_default().to_vec();
                 let text = parts.next().unwrap_or_default();
-                self.has_rows.insert(name, text.to_ascii_uppercase().starts_with(b"SELECT"));
+                self.columns.insert(name, columns(&text.to_ascii_uppercase()));
                 self.say(b'1', b"");
             }
             b'B' => {
                 let name = body.split(|byte| *byte == 0).nth(1).unwrap_or_default();
-                self.is_query = self.has_rows.get(name).copied().unwrap_or(false);
+                self.bound = self.columns.get(name).copied().unwrap_or(0);
                 self.say(b'2', b"");
             }
-            b'D' if self.is_query => self.describe(1),
-            b'D' => self.say(b'n', b""),
-            b'E' if self.is_query => {
-                self.say(b'D', b"\0\x01\0\0\0\x010");
+            b'D' if self.bound == 0 => self.say(b'n', b""),
+            b'D' => self.describe(self.bound),
+            b'E' if self.bound == 0 => self.say(b'C', b"UPDATE 1\0"),
+            b'E' => {
+                let mut row = vec![0, self.bound];
+                (0..self.bound).for_each(|_| row.extend_from_slice(b"\0\0\0\x010"));
+                self.say(b'D', &row);
                 self.say(b'C', b"SELECT 1\0");
             }
-            b'E' => self.say(b'C', b"UPDATE 1\0"),
             b'S' => self.say(b'Z', b"I"),
             // What pgbench asks of its tables before it begins: how many branches, and no partitions.
             b'Q' => {
@@ -299,4 +301,13 @@ impl Client {
         self.answer.clear();
         sent
     }
+}
+
+/// Columns of a query of the measures, which are names with commas between; 0 for what is no query.
+fn columns(text: &[u8]) -> u8 {
+    if !text.starts_with(b"SELECT") {
+        return 0;
+    }
+    let list = text.split(|byte| byte.is_ascii_whitespace()).take_while(|word| *word != b"FROM");
+    list.flatten().filter(|byte| **byte == b',').count() as u8 + 1
 }
