@@ -110,7 +110,7 @@ impl Checkpoints {
         let dbid: Dbid = engine
             .with_section(|s| s.member.control().dbid)
             .ok_or("there is no database to checkpoint")?;
-        // Pinned: what is visible is acknowledged, and nobody frees it while it is written.
+        // Pinned: nobody frees it while it is written.
         let pinned = engine.store.pin_visible();
         let lsn = pinned.lsn();
         if lsn == Lsn::ZERO {

@@ -59,8 +59,8 @@ impl Ahead {
 pub(crate) enum Replaced {
     /// It waits for reclamation: a snapshot below the record may need it.
     Waits,
-    /// As `Waits`, if the record fits into what statements may use: what is above that is for records whose
-    /// replaced versions do not wait.
+    /// As `Waits`, if the record fits into what statements may use, with the notes about all that waits: what
+    /// is above that is for records whose replaced versions do not wait.
     WaitsWithinLimit,
     /// It goes at once, where no index has to be told: nobody will ever read below the record.
     Goes,
@@ -93,7 +93,9 @@ impl Inner {
         let first = changes.next().map_err(refused)?;
         let state = self.state.load_full();
         let limit = match replaced {
-            Replaced::WaitsWithinLimit => self.accountant.limit(Pool::Permanent),
+            Replaced::WaitsWithinLimit => {
+                self.accountant.limit(Pool::Permanent).saturating_sub(self.reclamation.bytes())
+            }
             Replaced::Waits | Replaced::Goes => self.accountant.limit_of_history(Pool::Permanent),
         };
         let count = self.check_room((lsn, &state, limit), (first.as_ref(), changes.clone()))?;

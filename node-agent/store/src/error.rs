@@ -183,13 +183,13 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// The LSN lies above what is acknowledged, or below what is still kept.
-    #[error("no snapshot at {at}: content is kept from {oldest} to {acknowledged}")]
+    #[error("no snapshot at {at}: {oldest} is the oldest that is kept, {acknowledged} is acknowledged")]
     Position {
         /// LSN asked for.
         at: Lsn,
         /// Oldest LSN that can still be read.
         oldest: Lsn,
-        /// Newest LSN that may be read.
+        /// Newest LSN that is acknowledged.
         acknowledged: Lsn,
     },
     /// The body is not a checkpoint, or not one of this format.

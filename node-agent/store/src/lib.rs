@@ -44,7 +44,8 @@
 //!   all members have equal content, whatever their layout. Each table keeps the sum of its rows' hashes
 //!   (`Store::running_hash`), so that this can be watched (law 10).
 //! * **Recovery** (`replay`) applies many records of the own log at once. Where nobody can take them back,
-//!   the versions that they replace go at once.
+//!   or memory has no room for them, the versions that they replace go at once. In the second case `visible`
+//!   is ahead of the acknowledgements, and every transaction depends on it until they have come.
 //! * **Sequences** (`sequence`) are tables of one row, which says up to where numbers are reserved. A
 //!   block of numbers is reserved by a small transaction of its own, so a rollback takes none back and a
 //!   crash only skips some.

@@ -110,6 +110,20 @@ impl Reclamation {
         self.reclaimed_to.fetch_max(lsn.0, SeqCst);
     }
 
+    /// About what the notes take, which nobody is charged: the queue doubles when it grows.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.length.load(Relaxed) * 2 * size_of::<Garbage>() as u64
+    }
+
+    /// After a backlog: its memory goes, and writers look at the usual length again.
+    fn rest(&self) {
+        let mut queue = self.queue.lock();
+        if queue.capacity() as u64 > 4 * KEPT && queue.len() as u64 <= LEFT {
+            queue.shrink_to(KEPT as usize);
+            self.look_above.store(KEPT, Relaxed);
+        }
+    }
+
     pub(crate) fn waiting(&self) -> u64 {
         self.queue.lock().len() as u64
     }
@@ -169,6 +183,7 @@ impl Store {
             left -= freed;
         }
         inner.forget_states(horizon);
+        inner.reclamation.rest();
         report.has_more = left == 0;
         report.waiting = inner.reclamation.waiting();
         report
@@ -274,7 +289,7 @@ impl Inner {
     }
 
     /// Forgets definitions that were replaced at or below the horizon.
-    fn forget_states(&self, horizon: Lsn) {
+    pub(crate) fn forget_states(&self, horizon: Lsn) {
         let mut history = self.history.lock();
         let needed = history.iter().rposition(|state| state.since <= horizon).unwrap_or(0);
         history.drain(..needed);

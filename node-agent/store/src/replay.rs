@@ -73,9 +73,10 @@ impl Store {
 
     /// From here on there is no older state than the newest one.
     fn give_up_older(&mut self, tail: Tail) {
-        let Some(inner) = Arc::get_mut(&mut self.inner) else { return };
+        let inner = Arc::get_mut(&mut self.inner).expect("called where nobody else has the store");
         let committed = inner.visibility.committed();
         inner.reclamation.pass(committed);
+        inner.forget_states(committed);
         match tail {
             Tail::Stands => inner.visibility.acknowledge(committed),
             Tail::MayGo => inner.visibility.begin_at(committed),
