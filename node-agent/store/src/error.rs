@@ -183,7 +183,9 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// The LSN lies above what is acknowledged, or below what is still kept.
-    #[error("no snapshot at {at}: {oldest} is the oldest that is kept, {acknowledged} is acknowledged")]
+    #[error(
+        "no snapshot at {at}: {oldest} is the oldest that is kept, {acknowledged} is acknowledged"
+    )]
     Position {
         /// LSN asked for.
         at: Lsn,

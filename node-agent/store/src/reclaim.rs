@@ -120,6 +120,7 @@ impl Reclamation {
         let mut queue = self.queue.lock();
         if queue.capacity() as u64 > 4 * KEPT && queue.len() as u64 <= LEFT {
             queue.shrink_to(KEPT as usize);
+            self.length.store(queue.len() as u64, Relaxed);
             self.look_above.store(KEPT, Relaxed);
         }
     }
