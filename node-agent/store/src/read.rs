@@ -288,12 +288,13 @@ fn read_entry(
 ) -> Option<Row> {
     let chain = cell.chain.lock();
     let version = chain.visible(reader)?;
+    // That there is no such row any more depends on it too.
+    if version.stamp > txn.snapshot && version.stamp != crate::version::UNCOMMITTED {
+        txn.depend_on(version.stamp);
+    }
     let row = version.row.as_ref()?;
     if chain.moved && *index.key_of(cell.id, row).0 != *key {
         return None;
-    }
-    if version.stamp > txn.snapshot && version.stamp != crate::version::UNCOMMITTED {
-        txn.depend_on(version.stamp);
     }
     Some(row.clone())
 }

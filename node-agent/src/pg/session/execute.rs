@@ -188,8 +188,7 @@ impl Session {
 
     /// What an error may tell of that is not acknowledged yet (A2.9).
     pub(super) fn depends_of(&self, error: &SqlError) -> Lsn {
-        let txn = self.transaction.txn.as_ref().map_or(Lsn::ZERO, |txn| txn.depends_lsn());
-        txn.max(error.depends_lsn.unwrap_or(Lsn::ZERO))
+        self.transaction.depends_lsn().max(error.depends_lsn.unwrap_or(Lsn::ZERO))
     }
 
     /// What has to hold before the rows of a finished statement may leave (R6a, A2.9).
@@ -203,8 +202,7 @@ impl Session {
                 self.output.bytes.truncate(start);
                 return Err(refused.into());
             }
-            let depends = self.transaction.txn.as_ref().map_or(Lsn::ZERO, |txn| txn.depends_lsn());
-            self.hold(depends, start);
+            self.hold(self.transaction.depends_lsn(), start);
         }
         for message in std::mem::take(&mut self.pending_notices) {
             self.tell(&Report::new(super::Severity::Notice, sqlstate::SUCCESS, message));

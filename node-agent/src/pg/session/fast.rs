@@ -197,14 +197,17 @@ impl Session {
         self.transaction.started_micros = self.statement_micros;
         let mut txn = self.store.begin(self.isolation().into());
         let tag = self.run_fast(batch, prepared, plan, &mut txn)?;
-        let depends = self.confirmed(plan, &txn)?;
+        self.confirmed(plan, &txn)?;
         if txn.is_read_only() {
+            // Without rows too: that nothing was done tells of others' rows.
+            let depends = txn.depends_lsn();
             self.store.rollback(txn);
             self.hold(depends, start);
         } else {
             // A refusal leaves nothing behind; the long way meets it again and reports it.
             let lsn = self.database.commit(txn).ok()?;
             self.last_commit = lsn;
+            self.last_token = None;
             self.hold(lsn, start);
         }
         self.control.counts(true);

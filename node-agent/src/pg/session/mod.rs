@@ -523,6 +523,7 @@ impl Session {
             // In the middle of an answer, whose own end is still to come.
             reply::report(&mut self.output.bytes, &report);
         }
+        self.transaction.output_was_cut(self.output.bytes.len());
     }
 
     /// Waits for bytes, or for what ends a session that is silent.

@@ -97,12 +97,22 @@ impl Transaction {
         self.txn.as_ref().is_some_and(|txn| txn.extent().0 > NEAR_ROWS)
     }
 
+    /// What its answers depend on (A2.9).
+    pub(super) fn depends_lsn(&self) -> Lsn {
+        self.txn.as_ref().map_or(Lsn::ZERO, Txn::depends_lsn)
+    }
+
     pub(super) fn status(&self) -> TransactionStatus {
         match self.block {
             Block::None | Block::Implicit => TransactionStatus::Idle,
             Block::Explicit => TransactionStatus::Open,
             Block::Failed => TransactionStatus::Failed,
         }
+    }
+
+    /// The output has so many bytes now: the block's own answers do not begin behind its end.
+    pub(super) fn output_was_cut(&mut self, bytes: usize) {
+        self.output_start = self.output_start.min(bytes);
     }
 
     pub(super) fn output_was_written(&mut self) {

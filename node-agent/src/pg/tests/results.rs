@@ -2,8 +2,8 @@
 //! whoever reads slowly or not at all is in nobody's way.
 
 use super::wire::{
-    PATIENCE, Reply, Wire, bind, execute, field, parse, query, rows, runtime, status, sync, tags,
-    until_waiting, with_table,
+    PATIENCE, Reply, Wire, batch, bind, execute, field, parse, query, rows, runtime, send_and_hold,
+    status, sync, tags, until_waiting, with_table,
 };
 use crate::pg::{
     Database,
@@ -160,6 +160,31 @@ fn rows_wait_for_what_they_depend_on() {
     });
 }
 
+#[test]
+fn what_is_not_there_or_not_done_waits_for_what_it_depends_on() {
+    runtime().block_on(async {
+        let cases = [
+            ("insert into t values (7, 70)", batch("i", &[])),
+            ("delete from t where id = 1", query("select v from t where id = 1 for update")),
+            ("update t set id = 9 where id = 2", query("select v from t where id = 2 for update")),
+        ];
+        for (change, ask) in cases {
+            let database = MemoryDatabase::active();
+            let mut asker = with_table(&database).await;
+            let insert = parse("i", "insert into t values (7, 0) on conflict do nothing");
+            asker.send(&[insert, sync()].concat()).await;
+            asker.until_ready().await;
+            let mut maker = Wire::open(&database).await;
+            send_and_hold(&database, &mut maker, &query(change)).await;
+            asker.send(&ask).await;
+            until_waiting(&database, 2).await;
+            assert!(asker.is_silent().await, "{change}: it may be taken back");
+            database.acknowledge();
+            assert_eq!(rows(&asker.until_ready().await), [""; 0]);
+        }
+    });
+}
+
 /// A row that changed so often that not all its versions fit into memory, from a log.
 fn replayed() -> Store {
     let limits = MemoryLimits { permanent_bytes: 256 << 10, temporary_bytes: 1 << 20 };
@@ -206,6 +231,24 @@ fn rows_of_a_log_that_is_nobodys_word_yet_wait() {
             assert_eq!(rows(&wire.until_ready().await), ["10000"]);
             assert_eq!(rows(&wire.query("select v from t").await), ["10000"]);
         }
+    });
+}
+
+#[test]
+fn the_rest_of_a_portal_waits_also_when_the_wait_before_was_given_up() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::recovered(replayed());
+        let mut wire = Wire::open(&database).await;
+        wire.query("begin").await;
+        let ask = [parse("s", "select v from t"), bind("s", &[]), execute(1), sync()];
+        wire.send(&ask.concat()).await;
+        until_waiting(&database, 1).await;
+        database.sessions().cancel(wire.pid, wire.secret);
+        assert_eq!(tags(&wire.until_ready().await), "12EZ");
+        wire.send(&[execute(1), sync()].concat()).await;
+        assert!(wire.is_silent().await, "that there is no other row may be taken back");
+        database.acknowledge();
+        assert_eq!(tags(&wire.until_ready().await), "CZ");
     });
 }
 
