@@ -142,7 +142,7 @@ impl Checkpoints {
 
     /// Whether only states can be read that nobody has acknowledged (`Tail::MayGo`).
     fn waits_for_word(&self) -> bool {
-        self.engine.store.visible() > self.engine.store.acknowledged()
+        self.engine.store.owed() > Lsn::ZERO
     }
 
     /// Whether the log is near its limit or its volume is full, and a newer checkpoint is what it takes to

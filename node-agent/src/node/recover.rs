@@ -88,9 +88,9 @@ fn try_run(sizes: Sizes, directory: &StoreDir, tail: Tail) -> anyhow::Result<Rea
         ms = begun.elapsed().as_millis() as u64,
         "recovered"
     );
-    if store.visible() > store.acknowledged() {
+    if store.owed() > Lsn::ZERO {
         tracing::warn!(
-            visible = %store.visible(),
+            visible = %store.owed(),
             "memory has no room for what the log replaced: reads wait until its end is acknowledged"
         );
     }

@@ -16,7 +16,7 @@ use crate::{
     table::{IndexId, TableId},
     txn::Txn,
     value::Value,
-    version::{Reader, RowCell},
+    version::{Chain, Reader, RowCell, UNCOMMITTED, Version},
     visibility::View,
 };
 use std::{ops::Bound, sync::Arc};
@@ -268,14 +268,19 @@ fn look_up(txn: &Txn, view: View, index: IndexId, key: &[Value], mut show: impl 
     });
 }
 
+/// The version that the reader sees, a deletion too; what a pending one tells depends on it (A2.9).
+fn seen<'a>(txn: &Txn, reader: Reader, chain: &'a Chain) -> Option<&'a Version> {
+    let version = chain.visible(reader)?;
+    if version.stamp > txn.snapshot && version.stamp != UNCOMMITTED {
+        txn.depend_on(version.stamp);
+    }
+    Some(version)
+}
+
 /// What the reader sees of a row.
 fn read_cell(txn: &Txn, reader: Reader, cell: &RowCell) -> Option<Row> {
     let chain = cell.chain.lock();
-    let version = chain.visible(reader)?;
-    if version.stamp > txn.snapshot && version.stamp != crate::version::UNCOMMITTED {
-        txn.depend_on(version.stamp);
-    }
-    version.row.clone()
+    seen(txn, reader, &chain)?.row.clone()
 }
 
 /// What the reader sees of a row, when that version has the key under which the row was found.
@@ -287,12 +292,7 @@ fn read_entry(
     key: &[u8],
 ) -> Option<Row> {
     let chain = cell.chain.lock();
-    let version = chain.visible(reader)?;
-    // That there is no such row any more depends on it too.
-    if version.stamp > txn.snapshot && version.stamp != crate::version::UNCOMMITTED {
-        txn.depend_on(version.stamp);
-    }
-    let row = version.row.as_ref()?;
+    let row = seen(txn, reader, &chain)?.row.as_ref()?;
     if chain.moved && *index.key_of(cell.id, row).0 != *key {
         return None;
     }

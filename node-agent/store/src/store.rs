@@ -264,8 +264,14 @@ impl Store {
         self.inner.tokens.lossy()
     }
 
-    /// Everything up to here is acknowledged. At most `visible`, and less only where a replay had no room for
-    /// what its records replaced (`Tail::MayGo`).
+    /// What every read depends on (`Txn::depends_lsn`), where a replay had no room for what its records replaced
+    /// (`Tail::MayGo`) and `visible` is ahead of `acknowledged`; zero elsewhere.
+    #[must_use]
+    pub fn owed(&self) -> Lsn {
+        self.inner.visibility.owed()
+    }
+
+    /// Everything up to here is acknowledged.
     #[must_use]
     pub fn acknowledged(&self) -> Lsn {
         self.inner.visibility.acknowledged()

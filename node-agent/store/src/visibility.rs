@@ -76,7 +76,8 @@ impl Visibility {
 
     /// What every read depends on; zero when that is acknowledged.
     pub(crate) fn owed(&self) -> Lsn {
-        if self.base > self.acknowledged() { self.base } else { Lsn::ZERO }
+        // Asked by every transaction, most often where nothing was given up.
+        if self.has_base() && self.base > self.acknowledged() { self.base } else { Lsn::ZERO }
     }
 
     pub(crate) fn acknowledge(&self, lsn: Lsn) {
