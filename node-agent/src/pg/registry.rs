@@ -373,14 +373,17 @@ impl SessionGuard {
         let _ = self.control.user.set(user.to_owned());
     }
 
-    /// The session waits for a commit no longer, and the commit is not acknowledged: it stays listed.
-    pub(super) fn leave_in_doubt(&self) {
-        let Some(commit) = self.control.in_doubt(self.pid) else { return };
+    /// The session waits for its commit no longer, and that is not acknowledged: it stays listed.
+    pub(super) fn leave_in_doubt(&self, lsn: Lsn, token: Option<CommitToken>) {
+        let since = self.control.waits_for.lock().map_or_else(Instant::now, |(.., since)| since);
+        let user = self.control.user.get().cloned().unwrap_or_default();
         let mut left = self.registry.left.lock();
-        left.push_back(InDoubt { is_left: true, ..commit });
+        left.push_back(InDoubt { lsn, token, pid: self.pid, user, since, is_left: true });
         if left.len() > LEFT_MAX {
             left.pop_front();
         }
+        drop(left);
+        self.control.waits_for(None);
     }
 
     pub(super) fn control(&self) -> &Arc<SessionControl> {
@@ -433,8 +436,7 @@ mod tests {
         let token = CommitToken { epoch: Epoch(7), number: 42 };
         a.control().waits_for(Some((Lsn(9), Some(token))));
         b.control().waits_for(Some((Lsn(8), None)));
-        a.leave_in_doubt();
-        a.control().waits_for(None);
+        a.leave_in_doubt(Lsn(9), Some(token));
         let pid = a.pid();
         drop(a);
         let listed = registry.in_doubt(Lsn(7));

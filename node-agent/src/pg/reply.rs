@@ -160,8 +160,11 @@ pub(super) fn backend_key(out: &mut Vec<u8>, pid: i32, secret: i32) {
     });
 }
 
+/// The tag of a ParameterStatus.
+pub(super) const PARAMETER_STATUS: u8 = b'S';
+
 pub(super) fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
-    message(out, b'S', |out| {
+    message(out, PARAMETER_STATUS, |out| {
         text(out, name);
         text(out, value);
     });

@@ -119,7 +119,7 @@ impl MemoryDatabase {
 
     /// How many sessions wait for an acknowledgement.
     pub(super) fn waiting(&self) -> usize {
-        self.waiters.lock().len()
+        self.waiters.lock().iter().filter(|(_, waiter)| !waiter.is_closed()).count()
     }
 
     /// This member becomes the standby of `active`; waiting commits have an unknown outcome.

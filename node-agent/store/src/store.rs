@@ -295,6 +295,12 @@ impl Store {
         Arc::clone(&self.inner.state.load().catalog)
     }
 
+    /// The commit that made them.
+    #[must_use]
+    pub fn defined_lsn(&self) -> Lsn {
+        self.inner.state.load().since
+    }
+
     /// Rows of a table, about: those that are not reclaimed yet and those of open transactions count. Zero
     /// for a table that there is not.
     #[must_use]

@@ -13,7 +13,7 @@ use super::{
     rows::{LentRows, Outlet, Piece, RowReceiver, Rows},
     sqlstate, waiting,
 };
-use crate::pg::{database::OutcomeUnknown, registry::Interrupt};
+use crate::pg::registry::Interrupt;
 use std::{
     io, mem,
     sync::{
@@ -50,11 +50,7 @@ struct Lent {
 pub(super) enum Cut {
     TooLate,
     Interrupted(Interrupt),
-    /// What was read is not known to be current.
-    Refused(Report),
-    /// What it has read may never be acknowledged.
-    Unknown(OutcomeUnknown),
-    Ended(SessionEnd),
+    Failed(Failure),
 }
 
 /// What comes back: no result when the plan was old.
@@ -152,8 +148,10 @@ impl Session {
         let deadline = self.deadline();
         // The thread lets go of the outlet at its end.
         while let Some(piece) = self.unless_cut(deadline, pieces.recv()).await? {
-            self.let_go(piece, deadline).await?;
-            *start = 0;
+            let gone = self.let_go(piece, deadline).await;
+            // What is there now has been said for good.
+            *start = self.output.bytes.len();
+            gone?;
         }
         self.unless_cut(deadline, running).await
     }
@@ -184,17 +182,11 @@ impl Session {
 
     /// Writes rows and what stands before them, once they may leave (R6a, A2.9).
     async fn let_go(&mut self, piece: Piece, deadline: Option<Instant>) -> Result<(), Cut> {
-        let depends = piece.depends.max(self.output.hold);
-        if depends > self.database.acknowledged_lsn() {
-            let wait = self.database.acknowledged(depends);
-            self.control.awaits(Some(SessionWait::Commit));
-            let waited = self.unless_cut(deadline, wait).await;
-            self.control.awaits(None);
-            waited?.map_err(Cut::Unknown)?;
-        }
+        self.hold(piece.depends, self.output.bytes.len());
+        self.settle().await.map_err(Cut::Failed)?;
         // A piece may always be there before anybody has to wait.
         self.not_cut(deadline)?;
-        self.confirm_rows().map_err(Cut::Refused)?;
+        self.confirm_rows().map_err(|refused| Cut::Failed(refused.into()))?;
         if self.output.bytes.is_empty() {
             self.output.bytes = piece.bytes;
         } else {
@@ -209,7 +201,7 @@ impl Session {
             }
         };
         self.control.awaits(None);
-        written.map_err(Cut::Ended)
+        written.map_err(|end| Cut::Failed(end.into()))
     }
 
     /// What the client hears of it.
@@ -220,9 +212,7 @@ impl Session {
                 Report::error(sqlstate::CANCELED, message).into()
             }
             Cut::Interrupted(interrupt) => self.interrupted(interrupt),
-            Cut::Refused(report) => report.into(),
-            Cut::Unknown(unknown) => self.end_unknown(&unknown).into(),
-            Cut::Ended(end) => end.into(),
+            Cut::Failed(failure) => failure,
         }
     }
 

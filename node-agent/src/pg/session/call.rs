@@ -37,7 +37,7 @@ impl Session {
             }
             ("ttrepstateset", [argument]) => self.set_state(argument, parameters).await?,
             ("ttrepxacttokenget", []) => {
-                let token = self.name_transaction()?.to_string();
+                let token = self.name_transaction().await?.to_string();
                 reply::text_row(&mut self.output.bytes, &[("token", &token)]);
             }
             ("ttrepxactstatus", [argument]) => {
@@ -100,7 +100,7 @@ impl Session {
     }
 
     /// The token of the open block; the same each time it is asked for.
-    fn name_transaction(&mut self) -> Result<CommitToken, Failure> {
+    async fn name_transaction(&mut self) -> Result<CommitToken, Failure> {
         self.check_may_write("ttRepXactTokenGet")?;
         if self.transaction.block != Block::Explicit {
             let message = "ttRepXactTokenGet names the transaction that is open, and none is";
@@ -111,6 +111,7 @@ impl Session {
         if let Some(named) = &self.transaction.named {
             return Ok(named.token());
         }
+        self.see_own_commits().await?;
         let given = self.database.give_token().map_err(|refused| {
             Report::error(refused.sqlstate(), refused.to_string()).hint(refused.hint())
         })?;

@@ -166,6 +166,7 @@ impl Session {
                 }
                 Err(error) => {
                     self.store.rollback_to(txn, &mark);
+                    self.hold(self.transaction.depends_lsn(), self.output.bytes.len());
                     return Err(user_error(&error, &wanted.name));
                 }
             }

@@ -30,18 +30,21 @@ impl Session {
     /// Begins a COPY IN, or does a whole COPY OUT.
     pub(super) async fn copy(&mut self, copy: &CopyStatement) -> Result<Ran, Failure> {
         self.enter_block();
+        if let CopyDirection::In = copy.direction {
+            self.check_may_write("COPY FROM")?;
+        }
+        self.see_own_commits().await?;
         match copy.direction {
             CopyDirection::Out => self.copy_out(copy).await,
-            CopyDirection::In => {
-                self.check_may_write("COPY FROM")?;
-                self.see_own_commits().await?;
-                self.begin_copy_in(copy)
-            }
+            CopyDirection::In => self.begin_copy_in(copy).await,
         }
     }
 
-    fn begin_copy_in(&mut self, copy: &CopyStatement) -> Result<Ran, Failure> {
+    async fn begin_copy_in(&mut self, copy: &CopyStatement) -> Result<Ran, Failure> {
         self.begin_txn();
+        // The client goes on when it has the answer, so nothing is held with it.
+        self.hold(self.transaction.depends_lsn(), self.output.bytes.len());
+        self.settle().await?;
         let txn = self.transaction.txn.as_ref().expect("begun above");
         let target = CopyIn::new(txn.catalog(), copy)?;
         reply::copy_response(&mut self.output.bytes, b'G', target.width());
@@ -80,15 +83,10 @@ impl Session {
                 Err(Report::error(sqlstate::PROTOCOL_VIOLATION, message).into())
             }
         };
-        let Err(failure) = result else { return Ok(()) };
-        self.fail(failure)?;
-        self.undone().await;
-        if is_simple {
-            self.ready();
-        } else {
-            self.is_skipping = true;
+        match result {
+            Ok(()) => Ok(()),
+            Err(failure) => self.fail_message(failure, is_simple).await,
         }
-        Ok(())
     }
 
     async fn finish_copy_in(&mut self, mut copy: Incoming) -> Result<(), Failure> {
@@ -219,6 +217,7 @@ impl Session {
 
     async fn copy_out(&mut self, copy: &CopyStatement) -> Result<Ran, Failure> {
         self.begin_txn();
+        self.hold(self.transaction.depends_lsn(), self.output.bytes.len());
         let txn = self.transaction.txn.as_ref().expect("begun above");
         let select = copy_out_query(txn.catalog(), copy)?;
         let prepared = Arc::new(self.prepare_statement(Some(select), Vec::new())?);

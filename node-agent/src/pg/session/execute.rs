@@ -12,7 +12,7 @@ use super::{
 };
 use crate::pg::database::Noted;
 use rustix::time::{ClockId, clock_gettime};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use understudy_sql::{
     CommandTag, ExecContext, ExecError, Prepared, SessionWait, SqlError, Statement, StatementKind,
@@ -48,13 +48,15 @@ impl Session {
     pub(super) fn begin_statement(&mut self) {
         self.control.forget_cancel();
         self.statement_micros = now_micros();
-        self.statement_started = Instant::now();
         self.control.works(self.statement_micros);
     }
 
     /// When the statement has taken too long (`statement_timeout`).
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.limits.statement.map(|limit| self.statement_started + limit)
+        let limit = self.limits.statement?;
+        // None where the clock was set back.
+        let spent = u64::try_from(now_micros() - self.statement_micros).unwrap_or_default();
+        Some(Instant::now() + limit.saturating_sub(Duration::from_micros(spent)))
     }
 
     /// Waits for a part of the statement; its time limit, a cancel request and the session's end cut it off.
@@ -79,15 +81,17 @@ impl Session {
 
     /// Makes the plan of a statement on the definitions that its transaction sees.
     pub(super) fn plan(
-        &self,
+        &mut self,
         statement: &Statement,
         hints: &[Option<DataType>],
     ) -> Result<Prepared, Failure> {
-        let prepared = match &self.transaction.txn {
-            Some(txn) => prepare(txn.catalog(), statement, hints),
-            None => prepare(&self.store.catalog(), statement, hints),
-        };
-        Ok(prepared?)
+        if let Some(txn) = &self.transaction.txn {
+            return Ok(prepare(txn.catalog(), statement, hints)?);
+        }
+        let catalog = self.store.catalog();
+        // Whether there is a plan tells of definitions that nobody may have acknowledged yet (A2.9).
+        self.hold(self.store.defined_lsn(), self.output.bytes.len());
+        Ok(prepare(&catalog, statement, hints)?)
     }
 
     /// Runs a planned statement to its end, waiting for locks as often as it takes.
@@ -122,7 +126,7 @@ impl Session {
             if let Attempt::Done(tag) = attempt {
                 return self.finish_statement(&statement, start).map(|()| tag);
             }
-            self.output.bytes.truncate(start);
+            self.output.cut_to(start);
             if let Rows::Kept(kept) = &mut rows {
                 kept.clear();
             }
@@ -199,7 +203,7 @@ impl Session {
     ) -> Result<(), Failure> {
         if !statement.columns().is_empty() {
             if let Err(refused) = self.confirm_rows() {
-                self.output.bytes.truncate(start);
+                self.output.cut_to(start);
                 return Err(refused.into());
             }
             self.hold(self.transaction.depends_lsn(), start);
@@ -229,7 +233,7 @@ impl Session {
     }
 
     /// Makes an old plan anew. Its columns must stay the same, for the client may have been told them.
-    fn replan(&self, old: &PreparedStatement) -> Result<Arc<PreparedStatement>, Failure> {
+    fn replan(&mut self, old: &PreparedStatement) -> Result<Arc<PreparedStatement>, Failure> {
         let Some(statement) = &old.statement else {
             return Err(SqlError::internal("an empty statement has no plan").into());
         };

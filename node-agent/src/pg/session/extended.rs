@@ -181,8 +181,6 @@ impl Session {
 
     /// Sends the next rows of a portal that is read in pieces.
     fn send_rows(&mut self, portal: &mut Portal, rows_max: usize) -> Result<(), Failure> {
-        // Also where the wait for the rows before was given up.
-        self.hold(self.transaction.depends_lsn(), self.output.bytes.len());
         let formats = Formats::from_raw(&portal.result_formats);
         let columns = portal.statement.columns();
         let Progress::Rows { left, tag } = &mut portal.progress else {

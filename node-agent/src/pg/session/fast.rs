@@ -9,6 +9,7 @@ use super::{
     Session, SessionEnd,
     execute::now_micros,
     extended::read_parameters,
+    output::Done,
     portal::{PreparedStatement, append_description},
     reply,
     rows::{RowReceiver, Rows},
@@ -117,7 +118,7 @@ impl Session {
                 Some(batch.bytes)
             }
             None => {
-                self.output.bytes.truncate(start);
+                self.output.cut_to(start);
                 None
             }
         }
@@ -162,7 +163,7 @@ impl Session {
         }
     }
 
-    /// As `begin_statement`, but for the clock of time limits: the statement waits for nothing.
+    /// As `begin_statement`.
     fn begin_batch(&mut self, prepared: &PreparedStatement) {
         self.control.forget_cancel();
         self.statement_micros = now_micros();
@@ -205,10 +206,9 @@ impl Session {
             self.hold(depends, start);
         } else {
             // A refusal leaves nothing behind; the long way meets it again and reports it.
+            let depends = txn.depends_lsn();
             let lsn = self.database.commit(txn).ok()?;
-            self.last_commit = lsn;
-            self.last_token = None;
-            self.hold(lsn, start);
+            self.hold_commit(Done { lsn, depends, token: None }, start);
         }
         self.control.counts(true);
         self.complete(&tag);

@@ -5,12 +5,11 @@
 //!    ▲            │
 //!    │            └────────► message by message: simple, extended, copying
 //!    │                                  │
-//!    └───── write ◄── output buffer ◄───┘      held back until `acknowledged_lsn` covers `hold`
+//!    └───── write ◄── output buffer ◄───┘      held back until `acknowledged_lsn` covers it
 //! ```
 //!
 //! Invariants:
-//! 1. `output[held_from..]` is not written before `hold` is acknowledged (law 3). Several commits of one
-//!    pipeline share one wait.
+//! 1. What depends on a commit is not written before that is acknowledged (`output`).
 //! 2. A new snapshot is taken only when the session's own last commit is visible to it.
 //! 3. After an error in the extended protocol everything up to the next Sync is skipped.
 //! 4. Both buffers give memory back after an unusually large message.
@@ -25,6 +24,7 @@ mod execute;
 mod extended;
 mod fast;
 mod notice;
+mod output;
 mod portal;
 mod rows;
 mod set_role;
@@ -36,9 +36,9 @@ mod waiting;
 
 use super::{
     binary,
-    database::{Database, OutcomeUnknown},
+    database::Database,
     frame::{self, Frame, first_frame},
-    listener::{Front, end_report},
+    listener::Front,
     registry::{Interrupt, SessionControl, SessionGuard},
     reply::{self, Report, Severity, TransactionStatus},
     sqlstate,
@@ -47,16 +47,14 @@ use super::{
 };
 use bytes::{Buf, BytesMut};
 use copying::Incoming;
+use output::Output;
 use portal::{Portal, PreparedStatement};
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::Instant,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use transaction::Transaction;
-use understudy_sql::{HeldActivity, Room, SessionInfo, SessionState, SessionWait};
+use understudy_sql::{HeldActivity, SessionInfo, SessionState};
 use understudy_store::{Store, Txn, Value};
-use understudy_types::{CommitToken, Lsn, Role};
+use understudy_types::{Lsn, Role};
 
 /// Replies gather up to here before they are written without being asked for.
 const WRITE_BYTES: usize = 64 << 10;
@@ -123,30 +121,6 @@ impl From<SessionEnd> for Failure {
     }
 }
 
-/// What waits to be written, and what it waits for.
-#[derive(Debug)]
-struct Output {
-    bytes: Vec<u8>,
-    /// `bytes[held_from..]` waits for this LSN; zero when nothing waits.
-    hold: Lsn,
-    held_from: usize,
-    /// ReadyForQuery messages among the held bytes: so many answers a client expects.
-    held_ready: usize,
-    /// The client expects an answer now.
-    is_asked_for: bool,
-    /// The memory of `bytes`, as far as it is charged.
-    rooms: Vec<Room>,
-}
-
-impl Output {
-    /// Holds the memory of rows for as long as they are here.
-    fn keep(&mut self, room: Room) {
-        if room.is_charged() {
-            self.rooms.push(room);
-        }
-    }
-}
-
 /// One session and all its state.
 pub(super) struct Session {
     database: Arc<dyn Database>,
@@ -165,8 +139,6 @@ pub(super) struct Session {
     copy_in: Option<Incoming>,
     /// The session's newest commit; later snapshots have to see it.
     last_commit: Lsn,
-    /// The name of the last commit, if it had one.
-    last_token: Option<CommitToken>,
     /// An error was answered: skip to the next Sync.
     is_skipping: bool,
     /// The batch in hand was begun in place and goes too far for it.
@@ -177,9 +149,8 @@ pub(super) struct Session {
     parameters: Vec<Value>,
     /// NOTICEs of the statement in hand, sent once its rows may leave.
     pending_notices: Vec<String>,
-    /// When the statement in hand began: microseconds since 2000, and for time limits.
+    /// When the statement in hand began, microseconds since 2000.
     statement_micros: i64,
-    statement_started: Instant,
     /// The statement whose duration was looked at last, and the one that was logged last, by their begin.
     judged_micros: i64,
     logged_micros: i64,
@@ -222,14 +193,7 @@ impl Session {
             control: Arc::clone(started.guard.control()),
             guard: started.guard,
             stream: started.stream,
-            output: Output {
-                bytes: started.greeting,
-                hold: Lsn::ZERO,
-                held_from: 0,
-                held_ready: 0,
-                is_asked_for: true,
-                rooms: Vec::new(),
-            },
+            output: Output::new(started.greeting),
             info,
             limits: setting::Limits::default(),
             transaction: Transaction::default(),
@@ -237,14 +201,12 @@ impl Session {
             portals: HashMap::default(),
             copy_in: None,
             last_commit: Lsn::ZERO,
-            last_token: None,
             is_skipping: false,
             is_far: false,
             told_role: role,
             parameters: Vec::new(),
             pending_notices: Vec::new(),
             statement_micros: execute::now_micros(),
-            statement_started: Instant::now(),
             judged_micros: 0,
             logged_micros: 0,
             told_text: Arc::default(),
@@ -323,7 +285,7 @@ impl Session {
     /// Answers one message.
     async fn answer(&mut self, frame: Frame<'_>) -> Result<(), SessionEnd> {
         let answered = match frame.tag {
-            b'X' => return Err(SessionEnd::Left),
+            b'X' => return Err(self.left()),
             _ if self.copy_in.is_some() => return self.copy_message(frame).await,
             b'S' => self.sync().await,
             _ if self.is_skipping => Ok(()),
@@ -350,12 +312,21 @@ impl Session {
         };
         match answered {
             Ok(()) => Ok(()),
-            Err(failure) => {
-                self.fail(failure)?;
-                self.is_skipping = true;
-                Ok(())
-            }
+            Err(failure) => self.fail_message(failure, false).await,
         }
+    }
+
+    /// A message has no answer but an error. The simple protocol goes on at once with ReadyForQuery; the
+    /// extended one skips to Sync.
+    async fn fail_message(&mut self, failure: Failure, is_simple: bool) -> Result<(), SessionEnd> {
+        self.fail(failure)?;
+        self.undone().await;
+        if is_simple {
+            self.ready();
+        } else {
+            self.is_skipping = true;
+        }
+        Ok(())
     }
 
     /// Answers a failure: the error goes to the client, the transaction is failed or gone.
@@ -373,34 +344,8 @@ impl Session {
         Ok(())
     }
 
-    /// Puts a FATAL error at the end of what may be written; the session is over then.
-    fn last_words(&mut self, report: &Report) -> SessionEnd {
-        if self.output.hold > self.database.acknowledged_lsn() {
-            self.drop_held();
-        }
-        reply::report(&mut self.output.bytes, report);
-        SessionEnd::Told
-    }
-
-    /// Takes back the replies of commits that were not acknowledged, and says so. Returns how many
-    /// ReadyForQuery went with them.
-    fn drop_held(&mut self) -> usize {
-        self.output.bytes.truncate(self.output.held_from);
-        self.output.hold = Lsn::ZERO;
-        std::mem::take(&mut self.output.held_ready)
-    }
-
-    /// From here on replies wait for this LSN, `from` being where those that depend on it begin.
-    fn hold(&mut self, lsn: Lsn, from: usize) {
-        if lsn > self.output.hold {
-            let is_first = self.output.hold == Lsn::ZERO;
-            self.output.hold = lsn;
-            self.output.held_from = if is_first { from } else { self.output.held_from.min(from) };
-        }
-    }
-
-    /// ReadyForQuery, and a new `in_hot_standby` when the member's role has changed.
-    fn ready(&mut self) {
+    /// Says in the views what the session does between two statements.
+    fn rests(&self, now_micros: i64) {
         let (state, began) = match self.transaction.status() {
             TransactionStatus::Idle => (SessionState::Idle, None),
             TransactionStatus::Open => {
@@ -410,12 +355,17 @@ impl Session {
                 (SessionState::IdleInFailedTransaction, Some(self.transaction.started_micros))
             }
         };
-        let now = execute::now_micros();
         if began.is_some() {
             self.tell_held();
         }
         let snapshot = self.transaction.txn.as_ref().map(Txn::snapshot);
-        self.control.rests(state, began, snapshot, now);
+        self.control.rests(state, began, snapshot, now_micros);
+    }
+
+    /// ReadyForQuery, and a new `in_hot_standby` when the member's role has changed.
+    fn ready(&mut self) {
+        let now = execute::now_micros();
+        self.rests(now);
         if self.limits.slow_micros.is_some() && self.judged_micros != self.statement_micros {
             self.judge_duration(now);
         }
@@ -428,10 +378,7 @@ impl Session {
             reply::parameter_status(&mut self.output.bytes, "in_hot_standby", value);
         }
         reply::ready(&mut self.output.bytes, self.transaction.status());
-        if self.output.hold != Lsn::ZERO {
-            self.output.held_ready += 1;
-        }
-        self.output.is_asked_for = true;
+        self.output.ends_answer();
     }
 
     /// Says in `understudy_transactions` what the open block holds.
@@ -446,86 +393,6 @@ impl Session {
         });
     }
 
-    /// Writes what has gathered, once everything it depends on is acknowledged.
-    async fn write(&mut self) -> Result<(), SessionEnd> {
-        self.settle().await?;
-        self.output.is_asked_for = false;
-        let written = async {
-            self.stream.write_all(&self.output.bytes).await?;
-            self.stream.flush().await
-        };
-        // Cut off in the middle of a message: there is no last word.
-        let cut_off = |_| SessionEnd::Broken(io::ErrorKind::TimedOut.into());
-        waiting::unless_ended(&self.control, written).await.map_err(cut_off)??;
-        if self.output.bytes.capacity() > KEPT_BYTES {
-            self.output.bytes = Vec::with_capacity(READ_BYTES);
-        }
-        self.output.bytes.clear();
-        self.output.rooms.clear();
-        self.transaction.output_was_written();
-        Ok(())
-    }
-
-    /// Waits until the held replies may go.
-    async fn settle(&mut self) -> Result<(), SessionEnd> {
-        if self.output.hold > self.database.acknowledged_lsn() {
-            let wait = self.database.acknowledged(self.output.hold);
-            self.control.waits_for(Some((self.output.hold, self.last_token)));
-            self.control.awaits(Some(SessionWait::Commit));
-            let waited = waiting::interruptible(&self.control, wait).await;
-            if !matches!(waited, Ok(Ok(()))) {
-                self.guard.leave_in_doubt();
-            }
-            self.control.waits_for(None);
-            self.control.awaits(None);
-            if self.limits.slow_micros.is_some() {
-                self.judge_duration(execute::now_micros());
-            }
-            match waited {
-                Ok(Ok(())) => {}
-                Ok(Err(unknown)) => return Err(self.end_unknown(&unknown)),
-                Err(Interrupt::Ended(reason)) => {
-                    let unknown = OutcomeUnknown { reason: reason.message.clone() };
-                    return Err(self.end_unknown(&unknown));
-                }
-                Err(Interrupt::Cancelled) => self.leave_in_doubt(),
-            }
-        }
-        self.output.hold = Lsn::ZERO;
-        self.output.held_ready = 0;
-        Ok(())
-    }
-
-    /// The member cannot say any more what became of the commit: 40003, then 57P01.
-    fn end_unknown(&mut self, unknown: &OutcomeUnknown) -> SessionEnd {
-        self.drop_held();
-        reply::report(&mut self.output.bytes, &in_doubt(&unknown.reason, self.last_token));
-        let reason = self.control.end_reason().unwrap_or_else(|| super::EndReason {
-            message: unknown.reason.clone(),
-            hint: Some(super::database::active_hint(self.database.standing().active.as_ref())),
-        });
-        self.last_words(&end_report(&reason))
-    }
-
-    /// The client no longer wants to wait for an acknowledgement. The commit stays in doubt, and every
-    /// answer that depended on it says so.
-    fn leave_in_doubt(&mut self) {
-        let report = in_doubt(
-            "the wait for its acknowledgement was cancelled by the client",
-            self.last_token,
-        );
-        let answers = self.drop_held();
-        for _ in 0..answers {
-            reply::report(&mut self.output.bytes, &report);
-            reply::ready(&mut self.output.bytes, self.transaction.status());
-        }
-        if answers == 0 {
-            // In the middle of an answer, whose own end is still to come.
-            reply::report(&mut self.output.bytes, &report);
-        }
-        self.transaction.output_was_cut(self.output.bytes.len());
-    }
-
     /// Waits for bytes, or for what ends a session that is silent.
     async fn read(&mut self, input: &mut BytesMut) -> Result<(), SessionEnd> {
         input.reserve(READ_BYTES);
@@ -535,25 +402,11 @@ impl Session {
             waiting::Waited::Done(Ok(0)) => Err(SessionEnd::Left),
             waiting::Waited::Done(Ok(_)) => Ok(()),
             waiting::Waited::Done(Err(error)) => Err(SessionEnd::Broken(error)),
-            waiting::Waited::Ended(reason) => Err(self.last_words(&end_report(&reason))),
+            waiting::Waited::Ended(reason) => Err(self.end_for(&reason)),
             waiting::Waited::TimedOut => {
                 let (code, message) = limit.map_or((sqlstate::INTERNAL, "idle"), |(_, why)| why);
                 Err(self.last_words(&Report::fatal(code, message)))
             }
         }
-    }
-}
-
-/// 40003 in the words of the promise.
-fn in_doubt(reason: &str, token: Option<CommitToken>) -> Report {
-    let message = format!("the outcome of the commit is unknown: {reason}");
-    let report = Report::error(sqlstate::OUTCOME_UNKNOWN, message);
-    match token {
-        None => report.hint(
-            "It may or may not survive. Reconnect to the active and look before you repeat it.",
-        ),
-        Some(token) => report.hint(format!(
-            "It may or may not survive. Reconnect to the active and ask: CALL ttRepXactStatus('{token}');"
-        )),
     }
 }

@@ -27,14 +27,12 @@ impl Session {
             Ok(statements) => self.run_list(statements).await,
             Err(failure) => Err(failure),
         };
-        if let Err(failure) = result {
-            self.fail(failure)?;
-        }
         self.undone().await;
-        if self.copy_in.is_none() {
-            self.ready();
+        match result {
+            Err(failure) => self.fail_message(failure, true).await?,
+            Ok(()) if self.copy_in.is_none() => self.ready(),
+            Ok(()) => {}
         }
-        self.output.is_asked_for = true;
         Ok(())
     }
 
@@ -60,8 +58,7 @@ impl Session {
             match self.run_one(&statement, &statements).await? {
                 Ran::Tag(tag) => {
                     reply::command_complete(&mut self.output.bytes, &tag);
-                    let is_held = self.output.hold > self.database.acknowledged_lsn();
-                    if self.output.bytes.len() >= WRITE_BYTES && !is_held {
+                    if self.output.bytes.len() >= WRITE_BYTES && !self.is_held() {
                         self.write().await?;
                     }
                 }
@@ -120,7 +117,7 @@ impl Session {
             Err(failure) => {
                 // No description without rows or a tag after it; the last words of a session stay.
                 if let Failure::Report(_) = failure {
-                    self.output.bytes.truncate(start.min(self.output.bytes.len()));
+                    self.output.cut_to(start);
                 }
                 Err(failure)
             }

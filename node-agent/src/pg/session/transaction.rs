@@ -6,11 +6,11 @@
 //! its statements' replies begin.
 
 use super::{
-    Failure, Report, Session, SessionEnd,
+    Failure, Report, Session,
     apart::finished,
     notice::{NO_TRANSACTION, TRANSACTION_OPEN},
+    output::Done,
     setting::HasCommitted,
-    waiting,
 };
 use crate::pg::{
     database::{CommitRefused, Database, active_hint},
@@ -73,21 +73,22 @@ struct Closing {
     store: Arc<Store>,
 }
 
-/// What the reply waits for, and the record; zero for a transaction that changed nothing.
-type Committed = Result<(Lsn, Lsn), CommitRefused>;
+type Committed = Result<Done, CommitRefused>;
 
 impl Closing {
     fn commit(self) -> Committed {
-        let Some(mut txn) = self.txn else { return Ok((Lsn::ZERO, Lsn::ZERO)) };
+        let Some(mut txn) = self.txn else { return Ok(Done::default()) };
         if let Some(named) = &self.named {
             txn.name(named.token());
         }
+        let token = self.named.as_ref().map(OpenToken::token);
+        let depends = txn.depends_lsn();
         if txn.is_read_only() {
-            let depends = txn.depends_lsn();
             self.store.rollback(txn);
-            return Ok((depends, Lsn::ZERO));
+            return Ok(Done { lsn: depends, depends, token });
         }
-        self.database.commit(txn).map(|lsn| (lsn, lsn))
+        let lsn = self.database.commit(txn)?;
+        Ok(Done { lsn, depends, token })
     }
 }
 
@@ -108,11 +109,6 @@ impl Transaction {
             Block::Explicit => TransactionStatus::Open,
             Block::Failed => TransactionStatus::Failed,
         }
-    }
-
-    /// The output has so many bytes now: the block's own answers do not begin behind its end.
-    pub(super) fn output_was_cut(&mut self, bytes: usize) {
-        self.output_start = self.output_start.min(bytes);
     }
 
     pub(super) fn output_was_written(&mut self) {
@@ -233,7 +229,6 @@ impl Session {
             self.begin_txn();
         }
         let named = self.transaction.named.take();
-        self.last_token = named.as_ref().map(OpenToken::token);
         let txn = self.transaction.txn.take();
         self.close_block();
         Closing { txn, named, database: Arc::clone(&self.database), store: Arc::clone(&self.store) }
@@ -241,11 +236,10 @@ impl Session {
 
     fn committed(&mut self, done: Committed, start: usize) -> Result<(), Failure> {
         match done {
-            Ok((depends, logged)) => {
+            Ok(done) => {
                 self.control.counts(true);
                 self.end_settings(HasCommitted::Yes);
-                self.last_commit = self.last_commit.max(logged);
-                self.hold(depends, start);
+                self.hold_commit(done, start);
                 Ok(())
             }
             Err(refused) => {
@@ -490,13 +484,12 @@ impl Session {
         if self.last_commit <= self.store.visible() {
             return Ok(());
         }
-        // Its replies have gone, or were given up: wait for the commit itself.
+        // Its replies were given up: wait for the commit itself.
         let wait = self.database.acknowledged(self.last_commit);
-        match waiting::interruptible(&self.control, wait).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(unknown)) => Err(self.end_unknown(&unknown).into()),
-            Err(interrupt) => Err(self.interrupted(interrupt)),
-        }
+        self.control.awaits(Some(SessionWait::Commit));
+        let waited = self.in_time(wait).await;
+        self.control.awaits(None);
+        waited?.map_err(|unknown| self.end_unknown(&unknown).into())
     }
 
     /// The failure of a statement that was interrupted.
@@ -506,10 +499,7 @@ impl Session {
                 let message = "canceling statement due to user request";
                 Report::error(sqlstate::CANCELED, message).into()
             }
-            super::Interrupt::Ended(reason) => {
-                let end: SessionEnd = self.last_words(&super::end_report(&reason));
-                end.into()
-            }
+            super::Interrupt::Ended(reason) => self.end_for(&reason).into(),
         }
     }
 }

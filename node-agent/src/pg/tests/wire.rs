@@ -447,27 +447,6 @@ fn a_cancelled_wait_for_an_acknowledgement_leaves_the_commit_in_doubt() {
 }
 
 #[test]
-fn answers_that_follow_a_cancelled_wait_are_held_from_their_own_begin() {
-    runtime().block_on(async {
-        let database = MemoryDatabase::active();
-        let mut wire = with_table(&database).await;
-        let first = parse("", "insert into t values (3, 3) returning repeat('x', 1000)");
-        let then = parse("", "insert into t values (4, 4)");
-        let both = [first, batch("", &[]), then, batch("", &[])].concat();
-        send_and_hold(&database, &mut wire, &both).await;
-        database.sessions().cancel(wire.pid, wire.secret);
-        // The second statement waits to see the first.
-        until_waiting(&database, 2).await;
-        database.acknowledge();
-        until_waiting(&database, 1).await;
-        database.sessions().cancel(wire.pid, wire.secret);
-        let replies = [wire.until_ready().await, wire.until_ready().await].concat();
-        assert_eq!(tags(&replies), "1EZEZ", "its commit is not acknowledged");
-        assert!(wire.is_silent().await);
-    });
-}
-
-#[test]
 fn a_named_commit_is_unknown_while_it_waits_and_committed_once_it_is_acknowledged() {
     runtime().block_on(async {
         let database = MemoryDatabase::active();
