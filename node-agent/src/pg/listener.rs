@@ -3,14 +3,16 @@
 //! One thread accepts; it answers plain cancel requests itself, so that a loop busy with a long
 //! statement can still be told to stop it. Every other connection goes to the loop with the fewest
 //! connections and stays there: a loop is one thread with one `current_thread` runtime, and a session
-//! that waits (for a lock, for an acknowledgement) leaves its loop to the others.
+//! that waits (for a lock, for an acknowledgement) leaves its loop to the others. One that is alone waits for
+//! its client inside its read (`socket`).
 
 use super::{
     database::Database,
-    local::Local,
     registry::EndReason,
     reply::{self, Report},
-    session, sqlstate,
+    session,
+    socket::Socket,
+    sqlstate,
     startup::{self, Started},
     stream::Stream,
 };
@@ -386,16 +388,25 @@ async fn run_loop(
         };
         let Some(arrival) = arrival else { return };
         let stream = match arrival {
-            Arrival::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
-            Arrival::Unix(stream) => Local::new(stream).map(Stream::Unix),
+            Arrival::Tcp(stream) => Socket::new(stream, Arc::clone(&load)).map(Stream::Tcp),
+            Arrival::Unix(stream) => Socket::new(stream, Arc::clone(&load)).map(Stream::Unix),
         };
-        let (front, load) = (Arc::clone(&front), Arc::clone(&load));
+        let (front, place) = (Arc::clone(&front), LoopPlace(Arc::clone(&load)));
         tokio::spawn(async move {
             if let Ok(stream) = stream {
                 connection(stream, front).await;
             }
-            load.fetch_sub(1, Relaxed);
+            drop(place);
         });
+    }
+}
+
+/// A place on a loop, counted when the connection was sent there.
+struct LoopPlace(Arc<AtomicUsize>);
+
+impl Drop for LoopPlace {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -1,27 +1,24 @@
-//! The three kinds of connection under one type, so that a session is compiled once and a plain
-//! connection pays no indirection.
+//! The kinds of connection under one type, so that a session is compiled once and a plain one pays no
+//! indirection.
 
-use super::local::Local;
+use super::socket::Socket;
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 /// A client's connection.
 #[derive(Debug)]
 pub(super) enum Stream {
     /// Without encryption.
-    Tcp(TcpStream),
+    Tcp(Socket),
     /// On this machine.
-    Unix(Local),
+    Unix(Socket),
     /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Stream {
@@ -36,7 +33,7 @@ impl Stream {
     /// Whether the other end is a process of this process's own user, by the kernel's word.
     pub(super) fn is_own_user(&self) -> bool {
         match self {
-            Stream::Unix(stream) => stream.is_own_user(),
+            Stream::Unix(socket) => socket.is_own_user(),
             Stream::Tcp(_) | Stream::Tls(_) => false,
         }
     }
@@ -49,8 +46,9 @@ impl AsyncRead for Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tcp(socket) | Stream::Unix(socket) => {
+                Pin::new(socket).poll_read(context, buffer)
+            }
             Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
@@ -63,24 +61,23 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Tcp(socket) | Stream::Unix(socket) => {
+                Pin::new(socket).poll_write(context, bytes)
+            }
             Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Tcp(socket) | Stream::Unix(socket) => Pin::new(socket).poll_flush(context),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tcp(socket) | Stream::Unix(socket) => Pin::new(socket).poll_shutdown(context),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }

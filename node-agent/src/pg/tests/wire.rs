@@ -3,8 +3,8 @@
 use crate::pg::{
     ClientTls, Database,
     listener::{Front, ListenerOptions},
-    local::Local,
     session,
+    socket::Socket,
     startup::Started,
     stream::Stream,
     testing::{MemoryDatabase, USER},
@@ -50,7 +50,8 @@ pub(in crate::pg) fn connected(
     let options = ListenerOptions::tcp(address, ClientTls::none());
     let front = Arc::new(Front::for_tests(Arc::clone(database) as Arc<dyn Database>, options));
     let started = Started {
-        stream: Stream::Unix(Local::new(far.into_std().unwrap()).unwrap()),
+        // The client is on this loop, too.
+        stream: Stream::Unix(Socket::new(far.into_std().unwrap(), Arc::new(2.into())).unwrap()),
         guard: database.sessions().register(42).unwrap(),
         user: user.to_owned(),
         settings: Vec::new(),
