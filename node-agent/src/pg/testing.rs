@@ -69,6 +69,7 @@ impl MemoryDatabase {
     /// A standby that has this store from its log, and was not told yet what of it is acknowledged.
     pub(super) fn recovered(store: Store) -> Arc<MemoryDatabase> {
         let database = MemoryDatabase::of(store, 100);
+        database.acknowledged.store(0, SeqCst);
         database.standing.lock().role = Role::Standby;
         Arc::new(database)
     }

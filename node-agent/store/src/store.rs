@@ -295,10 +295,14 @@ impl Store {
         Arc::clone(&self.inner.state.load().catalog)
     }
 
-    /// The commit that made them.
+    /// The definitions that the next statement works with, in a transaction if one is open, and the commit that
+    /// made them: the newest, unless the transaction has changed some itself.
     #[must_use]
-    pub fn defined_lsn(&self) -> Lsn {
-        self.inner.state.load().since
+    pub fn definitions(&self, txn: Option<&Txn>) -> (Arc<Catalog>, Lsn) {
+        let newest = self.inner.state.load();
+        let own = txn.filter(|txn| txn.state_is_own).map(|txn| &*txn.state);
+        let state = own.unwrap_or(&**newest);
+        (Arc::clone(&state.catalog), state.since)
     }
 
     /// Rows of a table, about: those that are not reclaimed yet and those of open transactions count. Zero

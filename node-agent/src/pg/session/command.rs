@@ -34,7 +34,7 @@ impl Session {
             Statement::Reset(name) => self.reset(name.as_deref())?,
             Statement::Discard(target) => self.discard(*target)?,
             Statement::Prepare { name, types, statement } => {
-                self.prepare_by_name(name, declared_types(types)?, statement)?;
+                self.prepare_by_name(name, declared_types(types)?, statement).await?;
             }
             Statement::Execute { .. } => return self.execute_by_name(statement).await,
             Statement::Deallocate(Some(name)) => {
@@ -77,7 +77,7 @@ impl Session {
         }
     }
 
-    fn prepare_by_name(
+    async fn prepare_by_name(
         &mut self,
         name: &str,
         hints: Vec<Option<DataType>>,
@@ -91,7 +91,7 @@ impl Session {
             let message = format!("{} cannot be prepared", statement.command());
             return Err(Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
         }
-        let prepared = self.prepare_statement(Some(statement.clone()), hints)?;
+        let prepared = self.prepare_statement(Some(statement.clone()), hints).await?;
         self.statements.insert(name.to_owned(), Arc::new(prepared));
         Ok(())
     }

@@ -220,7 +220,7 @@ impl Session {
         self.hold(self.transaction.depends_lsn(), self.output.bytes.len());
         let txn = self.transaction.txn.as_ref().expect("begun above");
         let select = copy_out_query(txn.catalog(), copy)?;
-        let prepared = Arc::new(self.prepare_statement(Some(select), Vec::new())?);
+        let prepared = Arc::new(self.prepare_statement(Some(select), Vec::new()).await?);
         let columns = prepared.columns();
         let out = &mut self.output.bytes;
         reply::copy_response(out, b'H', columns.len());

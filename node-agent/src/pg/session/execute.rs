@@ -54,7 +54,7 @@ impl Session {
     /// When the statement has taken too long (`statement_timeout`).
     pub(super) fn deadline(&self) -> Option<Instant> {
         let limit = self.limits.statement?;
-        // None where the clock was set back.
+        // None is spent where the clock was set back.
         let spent = u64::try_from(now_micros() - self.statement_micros).unwrap_or_default();
         Some(Instant::now() + limit.saturating_sub(Duration::from_micros(spent)))
     }
@@ -80,17 +80,17 @@ impl Session {
     }
 
     /// Makes the plan of a statement on the definitions that its transaction sees.
-    pub(super) fn plan(
+    pub(super) async fn plan(
         &mut self,
         statement: &Statement,
         hints: &[Option<DataType>],
     ) -> Result<Prepared, Failure> {
-        if let Some(txn) = &self.transaction.txn {
-            return Ok(prepare(txn.catalog(), statement, hints)?);
+        let (catalog, since) = self.store.definitions(self.transaction.txn.as_ref());
+        if since > self.store.acknowledged() {
+            // A plan, its columns and that there is none tell of definitions that may be taken back (A2.9).
+            self.hold(since, self.output.bytes.len());
+            self.settle().await?;
         }
-        let catalog = self.store.catalog();
-        // Whether there is a plan tells of definitions that nobody may have acknowledged yet (A2.9).
-        self.hold(self.store.defined_lsn(), self.output.bytes.len());
         Ok(prepare(&catalog, statement, hints)?)
     }
 
@@ -134,7 +134,7 @@ impl Session {
             self.undone().await;
             match attempt {
                 Attempt::Done(_) => {}
-                Attempt::Stale => statement = self.replan(&statement)?,
+                Attempt::Stale => statement = self.replan(&statement).await?,
                 Attempt::Blocked(on) => {
                     self.wait_for(on).await?;
                     has_waited = true;
@@ -195,7 +195,8 @@ impl Session {
         self.transaction.depends_lsn().max(error.depends_lsn.unwrap_or(Lsn::ZERO))
     }
 
-    /// What has to hold before the rows of a finished statement may leave (R6a, A2.9).
+    /// What has to hold before the rows of a finished statement may leave (R6a, A2.9). In a block the tag of a
+    /// statement without rows leaves at once: nothing is done before its COMMIT, which waits.
     fn finish_statement(
         &mut self,
         statement: &PreparedStatement,
@@ -233,11 +234,11 @@ impl Session {
     }
 
     /// Makes an old plan anew. Its columns must stay the same, for the client may have been told them.
-    fn replan(&mut self, old: &PreparedStatement) -> Result<Arc<PreparedStatement>, Failure> {
+    async fn replan(&mut self, old: &PreparedStatement) -> Result<Arc<PreparedStatement>, Failure> {
         let Some(statement) = &old.statement else {
             return Err(SqlError::internal("an empty statement has no plan").into());
         };
-        let plan = self.plan(statement, &old.hints)?;
+        let plan = self.plan(statement, &old.hints).await?;
         let new = PreparedStatement::new(Some(statement.clone()), old.hints.clone(), Some(plan));
         let new = PreparedStatement { text: Arc::clone(&old.text), ..new };
         if new.description != old.description {

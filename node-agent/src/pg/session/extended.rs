@@ -21,7 +21,7 @@ use understudy_store::{DataType, Value};
 
 impl Session {
     /// Parse.
-    pub(super) fn parse(&mut self, body: &[u8]) -> Result<(), Failure> {
+    pub(super) async fn parse(&mut self, body: &[u8]) -> Result<(), Failure> {
         let view = ParseView::read(body)?;
         self.begin_statement();
         let text = view.text.into();
@@ -37,14 +37,15 @@ impl Session {
             return Err(Report::error("42601", message).into());
         }
         let hints = view.types().map(declared_type).collect::<Result<Vec<_>, _>>()?;
-        let prepared = PreparedStatement { text, ..self.prepare_statement(statement, hints)? };
+        let prepared =
+            PreparedStatement { text, ..self.prepare_statement(statement, hints).await? };
         self.statements.insert(view.name.to_owned(), Arc::new(prepared));
         reply::parse_complete(&mut self.output.bytes);
         Ok(())
     }
 
     /// Plans a statement, if it is of the kind that has a plan.
-    pub(super) fn prepare_statement(
+    pub(super) async fn prepare_statement(
         &mut self,
         statement: Option<understudy_sql::Statement>,
         hints: Vec<Option<DataType>>,
@@ -53,7 +54,7 @@ impl Session {
         if let Some(statement) = &statement {
             self.check_not_failed(statement)?;
             if is_planned(statement) {
-                plan = Some(self.plan(statement, &hints)?);
+                plan = Some(self.plan(statement, &hints).await?);
             }
         }
         Ok(PreparedStatement::new(statement, hints, plan))

@@ -74,7 +74,7 @@ impl Session {
     pub(super) fn fast(&mut self, input: &[u8]) -> Result<Option<usize>, SessionEnd> {
         let Some(batch) = Batch::read(input, self.message_bytes_max) else { return Ok(None) };
         let is_plain = !self.is_skipping && self.copy_in.is_none();
-        if !is_plain || self.last_commit > self.store.visible() {
+        if !is_plain || self.owes_a_commit() {
             return Ok(None);
         }
         let Some(prepared) = self.statements.get(batch.bind.statement) else { return Ok(None) };

@@ -165,6 +165,9 @@ pub(super) struct Session {
 pub(super) async fn run(started: Started, front: &Arc<Front>) -> Result<(), SessionEnd> {
     let mut session = Session::new(started, front);
     let end = session.serve().await;
+    if !matches!(end, SessionEnd::Told) {
+        session.leave_unanswered();
+    }
     session.undone().await;
     session.rollback_all();
     session.undone().await;
@@ -285,12 +288,12 @@ impl Session {
     /// Answers one message.
     async fn answer(&mut self, frame: Frame<'_>) -> Result<(), SessionEnd> {
         let answered = match frame.tag {
-            b'X' => return Err(self.left()),
+            b'X' => return Err(SessionEnd::Left),
             _ if self.copy_in.is_some() => return self.copy_message(frame).await,
             b'S' => self.sync().await,
             _ if self.is_skipping => Ok(()),
             b'Q' => return self.simple_query(frame.body).await,
-            b'P' => self.parse(frame.body),
+            b'P' => self.parse(frame.body).await,
             b'B' => self.bind(frame.body),
             b'D' => self.describe(frame.body),
             b'E' => self.execute_portal(frame.body).await,
@@ -395,6 +398,10 @@ impl Session {
 
     /// Waits for bytes, or for what ends a session that is silent.
     async fn read(&mut self, input: &mut BytesMut) -> Result<(), SessionEnd> {
+        if let Some(reason) = self.control.end_reason() {
+            // The next statement may be here already, and so may the one after it.
+            return Err(self.end_for(&reason));
+        }
         input.reserve(READ_BYTES);
         let limit = self.idle_limit();
         let read = self.stream.read_buf(input);

@@ -47,7 +47,7 @@ struct Held {
 }
 
 /// The session's own commit among what is held. There is one at most: whatever might lead to the next waits
-/// until it sees this one.
+/// until this one is let go ([`Session::owes_a_commit`]).
 #[derive(Debug, Clone, Copy)]
 struct HeldCommit {
     lsn: Lsn,
@@ -149,6 +149,12 @@ impl Session {
         if held.lsn != Lsn::ZERO {
             held.commit = Some(HeldCommit { lsn, token, ready_before: held.ready });
         }
+    }
+
+    /// Whether a commit of the session's own is not visible to it yet, or its reply not free yet.
+    pub(super) fn owes_a_commit(&self) -> bool {
+        self.last_commit > self.store.visible()
+            || (self.output.held.commit.is_some() && self.is_held())
     }
 
     /// Whether something may not be written yet.
@@ -267,12 +273,11 @@ impl Session {
         self.end(&report.message, report)
     }
 
-    /// The client leaves without its answers.
-    pub(super) fn left(&mut self) -> SessionEnd {
+    /// The client has left without its answers.
+    pub(super) fn leave_unanswered(&mut self) {
         if let Some(commit) = self.output.drop_held().commit {
             self.guard.leave_in_doubt(commit.lsn, commit.token);
         }
-        SessionEnd::Left
     }
 
     /// Puts a FATAL error at the end of what may be written.

@@ -253,11 +253,18 @@ impl Session {
     /// The block has ended: SET LOCAL ends with it, and SET if it was undone.
     pub(super) fn end_settings(&mut self, has_committed: HasCommitted) {
         if std::mem::take(&mut self.transaction.has_settings) {
+            let told: Vec<_> = reported_settings().map(|name| self.reported_value(name)).collect();
             match has_committed {
                 HasCommitted::Yes => self.info.settings.commit(),
                 HasCommitted::No => self.info.settings.rollback(),
             }
             self.apply_settings();
+            for (name, told) in reported_settings().zip(told) {
+                let value = self.reported_value(name);
+                if value != told {
+                    reply::parameter_status(&mut self.output.bytes, name, &value);
+                }
+            }
         }
     }
 

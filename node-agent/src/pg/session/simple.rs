@@ -100,7 +100,7 @@ impl Session {
 
     /// Plans and runs a statement without parameters, rows in text.
     async fn run_planned(&mut self, statement: &Statement) -> Result<Ran, Failure> {
-        let plan = self.plan(statement, &[])?;
+        let plan = self.plan(statement, &[]).await?;
         let prepared = PreparedStatement::new(Some(statement.clone()), Vec::new(), Some(plan));
         if !prepared.parameter_types().is_empty() {
             let message = "there is no parameter $1";

@@ -477,7 +477,7 @@ impl Session {
 
     /// Waits until the session's own last commit is visible, so that the next snapshot shows it.
     pub(super) async fn see_own_commits(&mut self) -> Result<(), Failure> {
-        if self.last_commit <= self.store.visible() {
+        if !self.owes_a_commit() {
             return Ok(());
         }
         self.settle().await?;

@@ -259,7 +259,8 @@ fn what_is_defined_waits_for_who_defined_it() {
         let mut maker = Wire::open(&database).await;
         send_and_hold(&database, &mut maker, &query("create table p (id int)")).await;
         let described = message(b'D', b"S\0");
-        asker.send(&[parse("", "select id from p"), described, sync()].concat()).await;
+        let all = [parse("", "select id from p"), described, sync()].concat();
+        asker.send(&all).await;
         until_waiting(&database, 2).await;
         let mut other = Wire::open(&database).await;
         other.send(&[parse("", "select nothing from p"), sync()].concat()).await;
@@ -268,6 +269,40 @@ fn what_is_defined_waits_for_who_defined_it() {
         database.acknowledge();
         assert_eq!(tags(&asker.until_ready().await), "1tTZ");
         assert_eq!(code(&other.until_ready().await).as_deref(), Some("42703"));
+    });
+}
+
+#[test]
+fn a_block_waits_for_definitions_too() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut asker = with_table(&database).await;
+        asker.query("begin; insert into t values (3, 3)").await;
+        let mut maker = Wire::open(&database).await;
+        send_and_hold(&database, &mut maker, &query("create table p (id int)")).await;
+        asker.send(&query("select nothing from p")).await;
+        until_waiting(&database, 2).await;
+        assert!(asker.is_silent().await);
+        database.acknowledge();
+        assert_eq!(code(&asker.until_ready().await).as_deref(), Some("42703"));
+    });
+}
+
+#[test]
+fn a_parse_that_was_cancelled_leaves_no_statement() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut asker = Wire::open(&database).await;
+        let mut maker = Wire::open(&database).await;
+        send_and_hold(&database, &mut maker, &query("create table p (id int)")).await;
+        let known = [parse("p1", "select id from p"), sync()].concat();
+        asker.send(&known).await;
+        until_waiting(&database, 2).await;
+        cancel(&database, &asker);
+        assert_eq!(code(&asker.until_ready().await).as_deref(), Some("57014"));
+        database.acknowledge();
+        asker.send(&known).await;
+        assert_eq!(tags(&asker.until_ready().await), "1Z");
     });
 }
 
@@ -399,6 +434,21 @@ fn a_session_that_ends_tells_of_its_commit_wherever_it_waits() {
         let mut reader = Wire::open(&database).await;
         let listed = cells(&reader.query(LIST).await);
         assert_eq!((listed.len(), &*listed[0][4]), (1, "left"));
+    });
+}
+
+#[test]
+fn a_session_ends_before_the_next_statement_that_is_there() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut asker = asker(&database).await;
+        send_and_hold(&database, &mut asker, &batch("u", &[])).await;
+        asker.send(&query("select 1")).await;
+        database.acknowledge();
+        database.demote("orders-2");
+        let [done, end] = answers(&mut asker).await;
+        assert_eq!((&*tags(&done), code(&done)), ("2nCZ", None));
+        assert_eq!((&*tags(&end), code(&end).as_deref()), ("E", Some("57P01")));
     });
 }
 

@@ -215,6 +215,16 @@ fn replayed() -> Store {
 }
 
 #[test]
+fn a_member_that_follows_nobody_yet_answers_from_what_it_knows_to_stand() {
+    runtime().block_on(async {
+        let store = replayed();
+        store.set_visible(store.committed());
+        let mut wire = Wire::open(&MemoryDatabase::recovered(store)).await;
+        assert_eq!(rows(&wire.query("select v from t").await), ["10000"]);
+    });
+}
+
+#[test]
 fn rows_of_a_log_that_is_nobodys_word_yet_wait() {
     runtime().block_on(async {
         let database = MemoryDatabase::recovered(replayed());

@@ -605,6 +605,42 @@ fn a_portal_is_read_in_pieces() {
 }
 
 #[test]
+fn a_block_finds_what_others_have_defined_meanwhile() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let (mut wire, mut other) = (with_table(&database).await, Wire::open(&database).await);
+        for begin in ["begin", "begin isolation level repeatable read"] {
+            wire.query(begin).await;
+            wire.query("select v from t").await;
+            other.query("create table p (id int); alter table t add w int default 5").await;
+            assert_eq!(tags(&wire.query("select id from p").await), "TCZ", "{begin}");
+            let seen = wire.query("select w from t where id = 1").await;
+            assert_eq!((rows(&seen), field(&seen, 'C')), (vec!["5".to_owned()], None), "{begin}");
+            wire.query("commit").await;
+            other.query("drop table p; alter table t drop w").await;
+        }
+    });
+}
+
+#[test]
+fn a_setting_that_is_undone_is_told_again() {
+    runtime().block_on(async {
+        let mut wire = Wire::open(&MemoryDatabase::active()).await;
+        wire.query("set application_name = 'till'").await;
+        for (set, end) in
+            [("set", "rollback"), ("set local", "commit"), ("set", "select 1/0; commit")]
+        {
+            let text = format!("begin; {set} application_name = 'other'");
+            assert_eq!(tags(&wire.query(&text).await), "CSCZ");
+            let mut told = wire.query(end).await;
+            told.extend(wire.query("rollback").await);
+            let again = told.iter().find(|(tag, _)| *tag == 'S').expect("it is told");
+            assert_eq!(again.1, b"application_name\0till\0");
+        }
+    });
+}
+
+#[test]
 fn statements_of_one_text_are_one_transaction() {
     runtime().block_on(async {
         let mut wire = with_table(&MemoryDatabase::active()).await;
