@@ -1,6 +1,6 @@
 //! A client's connection as the kernel has it: a Unix socket, or TCP, in the clear or under TLS.
 //!
-//! Two ways to wait for bytes. The ordinary one is epoll's, beside all connections of the loop. A connection
+//! Two ways to wait for bytes. The ordinary one is epoll's, beside all connections of the loop. A plain one
 //! that is alone on its loop waits inside its read instead, which saves a system call and a turn of the loop
 //! for each message. Meanwhile the loop does nothing else, hence three bounds: such a wait lasts one or two
 //! ticks of the kernel ([`ALONE_WAIT`]); after a number of reads the loop has its turn, as with every task of
@@ -58,8 +58,8 @@ pub(super) struct Socket {
     readable: AsyncFd<OwnedFd>,
     /// While a write waits for room: the same socket, registered for that.
     writable: Option<AsyncFd<OwnedFd>>,
-    /// Connections of the loop, this one among them.
-    load: Arc<AtomicUsize>,
+    /// Connections of the loop, this one among them. None: it never waits by itself.
+    load: Option<Arc<AtomicUsize>>,
     /// Reads that still go the ordinary way.
     ordinary: u32,
 }
@@ -74,7 +74,12 @@ impl Socket {
         rustix::io::ioctl_fionbio(&socket, false)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(ALONE_WAIT))?;
         let readable = registered(socket, Interest::READABLE)?;
-        Ok(Self { readable, writable: None, load, ordinary: 0 })
+        Ok(Self { readable, writable: None, load: Some(load), ordinary: 0 })
+    }
+
+    /// From now on it never waits by itself. For TLS, which reads again while it has something to give.
+    pub(super) fn wait_beside_others(&mut self) {
+        self.load = None;
     }
 
     /// Whether the other end is a process of this process's own user, by the kernel's word. Unix sockets only.
@@ -96,7 +101,8 @@ impl Socket {
 
     /// A read that waits by itself, where the connection may. None: it was in vain.
     fn receive_alone(&mut self, buffer: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
-        if self.ordinary > 0 || self.load.load(Relaxed) > 1 {
+        let is_alone = self.load.as_ref().is_some_and(|load| load.load(Relaxed) == 1);
+        if !is_alone || self.ordinary > 0 {
             return None;
         }
         let tried = self.receive(buffer, RecvFlags::empty());
@@ -342,6 +348,16 @@ mod tests {
         }
         drop(client.join().unwrap());
         assert_eq!(alone.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn beneath_tls_nothing_waits_by_itself() {
+        let (_near, far) = UnixStream::pair().unwrap();
+        let mut socket = socket(far, 1);
+        socket.wait_beside_others();
+        let mut byte = [0];
+        assert!(futures::poll!(Box::pin(socket.read(&mut byte))).is_pending());
+        assert_eq!(socket.ordinary, 0, "no wait was in vain, for there was none");
     }
 
     #[tokio::test]

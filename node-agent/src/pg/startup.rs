@@ -153,6 +153,7 @@ async fn encrypt(slot: &mut Option<Stream>, front: &Front) -> Result<(), Refused
     match (slot.take().ok_or(Refused::Silent)?, config) {
         (Stream::Tcp(mut tcp), Some(config)) => {
             tcp.write_all(b"S").await?;
+            tcp.wait_beside_others();
             let tls = TlsAcceptor::from(config).accept(tcp).await?;
             *slot = Some(Stream::Tls(Box::new(tls)));
         }
