@@ -142,11 +142,12 @@ impl Session {
             self.check_admin(wanted.tag, "Only an administrator may change users.")?;
         }
         self.see_own_commits().await?;
-        let has_snapshot = self.begin_txn();
+        let mut has_snapshot = self.begin_txn();
         loop {
             let txn = self.transaction.txn.as_mut().expect("begun above");
             let mark =
                 if has_snapshot { self.store.savepoint(txn) } else { self.store.statement(txn) };
+            has_snapshot = false;
             let known = txn.catalog().user(&wanted.name).map(|user| (**user).clone());
             let result = match (wanted.action, known) {
                 (UserAction::Create, Some(_)) | (UserAction::Alter | UserAction::Drop, None)

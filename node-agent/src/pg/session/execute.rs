@@ -79,19 +79,22 @@ impl Session {
         }
     }
 
-    /// Makes the plan of a statement on the definitions that its transaction sees.
+    /// Makes the plan of a statement on the definitions that its next statement sees.
     pub(super) async fn plan(
         &mut self,
         statement: &Statement,
         hints: &[Option<DataType>],
     ) -> Result<Prepared, Failure> {
-        let (catalog, since) = self.store.definitions(self.transaction.txn.as_ref());
-        if since > self.store.acknowledged() {
+        loop {
+            let (catalog, since) = self.store.definitions(self.transaction.txn.as_ref());
+            if since <= self.store.acknowledged() {
+                return Ok(prepare(&catalog, statement, hints)?);
+            }
             // A plan, its columns and that there is none tell of definitions that may be taken back (A2.9).
             self.hold(since, self.output.bytes.len());
             self.settle().await?;
+            self.give_way().await?;
         }
-        Ok(prepare(&catalog, statement, hints)?)
     }
 
     /// Runs a planned statement to its end, waiting for locks as often as it takes.

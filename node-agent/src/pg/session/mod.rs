@@ -169,7 +169,10 @@ pub(super) async fn run(started: Started, front: &Arc<Front>) -> Result<(), Sess
         session.leave_unanswered();
     }
     session.undone().await;
+    let said = session.output.bytes.len();
     session.rollback_all();
+    // Nothing comes after the last words.
+    session.output.bytes.truncate(said);
     session.undone().await;
     match end {
         SessionEnd::Left => Ok(()),

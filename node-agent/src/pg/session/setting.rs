@@ -220,8 +220,10 @@ impl Session {
         match name {
             Some(name) => self.set(SetScope::Session, name, None),
             None => {
+                let told = self.reported_values();
                 self.info.settings.reset_all();
                 self.settings_changed();
+                self.report_changes(&told);
                 Ok(())
             }
         }
@@ -253,17 +255,26 @@ impl Session {
     /// The block has ended: SET LOCAL ends with it, and SET if it was undone.
     pub(super) fn end_settings(&mut self, has_committed: HasCommitted) {
         if std::mem::take(&mut self.transaction.has_settings) {
-            let told: Vec<_> = reported_settings().map(|name| self.reported_value(name)).collect();
+            let told = self.reported_values();
             match has_committed {
                 HasCommitted::Yes => self.info.settings.commit(),
                 HasCommitted::No => self.info.settings.rollback(),
             }
             self.apply_settings();
-            for (name, told) in reported_settings().zip(told) {
-                let value = self.reported_value(name);
-                if value != told {
-                    reply::parameter_status(&mut self.output.bytes, name, &value);
-                }
+            self.report_changes(&told);
+        }
+    }
+
+    fn reported_values(&self) -> Vec<String> {
+        reported_settings().map(|name| self.reported_value(name)).collect()
+    }
+
+    /// Tells the client what is no longer as it was told.
+    fn report_changes(&mut self, told: &[String]) {
+        for (name, told) in reported_settings().zip(told) {
+            let value = self.reported_value(name);
+            if value != *told {
+                reply::parameter_status(&mut self.output.bytes, name, &value);
             }
         }
     }

@@ -170,6 +170,15 @@ impl Session {
         true
     }
 
+    /// As [`Session::begin_txn`], with a new statement where it had begun: on the newest definitions.
+    pub(super) fn begin_statement_txn(&mut self) {
+        if !self.begin_txn()
+            && let Some(txn) = &mut self.transaction.txn
+        {
+            self.store.statement(txn);
+        }
+    }
+
     /// Waits until the log has been written, where a commit of the open transaction would add to it.
     pub(super) async fn await_log(&mut self) -> Result<(), Failure> {
         let writes = self.transaction.txn.as_ref().is_some_and(|txn| !txn.is_read_only());
@@ -475,7 +484,8 @@ impl Session {
         Ok(())
     }
 
-    /// Waits until the session's own last commit is visible, so that the next snapshot shows it.
+    /// Waits until the session's own last commit is visible, so that the next snapshot shows it, and its reply is
+    /// free, so that the next is not held with it.
     pub(super) async fn see_own_commits(&mut self) -> Result<(), Failure> {
         if !self.owes_a_commit() {
             return Ok(());
