@@ -12,7 +12,8 @@ use crate::{
     text,
     types::Type,
 };
-use understudy_store::{Catalog, Txn, Value};
+use std::sync::Arc;
+use understudy_store::{Catalog, Planned, Txn, Value};
 use understudy_types::Lsn;
 
 /// COPY FROM, ready to take lines.
@@ -21,8 +22,7 @@ pub struct CopyIn {
     plan: InsertPlan,
     /// Table columns in the order of the fields.
     targets: Vec<usize>,
-    /// The catalog's version it was planned for.
-    pub catalog_version: u64,
+    planned: Planned,
 }
 
 /// Rows come out of no INSERT without RETURNING.
@@ -40,12 +40,18 @@ impl CopyIn {
     ///
     /// # Errors
     /// 42P01, 42703 and the like.
-    pub fn new(catalog: &Catalog, copy: &CopyStatement) -> Result<CopyIn, SqlError> {
+    pub fn new(catalog: &Arc<Catalog>, copy: &CopyStatement) -> Result<CopyIn, SqlError> {
         let CopySource::Table { name, columns } = &copy.source else {
             return Err(SqlError::internal("COPY FROM takes a table"));
         };
         let (plan, targets) = Binder::new(catalog, &[]).copy_target(name, columns)?;
-        Ok(CopyIn { plan, targets, catalog_version: catalog.version })
+        Ok(CopyIn { plan, targets, planned: Planned::on(catalog) })
+    }
+
+    /// Whether the plan still fits a catalog.
+    #[must_use]
+    pub fn is_current(&self, catalog: &Arc<Catalog>) -> bool {
+        self.planned.is_on(catalog)
     }
 
     /// How many fields a line has.

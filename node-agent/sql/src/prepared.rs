@@ -12,7 +12,8 @@ use crate::{
     types::Type,
 };
 use sqlparser::ast;
-use understudy_store::{Catalog, DataType, Store, Targets, Value};
+use std::sync::Arc;
+use understudy_store::{Catalog, DataType, Planned, Store, Targets, Value};
 
 /// PostgreSQL's number of json, which drivers parse by themselves. No expression has the type; on the wire a
 /// value is its text, in both formats.
@@ -27,8 +28,8 @@ pub struct Prepared {
     pub params: Vec<DataType>,
     /// Columns of its rows; empty for statements without any.
     pub columns: Vec<ResultColumn>,
-    /// The catalog's version it was planned for; an older plan must be prepared again.
-    pub catalog_version: u64,
+    /// The catalog that it was planned for; for another it must be prepared again.
+    planned: Planned,
     pub(crate) command: &'static str,
     pub(crate) plan: Plan,
     /// The plan that reads no hidden columns, for rows from before they were there.
@@ -40,8 +41,8 @@ pub struct Prepared {
 impl Prepared {
     /// Whether the plan still fits a catalog.
     #[must_use]
-    pub fn is_current(&self, catalog: &Catalog) -> bool {
-        self.catalog_version == catalog.version
+    pub fn is_current(&self, catalog: &Arc<Catalog>) -> bool {
+        self.planned.is_on(catalog)
     }
 
     /// Which rows it changes or locks when it is executed again after a wait: those that it found before,
@@ -90,7 +91,7 @@ impl Prepared {
 /// # Errors
 /// Whatever is wrong with the statement's names and types, with its position.
 pub fn prepare(
-    catalog: &Catalog,
+    catalog: &Arc<Catalog>,
     statement: &Statement,
     hints: &[Option<DataType>],
 ) -> Result<Prepared, SqlError> {
@@ -106,7 +107,7 @@ pub fn prepare(
         kind: statement.kind(),
         params: binder.parameter_types(),
         columns,
-        catalog_version: catalog.version,
+        planned: Planned::on(catalog),
         command: statement.command(),
         reach: Reach::of(&made),
         plan: made,

@@ -1,13 +1,17 @@
 //! The catalog: every table, index and user by name and id, as one immutable value.
 //!
-//! A change makes a new catalog (see `ddl`); readers hold an `Arc` of the one they were planned
-//! against and compare `version` to know whether a plan is still good. Invariants: names of tables,
-//! sequences and indexes share one namespace per schema; `version` grows with every change and is the same on
-//! every member at the same LSN. Privileges other than `admin` are deliberately absent.
+//! A change makes a new catalog (see `ddl`); a plan knows which one it was made for ([`Planned`]) and is good for
+//! no other. Invariants: names of tables, sequences and indexes share one namespace per schema; `version` grows
+//! with every change and is the same on every member at the same LSN, but a change that is undone takes it back.
+//! Privileges other than `admin` are deliberately absent.
 
 use crate::table::{IndexDef, IndexId, TableDef, TableId};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ptr,
+    sync::{Arc, Weak},
+};
 
 /// One user who may log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +28,7 @@ pub struct UserDef {
 /// Everything that has a name.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Catalog {
-    /// Counts changes; never goes back within one history.
+    /// Counts changes.
     pub version: u64,
     /// Tables and sequences by id.
     tables: BTreeMap<TableId, Arc<TableDef>>,
@@ -37,6 +41,25 @@ pub struct Catalog {
     next_table: u32,
     /// Next index id to give.
     next_index: u32,
+}
+
+/// Which catalog a plan was made for. Versions and ids come again after a ROLLBACK; this does not, for the
+/// memory of a catalog is given to no other while somebody holds this.
+#[derive(Debug, Clone)]
+pub struct Planned(Weak<Catalog>);
+
+impl Planned {
+    /// For this one.
+    #[must_use]
+    pub fn on(catalog: &Arc<Catalog>) -> Planned {
+        Planned(Arc::downgrade(catalog))
+    }
+
+    /// Whether it was for this one.
+    #[must_use]
+    pub fn is_on(&self, catalog: &Arc<Catalog>) -> bool {
+        ptr::eq(self.0.as_ptr(), Arc::as_ptr(catalog))
+    }
 }
 
 impl Catalog {

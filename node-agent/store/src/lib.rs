@@ -106,7 +106,7 @@ mod version;
 mod visibility;
 mod write;
 
-pub use catalog::{Catalog, UserDef};
+pub use catalog::{Catalog, Planned, UserDef};
 pub use checkpoint::{CheckpointReport, RunningContentHash};
 pub use counts::{RunningTxn, TableCounts};
 pub use error::{ApplyError, CheckpointError, Deadlock, SerializationFailure, WriteError};

@@ -327,7 +327,6 @@ pub(crate) fn tree_kind(tree: &ast::Statement) -> StatementKind {
 mod tests {
     use super::*;
     use crate::prepare;
-    use understudy_store::Catalog;
 
     fn chain(length: usize, operator: &str) -> String {
         let terms = vec!["1"; length + 1].join(operator);
@@ -336,7 +335,7 @@ mod tests {
 
     fn is_bound(text: &str) -> bool {
         let statements = parse(text).unwrap();
-        prepare(&Catalog::default(), &statements[0], &[]).is_ok()
+        prepare(&Arc::default(), &statements[0], &[]).is_ok()
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Session {
     }
 
     async fn begin_copy_in(&mut self, copy: &CopyStatement) -> Result<Ran, Failure> {
-        self.begin_txn();
+        self.begin_statement_txn();
         // The client goes on when it has the answer, so nothing is held with it.
         self.hold(self.transaction.depends_lsn(), self.output.bytes.len());
         self.settle().await?;
@@ -140,7 +140,7 @@ impl Session {
         loop {
             let seed = self.next_seed();
             let txn = self.transaction.txn.as_mut().expect("COPY IN is inside a block");
-            if copy.target.catalog_version != txn.catalog().version {
+            if !copy.target.is_current(txn.catalog()) {
                 copy.target = CopyIn::new(txn.catalog(), &copy.statement)?;
             }
             let mark = self.store.savepoint(txn);
@@ -216,7 +216,7 @@ impl Session {
     }
 
     async fn copy_out(&mut self, copy: &CopyStatement) -> Result<Ran, Failure> {
-        self.begin_txn();
+        self.begin_statement_txn();
         self.hold(self.transaction.depends_lsn(), self.output.bytes.len());
         let txn = self.transaction.txn.as_ref().expect("begun above");
         let select = copy_out_query(txn.catalog(), copy)?;
