@@ -286,8 +286,8 @@ impl Applier<'_> {
         let mut state = (*self.state).clone();
         match change {
             Ddl::CreateTable(def) => {
-                if !state.catalog.would_give(Some(def.id), &def.indexes) {
-                    return Err(self.contradiction(format!("table {} is not next", def.id.0)));
+                if !state.catalog.may_give(Some(def.id), &def.indexes) {
+                    return Err(self.contradiction(format!("table {} is not new", def.id.0)));
                 }
                 self.trusted(ddl::check_definition(&def))?;
                 state.put_table(ddl::new_table(def));
@@ -309,8 +309,8 @@ impl Applier<'_> {
             Ddl::Truncate(table) => return self.truncate(table),
             Ddl::AddIndex(table, def) => {
                 let old = self.table(table)?;
-                if !state.catalog.would_give(None, std::slice::from_ref(&def)) {
-                    return Err(self.contradiction(format!("index {} is not next", def.id.0)));
+                if !state.catalog.may_give(None, std::slice::from_ref(&def)) {
+                    return Err(self.contradiction(format!("index {} is not new", def.id.0)));
                 }
                 let changed = self.trusted(ddl::with_index(old, def))?;
                 if let Some(index) = changed.indexes.last() {

@@ -2,15 +2,18 @@
 //!
 //! A change makes a new catalog (see `ddl`); a plan knows which one it was made for ([`Planned`]) and is good for
 //! no other. Invariants: names of tables, sequences and indexes share one namespace per schema; `version` grows
-//! with every change and is the same on every member at the same LSN, but a change that is undone takes it back.
-//! Privileges other than `admin` are deliberately absent.
+//! with every change and is the same on every member at the same LSN, but a change that is undone takes it back;
+//! an id is given once, also where what had it is undone. Privileges other than `admin` are deliberately absent.
 
 use crate::table::{IndexDef, IndexId, TableDef, TableId};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     ptr,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 /// One user who may log in.
@@ -43,8 +46,26 @@ pub struct Catalog {
     next_index: u32,
 }
 
-/// Which catalog a plan was made for. Versions and ids come again after a ROLLBACK; this does not, for the
-/// memory of a catalog is given to no other while somebody holds this.
+/// The lowest ids that were never given since the store was opened. A catalog that is undone takes its own back,
+/// but its transaction and its session may remember what had them. Changed by one transaction at a time, the one
+/// that changes definitions.
+#[derive(Debug, Default)]
+pub(crate) struct FreshIds {
+    table: AtomicU32,
+    index: AtomicU32,
+}
+
+impl FreshIds {
+    fn give(fresh: &AtomicU32, next: &mut u32) -> u32 {
+        let id = fresh.load(Relaxed).max(*next).max(1);
+        *next = id + 1;
+        fresh.store(*next, Relaxed);
+        id
+    }
+}
+
+/// Which catalog a plan was made for. Versions come again after a ROLLBACK; this does not, for the memory of a
+/// catalog is given to no other while somebody holds this.
 #[derive(Debug, Clone)]
 pub struct Planned(Weak<Catalog>);
 
@@ -141,24 +162,24 @@ impl Catalog {
     }
 
     /// Id for a new table.
-    pub(crate) fn give_table_id(&mut self) -> TableId {
-        let id = TableId(self.next_table.max(1));
-        self.next_table = id.0 + 1;
-        id
+    pub(crate) fn give_table_id(&mut self, fresh: &FreshIds) -> TableId {
+        TableId(FreshIds::give(&fresh.table, &mut self.next_table))
     }
 
     /// Id for a new index.
-    pub(crate) fn give_index_id(&mut self) -> IndexId {
-        let id = IndexId(self.next_index.max(1));
-        self.next_index = id.0 + 1;
-        id
+    pub(crate) fn give_index_id(&mut self, fresh: &FreshIds) -> IndexId {
+        IndexId(FreshIds::give(&fresh.index, &mut self.next_index))
     }
 
-    /// Whether the ids of a new table or index are those that this catalog would give.
-    pub(crate) fn would_give(&self, table: Option<TableId>, indexes: &[IndexDef]) -> bool {
-        let first = self.next_index.max(1);
-        table.is_none_or(|id| id.0 == self.next_table.max(1))
-            && (first..).zip(indexes).all(|(id, index)| index.id.0 == id)
+    /// Whether this catalog might give these ids to a new table and its indexes, or to a new index.
+    pub(crate) fn may_give(&self, table: Option<TableId>, indexes: &[IndexDef]) -> bool {
+        let mut next = self.next_index.max(1);
+        table.is_none_or(|id| (self.next_table.max(1)..u32::MAX).contains(&id.0))
+            && indexes.iter().all(|index| {
+                let is_new = (next..u32::MAX).contains(&index.id.0);
+                next = index.id.0.saturating_add(1);
+                is_new
+            })
     }
 
     /// Puts a new or changed table in; its ids are never given again.

@@ -50,9 +50,9 @@ impl Store {
                 return Err(WriteError::AlreadyExists { what: format!("relation \"{name}\"") });
             }
         }
-        def.id = state.catalog_mut().give_table_id();
+        def.id = state.catalog_mut().give_table_id(&self.inner.fresh_ids);
         for index in &mut def.indexes {
-            index.id = state.catalog_mut().give_index_id();
+            index.id = state.catalog_mut().give_index_id(&self.inner.fresh_ids);
         }
         let id = def.id;
         for key in def.foreign_keys.iter_mut().filter(|key| key.references == TableId(0)) {
@@ -172,7 +172,7 @@ impl Store {
         if state.catalog.has_relation(&old.def.schema, &def.name) {
             return Err(WriteError::AlreadyExists { what: format!("relation \"{}\"", def.name) });
         }
-        def.id = state.catalog_mut().give_index_id();
+        def.id = state.catalog_mut().give_index_id(&inner.fresh_ids);
         let id = def.id;
         let changed = with_index(&old, def.clone())?;
         let index = changed.indexes.last().map(Arc::clone).expect("an index was just added");

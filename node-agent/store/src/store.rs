@@ -6,7 +6,7 @@
 //! `apply` is called by one thread and never beside `commit`.
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, FreshIds},
     error::{Deadlock, SerializationFailure, WriteError},
     heap::{Heap, State, Table},
     lock_wait::{LockWait, Registry, TxnId},
@@ -53,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) history: Mutex<Vec<Arc<State>>>,
     /// The transaction that changes definitions; zero when none.
     pub(crate) changer: AtomicU64,
+    pub(crate) fresh_ids: FreshIds,
     pub(crate) reclamation: Reclamation,
     pub(crate) tokens: Tokens,
     pub(crate) shares: Shares,
@@ -75,6 +76,7 @@ impl Store {
                 history: Mutex::new(vec![Arc::clone(&state)]),
                 state: ArcSwap::new(state),
                 changer: AtomicU64::new(0),
+                fresh_ids: FreshIds::default(),
                 reclamation: Reclamation::new(),
                 tokens,
                 shares: Shares::new(),

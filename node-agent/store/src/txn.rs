@@ -255,8 +255,7 @@ impl Txn {
         self.snapshot
     }
 
-    /// The definitions that the present statement works with, its own changes included. Compare
-    /// `version` with a plan's before using the plan.
+    /// The definitions that the present statement works with, its own changes included.
     #[must_use]
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.state.catalog

@@ -109,47 +109,6 @@ pub enum ValueRef<'a> {
     Uuid(u128),
 }
 
-impl DataType {
-    /// Whether a column of this type may hold the value. Lengths and precision are the writer's duty.
-    #[must_use]
-    pub fn holds(self, value: ValueRef<'_>) -> bool {
-        match value {
-            ValueRef::Null => true,
-            ValueRef::Bool(_) => self == DataType::Bool,
-            ValueRef::Int(i) => match self {
-                DataType::Int2 => i16::try_from(i).is_ok(),
-                DataType::Int4 => i32::try_from(i).is_ok(),
-                DataType::Int8 => true,
-                DataType::Bool
-                | DataType::Float4
-                | DataType::Float8
-                | DataType::Numeric
-                | DataType::NumericOf { .. }
-                | DataType::Text
-                | DataType::Varchar(_)
-                | DataType::Char(_)
-                | DataType::Bytea
-                | DataType::Date
-                | DataType::Timestamp
-                | DataType::Timestamptz
-                | DataType::Uuid => false,
-            },
-            ValueRef::Float(_) => matches!(self, DataType::Float4 | DataType::Float8),
-            ValueRef::Numeric(_) => {
-                matches!(self, DataType::Numeric | DataType::NumericOf { .. })
-            }
-            ValueRef::Text(_) => {
-                matches!(self, DataType::Text | DataType::Varchar(_) | DataType::Char(_))
-            }
-            ValueRef::Bytes(_) => self == DataType::Bytea,
-            ValueRef::Date(_) => self == DataType::Date,
-            ValueRef::Timestamp(_) => self == DataType::Timestamp,
-            ValueRef::Timestamptz(_) => self == DataType::Timestamptz,
-            ValueRef::Uuid(_) => self == DataType::Uuid,
-        }
-    }
-}
-
 impl Value {
     /// Text from anything that can be one.
     #[must_use]
