@@ -13,7 +13,7 @@ use crate::{
     types::Type,
 };
 use std::cmp::Ordering;
-use understudy_store::{Row, RowId, TableDef, Txn, Value, ValueRef};
+use understudy_store::{Catalog, Row, RowId, TableDef, Txn, Value, ValueRef};
 
 /// One tuple that expressions read.
 pub(crate) trait Tuple {
@@ -91,20 +91,19 @@ pub(crate) struct Frame<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Env<'a> {
     pub(crate) run: &'a Run<'a>,
-    /// None where no data can be read (constants, defaults while binding).
-    pub(crate) txn: Option<&'a Txn>,
+    pub(crate) txn: &'a Txn,
     pub(crate) outer: Option<&'a Frame<'a>>,
     pub(crate) lateral: Option<&'a dyn Tuple>,
 }
 
 impl<'a> Env<'a> {
     pub(crate) fn new(run: &'a Run<'a>, txn: &'a Txn) -> Env<'a> {
-        Env { run, txn: Some(txn), outer: None, lateral: None }
+        Env { run, txn, outer: None, lateral: None }
     }
 
-    /// The transaction; only plans without data have none.
-    pub(crate) fn transaction(&self) -> Result<&'a Txn, SqlError> {
-        self.txn.ok_or_else(|| SqlError::internal("a constant expression reads a table"))
+    /// The definitions that the statement works with.
+    pub(crate) fn catalog(&self) -> &'a Catalog {
+        self.txn.catalog()
     }
 
     fn zone(&self) -> i32 {

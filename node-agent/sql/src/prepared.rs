@@ -13,7 +13,7 @@ use crate::{
 };
 use sqlparser::ast;
 use std::sync::Arc;
-use understudy_store::{Catalog, DataType, Planned, Store, Targets, Value};
+use understudy_store::{Catalog, DataType, Planned, Store, Targets, Txn, Value};
 
 /// PostgreSQL's number of json, which drivers parse by themselves. No expression has the type; on the wire a
 /// value is its text, in both formats.
@@ -204,16 +204,16 @@ fn tree(binder: &Binder<'_>, tree: &ast::Statement) -> Result<(Plan, Vec<ResultC
     }
 }
 
-/// The values of EXECUTE's arguments, converted to the prepared statement's parameter types.
+/// The values of EXECUTE's arguments, in a transaction, converted to the prepared statement's parameter types.
 ///
 /// # Errors
-/// 42601 for a wrong count, else what evaluating or converting an argument gives.
+/// 42601 for a wrong count, 0A000 for a subquery, else what evaluating or converting an argument gives.
 pub fn constant_arguments(
     prepared: &Prepared,
     arguments: &[ast::Expr],
     context: &ExecContext<'_>,
-    catalog: &Catalog,
-) -> Result<Vec<Value>, SqlError> {
+    txn: &Txn,
+) -> Result<Vec<Value>, ExecError> {
     if arguments.len() != prepared.params.len() {
         return Err(SqlError::new(
             state::SYNTAX,
@@ -223,13 +223,14 @@ pub fn constant_arguments(
             "Expected {} parameters but got {}.",
             prepared.params.len(),
             arguments.len()
-        )));
+        ))
+        .into());
     }
-    let binder = Binder::new(catalog, &[]);
+    let binder = Binder::new(txn.catalog(), &[]);
     let scope = Scope::new(Vec::new(), None);
     scope.clause.set("EXECUTE");
     let run = Run::new(context);
-    let env = Env { run: &run, txn: None, outer: None, lateral: None };
+    let env = Env::new(&run, txn);
     arguments
         .iter()
         .zip(&prepared.params)
@@ -237,12 +238,10 @@ pub fn constant_arguments(
             let bound = binder.expr(argument, &scope)?;
             let span = ast::Spanned::span(argument);
             let expr = binder.assigned(bound, ("parameter", *wanted), span)?;
-            eval(&expr, &NoColumns, &env).map_err(|error| match run.reason(error.into()) {
-                ExecError::Sql(error) => error,
-                ExecError::Blocked { .. } | ExecError::Far => {
-                    SqlError::unsupported("an argument of EXECUTE that has to wait")
-                }
-            })
+            if expr.has_subquery() {
+                return Err(SqlError::unsupported("a subquery in an argument of EXECUTE").into());
+            }
+            eval(&expr, &NoColumns, &env).map_err(|error| run.reason(error.into()))
         })
         .collect()
 }

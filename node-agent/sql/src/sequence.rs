@@ -86,7 +86,7 @@ impl SessionSequences {
 
 /// `nextval`.
 pub(crate) fn next(sequence: &TableDef, env: &Env<'_>) -> Result<i64, SqlError> {
-    let (txn, session) = (env.transaction()?, env.run.context.session);
+    let (txn, session) = (env.txn, env.run.context.session);
     let commit = |reservation| session.sequences.commit(reservation);
     let next = env.run.context.store.next_value(txn, sequence.id, commit);
     let next = next.map_err(|error| refused(error, env))?;
@@ -101,7 +101,7 @@ pub(crate) fn set(
     (value, is_called): (i64, bool),
     env: &Env<'_>,
 ) -> Result<i64, SqlError> {
-    let (txn, session) = (env.transaction()?, env.run.context.session);
+    let (txn, session) = (env.txn, env.run.context.session);
     let commit = |reservation| session.sequences.commit(reservation);
     let target = (sequence.id, value, is_called);
     let set = env.run.context.store.set_value(txn, target, commit);
@@ -130,8 +130,7 @@ pub(crate) fn current(sequence: &TableDef, env: &Env<'_>) -> Result<i64, SqlErro
 /// `lastval`.
 pub(crate) fn last(env: &Env<'_>) -> Result<i64, SqlError> {
     let last = env.run.context.session.sequences.with(|memory| memory.last);
-    let known = last
-        .filter(|id| env.transaction().is_ok_and(|txn| txn.catalog().table_by_id(*id).is_some()));
+    let known = last.filter(|id| env.catalog().table_by_id(*id).is_some());
     let value = known.map_or(Ok(None), |sequence| given(sequence, env))?;
     value.ok_or_else(|| {
         SqlError::new(state::NOT_IN_STATE, "lastval is not yet defined in this session")
@@ -142,7 +141,7 @@ fn given(sequence: TableId, env: &Env<'_>) -> Result<Option<i64>, SqlError> {
     let sequences = &env.run.context.session.sequences;
     let given = sequences.with(|m| m.given.iter().find(|g| g.sequence == sequence).copied());
     let Some(given) = given else { return Ok(None) };
-    env.transaction()?.depend(given.depends);
+    env.txn.depend(given.depends);
     Ok(Some(given.value))
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn table(
     env: &Env<'_>,
     consume: &mut RowConsumer<'_>,
 ) -> Result<Flow, SqlError> {
-    let txn = env.transaction()?;
+    let txn = env.txn;
     let store = env.run.context.store;
     let view = match node.reading {
         Reading::Snapshot => View::Committed,

@@ -53,12 +53,12 @@ fn by_oid(values: &[Value], env: &Env<'_>) -> Result<Arc<TableDef>, SqlError> {
 }
 
 fn by_name(values: &[Value], env: &Env<'_>) -> Result<Arc<TableDef>, SqlError> {
-    let catalog = env.transaction()?.catalog();
+    let catalog = env.catalog();
     find(system::relation_constant(catalog, text(values, 0))?, env)
 }
 
 fn find(oid: i64, env: &Env<'_>) -> Result<Arc<TableDef>, SqlError> {
-    let catalog = env.transaction()?.catalog();
+    let catalog = env.catalog();
     if let Some(sequence) = system::find_sequence(catalog, oid) {
         return Ok(Arc::clone(sequence));
     }
@@ -71,7 +71,7 @@ fn find(oid: i64, env: &Env<'_>) -> Result<Arc<TableDef>, SqlError> {
 }
 
 fn serial_sequence(values: &[Value], env: &Env<'_>) -> Answer {
-    let catalog = env.transaction()?.catalog();
+    let catalog = env.catalog();
     let oid = system::relation_constant(catalog, text(values, 0))?;
     let Some(table) = catalog.tables().find(|table| system::table_oid(table) == oid) else {
         return Ok(Value::Null);

@@ -1,6 +1,6 @@
 //! Statistics views: who does what.
 
-use super::{Columns, View, catalog, text, user_oid};
+use super::{Columns, View, text, user_oid};
 use crate::{
     activity::SessionActivity,
     error::SqlError,
@@ -44,7 +44,7 @@ fn activity(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
 /// What others run is for administrators, as in PostgreSQL.
 fn row(env: &Env<'_>, session: &SessionActivity) -> Result<Vec<Value>, SqlError> {
     let own = env.run.context.session;
-    let position = catalog(env)?.users().position(|user| user.name == session.user);
+    let position = env.catalog().users().position(|user| user.name == session.user);
     let micros = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamptz);
     let (wait_type, wait) = match session.wait.map(crate::activity::SessionWait::as_strs) {
         Some((wait_type, wait)) => (text(wait_type), text(wait)),

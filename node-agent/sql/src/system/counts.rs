@@ -3,7 +3,7 @@
 //! Columns for what does not exist here (blocks, hot updates, vacuums) hold null or zero, as PostgreSQL
 //! shows them where nothing was counted. Counts begin with the process.
 
-use super::{Columns, View, catalog, index_oid, table_oid, text};
+use super::{Columns, View, index_oid, table_oid, text};
 use crate::{
     error::SqlError,
     eval::Env,
@@ -85,7 +85,7 @@ fn counted<'a>(env: &Env<'a>) -> Result<Vec<(&'a TableDef, TableCounts)>, SqlErr
         let at = counts.iter().position(|counts| counts.table == table.id)?;
         Some((&**table, counts.swap_remove(at)))
     };
-    Ok(catalog(env)?.tables().filter_map(with_counts).collect())
+    Ok(env.catalog().tables().filter_map(with_counts).collect())
 }
 
 fn number(count: u64) -> Value {

@@ -1,7 +1,7 @@
 //! `information_schema`: tables, columns and keys, as the standard names them.
 
 use super::{
-    Columns, View, catalog, keys,
+    Columns, View, keys,
     references::{Reference, action_words, references},
     text,
 };
@@ -116,7 +116,7 @@ pub(super) static VIEWS: &[View] = &[
 
 fn tables(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let database = &env.run.context.session.database;
-    let rows = catalog(env)?.tables().map(|table| {
+    let rows = env.catalog().tables().map(|table| {
         vec![
             text(database),
             text(&table.schema),
@@ -131,7 +131,7 @@ fn tables(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
 fn columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let database = &env.run.context.session.database;
     let mut rows = Vec::new();
-    let catalog = catalog(env)?;
+    let catalog = env.catalog();
     for table in catalog.tables() {
         for (position, column) in table.shown_columns() {
             let ty = Type::of(column.data_type);
@@ -197,7 +197,7 @@ fn identity(catalog: &Catalog, table: &TableDef, position: usize) -> Vec<Value> 
 fn key_columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let database = &env.run.context.session.database;
     let mut rows = Vec::new();
-    for table in catalog(env)?.tables() {
+    for table in env.catalog().tables() {
         for index in keys(table) {
             for (position, column) in index.columns.iter().enumerate() {
                 rows.push(vec![
@@ -214,7 +214,7 @@ fn key_columns(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
             }
         }
     }
-    for Reference { table, key, referenced, .. } in references(catalog(env)?) {
+    for Reference { table, key, referenced, .. } in references(env.catalog()) {
         let index = key.index(referenced);
         for (position, column) in key.columns.iter().enumerate() {
             let other = key.referenced[position];
@@ -251,12 +251,12 @@ fn column_usage(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
             ]);
         }
     };
-    for table in catalog(env)?.tables() {
+    for table in env.catalog().tables() {
         for index in keys(table) {
             add(table, &index.columns, &index.name);
         }
     }
-    for Reference { key, referenced, .. } in references(catalog(env)?) {
+    for Reference { key, referenced, .. } in references(env.catalog()) {
         add(referenced, &key.referenced, &key.name);
     }
     Ok(rows)
@@ -264,7 +264,7 @@ fn column_usage(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
 
 fn referential(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let database = &env.run.context.session.database;
-    let rows = references(catalog(env)?).map(|Reference { table, key, referenced, .. }| {
+    let rows = references(env.catalog()).map(|Reference { table, key, referenced, .. }| {
         let index = key.index(referenced).map_or(Value::Null, |index| text(&index.name));
         vec![
             text(database),
@@ -284,7 +284,7 @@ fn referential(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
 fn constraints(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let database = &env.run.context.session.database;
     let mut rows = Vec::new();
-    for table in catalog(env)?.tables() {
+    for table in env.catalog().tables() {
         for index in keys(table) {
             rows.push(vec![
                 text(database),

@@ -79,7 +79,7 @@ enum On {
 fn locks(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let mut running = env.run.context.store.running();
     running.sort_by_key(|txn| txn.id);
-    let catalog = super::catalog(env)?;
+    let catalog = env.catalog();
     let mut rows = Vec::new();
     for txn in running.iter().filter(|txn| txn.id != TxnId::ENDED) {
         let (id, on) = (txn.id, On::Transaction);

@@ -114,10 +114,6 @@ pub(crate) fn rows(
     Ok(Flow::More)
 }
 
-fn catalog<'a>(env: &Env<'a>) -> Result<&'a Arc<Catalog>, SqlError> {
-    Ok(env.transaction()?.catalog())
-}
-
 /// The number of a table.
 pub(crate) fn table_oid(table: &TableDef) -> i64 {
     FIRST_OID + i64::from(table.id.0) * 2
@@ -147,7 +143,7 @@ fn user_oid(position: usize) -> i64 {
 /// A user's name by number.
 pub(crate) fn user_name(env: &Env<'_>, oid: i64) -> Result<String, SqlError> {
     let position = usize::try_from(oid - 10).unwrap_or(usize::MAX);
-    let name = catalog(env)?.users().nth(position).map(|user| user.name.clone());
+    let name = env.catalog().users().nth(position).map(|user| user.name.clone());
     Ok(name.unwrap_or_else(|| {
         if oid == 10 {
             env.run.context.session.user.clone()
@@ -187,7 +183,7 @@ pub(crate) fn relation_constant(catalog: &Catalog, text: &str) -> Result<i64, Sq
 
 /// How a relation's number is written; `-` for none, the number itself for what is not there.
 pub(crate) fn relation_text(env: &Env<'_>, oid: i64) -> Result<Value, SqlError> {
-    let name = match relation_name(catalog(env)?, oid) {
+    let name = match relation_name(env.catalog(), oid) {
         Some(name) => names::quoted(name),
         None if oid == 0 => "-".to_owned(),
         None => oid.to_string(),
@@ -227,7 +223,7 @@ fn predicate(table: &TableDef, index: &IndexDef) -> Option<String> {
 
 /// `pg_get_indexdef`: the statement that makes the index, or one column's name.
 pub(crate) fn index_definition(env: &Env<'_>, oid: i64, column: i64) -> Result<Value, SqlError> {
-    let Some((table, index)) = find_index(catalog(env)?, oid) else { return Ok(Value::Null) };
+    let Some((table, index)) = find_index(env.catalog(), oid) else { return Ok(Value::Null) };
     let columns: Vec<String> =
         index.columns.iter().map(|position| key_text(table, *position)).collect();
     if column > 0 {
@@ -260,7 +256,7 @@ pub(crate) fn index_definition(env: &Env<'_>, oid: i64, column: i64) -> Result<V
 
 /// `pg_get_constraintdef`.
 pub(crate) fn constraint_definition(env: &Env<'_>, oid: i64) -> Result<Value, SqlError> {
-    let catalog = catalog(env)?;
+    let catalog = env.catalog();
     if let Some((table, index)) = find_index(catalog, oid - CONSTRAINTS) {
         let columns: Vec<String> = index
             .columns
@@ -292,7 +288,7 @@ pub(crate) enum Extent {
 
 /// Bytes of a table or index, as accounted.
 pub(crate) fn relation_bytes(env: &Env<'_>, oid: i64, extent: Extent) -> Option<i64> {
-    let catalog = catalog(env).ok()?;
+    let catalog = env.catalog();
     let report = env.run.context.store.memory();
     if let Some(table) = catalog.tables().find(|table| table_oid(table) == oid) {
         let memory = report.tables.iter().find(|memory| memory.table == table.id)?;
@@ -311,7 +307,7 @@ pub(crate) fn relation_bytes(env: &Env<'_>, oid: i64, extent: Extent) -> Option<
 
 /// The number of a relation by its name, or by its number as text.
 pub(crate) fn relation_oid(env: &Env<'_>, name: &str) -> Result<i64, SqlError> {
-    relation_constant(catalog(env)?, name)
+    relation_constant(env.catalog(), name)
 }
 
 /// Bytes of everything.

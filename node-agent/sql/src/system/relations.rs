@@ -1,8 +1,7 @@
 //! Tables, columns, indexes, constraints and types.
 
 use super::{
-    BTREE_OID, CATALOG_OID, Columns, HEAP_OID, PUBLIC_OID, View, catalog, constraint_oid,
-    index_oid,
+    BTREE_OID, CATALOG_OID, Columns, HEAP_OID, PUBLIC_OID, View, constraint_oid, index_oid,
     references::{action_letter, column_numbers, references},
     table_oid, text, user_oid,
 };
@@ -146,15 +145,15 @@ const PG_TYPE: Columns = &[
 ];
 
 pub(super) static VIEWS: &[View] = &[
-    View::catalog("pg_class", PG_CLASS, |env| classes(catalog(env)?)),
-    View::catalog("pg_attribute", PG_ATTRIBUTE, |env| attributes(catalog(env)?)),
-    View::catalog("pg_index", PG_INDEX, |env| indexes(catalog(env)?)),
-    View::catalog("pg_constraint", PG_CONSTRAINT, |env| constraints(catalog(env)?)),
+    View::catalog("pg_class", PG_CLASS, |env| classes(env.catalog())),
+    View::catalog("pg_attribute", PG_ATTRIBUTE, |env| attributes(env.catalog())),
+    View::catalog("pg_index", PG_INDEX, |env| indexes(env.catalog())),
+    View::catalog("pg_constraint", PG_CONSTRAINT, |env| constraints(env.catalog())),
     View::catalog("pg_type", PG_TYPE, |_| Ok(all_types())),
     View::catalog(
         "pg_attrdef",
         &[("oid", Oid), ("adrelid", Oid), ("adnum", Int2), ("adbin", Text)],
-        |env| defaults(catalog(env)?),
+        |env| defaults(env.catalog()),
     ),
     View::catalog(
         "pg_tables",
@@ -498,7 +497,8 @@ fn defaults(catalog: &Catalog) -> Result<Vec<Vec<Value>>, SqlError> {
 
 fn tables(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let owner = super::user_name(env, user_oid(0))?;
-    Ok(catalog(env)?
+    Ok(env
+        .catalog()
         .tables()
         .map(|table| {
             let indexed = Value::Bool(!table.indexes.is_empty());
@@ -518,7 +518,7 @@ fn tables(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
 
 fn index_list(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let mut rows = Vec::new();
-    for table in catalog(env)?.tables() {
+    for table in env.catalog().tables() {
         for index in &table.indexes {
             rows.push(vec![
                 text(&table.schema),

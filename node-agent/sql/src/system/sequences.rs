@@ -1,6 +1,6 @@
 //! Sequences as clients see them, and what depends on what because of them.
 
-use super::{Columns, View, catalog, table_oid, text, user_oid};
+use super::{Columns, View, table_oid, text, user_oid};
 use crate::{
     bind::nextval_text,
     error::SqlError,
@@ -71,12 +71,12 @@ const DEPEND: Columns = &[
 
 pub(super) static VIEWS: &[View] = &[
     View::catalog("pg_sequence", PG_SEQUENCE, |env| {
-        Ok(definitions(catalog(env)?).map(|(sequence, def)| numbers(sequence, def)).collect())
+        Ok(definitions(env.catalog()).map(|(sequence, def)| numbers(sequence, def)).collect())
     }),
     View::catalog("pg_sequences", SEQUENCES, |env| {
-        definitions(catalog(env)?).map(|(sequence, def)| shown(sequence, def, env)).collect()
+        definitions(env.catalog()).map(|(sequence, def)| shown(sequence, def, env)).collect()
     }),
-    View::catalog("pg_depend", DEPEND, |env| Ok(dependencies(catalog(env)?))),
+    View::catalog("pg_depend", DEPEND, |env| Ok(dependencies(env.catalog()))),
     View { schema: "information_schema", name: "sequences", columns: STANDARD, rows: standard },
 ];
 
@@ -115,7 +115,7 @@ fn shown(sequence: &TableDef, def: &SequenceDef, env: &Env<'_>) -> Result<Vec<Va
 
 fn standard(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
     let database = &env.run.context.session.database;
-    let catalog = catalog(env)?;
+    let catalog = env.catalog();
     // Those of identity columns are part of their tables.
     let own = definitions(catalog).filter(|(_, def)| {
         let column = def.owner.and_then(|owner| {
@@ -202,7 +202,7 @@ pub(crate) fn sequence_row(sequence: &TableDef, env: &Env<'_>) -> Result<Vec<Val
 }
 
 fn state(sequence: &TableDef, env: &Env<'_>) -> Result<SequenceState, SqlError> {
-    let state = env.run.context.store.sequence_state(env.transaction()?, sequence.id);
+    let state = env.run.context.store.sequence_state(env.txn, sequence.id);
     state.map_err(|error| match refused(error) {
         crate::execute::ExecError::Sql(error) => error,
         crate::execute::ExecError::Blocked { .. } | crate::execute::ExecError::Far => {

@@ -1,6 +1,6 @@
 //! Databases, schemas, users, settings, and views that are always empty here.
 
-use super::{BTREE_OID, CATALOG_OID, Columns, HEAP_OID, PUBLIC_OID, View, catalog, text, user_oid};
+use super::{BTREE_OID, CATALOG_OID, Columns, HEAP_OID, PUBLIC_OID, View, text, user_oid};
 use crate::{
     error::SqlError,
     eval::Env,
@@ -215,7 +215,7 @@ fn database(env: &Env<'_>) -> Vec<Value> {
 }
 
 fn roles(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
-    let users = catalog(env)?.users().enumerate();
+    let users = env.catalog().users().enumerate();
     Ok(users
         .map(|(position, user)| {
             let admin = Value::Bool(user.admin);
@@ -239,7 +239,7 @@ fn roles(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
 }
 
 fn users(env: &Env<'_>) -> Result<Vec<Vec<Value>>, SqlError> {
-    let users = catalog(env)?.users().enumerate();
+    let users = env.catalog().users().enumerate();
     Ok(users
         .map(|(position, user)| {
             let admin = Value::Bool(user.admin);

@@ -202,7 +202,7 @@ impl Database {
                 };
                 let prepared = prepare(&catalog, inner, types)?;
                 let context = self.context(session, &[]);
-                params = constant_arguments(&prepared, arguments, &context, &catalog)?;
+                params = constant_arguments(&prepared, arguments, &context, txn)?;
                 prepared
             }
             Statement::Copy(copy) => {

@@ -10,8 +10,8 @@ use crate::pg::{
 };
 use std::sync::Arc;
 use understudy_sql::{
-    DiscardTarget, ExecContext, SqlError, Statement, StatementKind, UserAction, UserStatement,
-    constant_arguments, declared_types,
+    DiscardTarget, ExecContext, ExecError, SqlError, Statement, StatementKind, UserAction,
+    UserStatement, constant_arguments, declared_types,
 };
 use understudy_store::{DataType, UserDef, Value, WriteError};
 
@@ -105,17 +105,33 @@ impl Session {
         let Some(plan) = prepared.plan.as_deref() else {
             return Err(SqlError::internal("a named statement has no plan").into());
         };
-        let context = ExecContext {
-            store: &self.store,
-            params: &[],
-            transaction_micros: self.transaction.started_micros,
-            statement_micros: self.statement_micros,
-            seed: 0,
-            session: &self.info,
-            is_apart: false,
+        self.see_own_commits().await?;
+        let parameters = loop {
+            self.begin_statement_txn();
+            let txn = self.transaction.txn.as_ref().expect("begun above");
+            let context = ExecContext {
+                store: &self.store,
+                params: &[],
+                transaction_micros: self.transaction.started_micros,
+                statement_micros: self.statement_micros,
+                seed: 0,
+                session: &self.info,
+                is_apart: false,
+            };
+            match constant_arguments(plan, arguments, &context, txn) {
+                Ok(values) => break values,
+                // A sequence that somebody changes.
+                Err(ExecError::Blocked { on }) => self.wait_for(on).await?,
+                Err(ExecError::Far) => {
+                    let what = "an argument of EXECUTE that takes long";
+                    return Err(SqlError::unsupported(what).into());
+                }
+                Err(ExecError::Sql(error)) => {
+                    self.hold(self.depends_of(&error), self.output.bytes.len());
+                    return Err(error.into());
+                }
+            }
         };
-        let catalog = self.store.catalog();
-        let parameters = constant_arguments(plan, arguments, &context, &catalog)?;
         if !prepared.columns().is_empty() {
             self.output.bytes.extend_from_slice(&prepared.description);
         }
