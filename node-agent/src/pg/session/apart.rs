@@ -90,15 +90,17 @@ impl Lent {
 }
 
 impl Session {
-    /// As [`Session::attempt`], for a statement that is long. `start`, where its rows begin in the reply, moves
-    /// when some of them leave.
+    /// As [`Session::attempt`], for a statement that is long. Where its rows begin in the reply moves when some of
+    /// them leave.
     pub(super) async fn attempt_apart(
         &mut self,
         statement: &Arc<PreparedStatement>,
         parameters: &[Value],
         rows: &mut Rows<'_>,
-        start: &mut usize,
     ) -> Attempt {
+        if let Err(end) = self.write_answered() {
+            return Attempt::Cut(Cut::Failed(end.into()));
+        }
         let txn = self.transaction.txn.take().expect("the caller has begun it");
         let facts = Facts {
             transaction_micros: self.transaction.started_micros,
@@ -130,7 +132,7 @@ impl Session {
             (lent, result)
         });
         let mut stopper = Stopper(Some(Arc::clone(&stop)));
-        let (ended, cut) = match self.watch(pieces, &mut running, start).await {
+        let (ended, cut) = match self.watch(pieces, &mut running).await {
             Ok(ended) => (ended, None),
             Err(cut) => (stopped(&stop, running).await, Some(cut)),
         };
@@ -143,14 +145,13 @@ impl Session {
         &mut self,
         mut pieces: mpsc::Receiver<Piece>,
         running: &mut JoinHandle<Ended>,
-        start: &mut usize,
     ) -> Result<Result<Ended, JoinError>, Cut> {
         let deadline = self.deadline();
         // The thread lets go of the outlet at its end.
         while let Some(piece) = self.unless_cut(deadline, pieces.recv()).await? {
             let gone = self.let_go(piece, deadline).await;
             // What is there now has been said for good.
-            *start = self.output.bytes.len();
+            self.output.start = self.output.bytes.len();
             gone?;
         }
         self.unless_cut(deadline, running).await

@@ -4,10 +4,7 @@ use super::{
     Failure, Report, Session, execute::is_planned, portal::PreparedStatement, rows::Rows,
     simple::Ran, sqlstate,
 };
-use crate::pg::{
-    auth::{Verifier, make_verifier},
-    frame::Formats,
-};
+use crate::pg::auth::{Verifier, make_verifier};
 use std::sync::Arc;
 use understudy_sql::{
     DiscardTarget, ExecContext, ExecError, SqlError, Statement, StatementKind, UserAction,
@@ -132,10 +129,8 @@ impl Session {
                 }
             }
         };
-        if !prepared.columns().is_empty() {
-            self.output.bytes.extend_from_slice(&prepared.description);
-        }
-        let tag = self.execute(&prepared, &parameters, Rows::Reply(Formats::default())).await?;
+        let rows = Rows::Described { may_change: false };
+        let tag = self.execute(&prepared, &parameters, rows).await?;
         Ok(Ran::Tag(tag.to_string()))
     }
 

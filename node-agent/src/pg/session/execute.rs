@@ -43,6 +43,13 @@ pub(super) enum Attempt {
     Cut(Cut),
 }
 
+/// What an attempt in place came to that the long way goes on with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unfinished {
+    Far,
+    Blocked(TxnId),
+}
+
 impl Session {
     /// A statement begins: earlier cancel requests are moot, clocks start.
     pub(super) fn begin_statement(&mut self) {
@@ -61,6 +68,7 @@ impl Session {
 
     /// Waits for a part of the statement; its time limit, a cancel request and the session's end cut it off.
     pub(super) async fn in_time<F: Future>(&mut self, future: F) -> Result<F::Output, Failure> {
+        self.write_answered()?;
         let waited = self.unless_cut(self.deadline(), future).await;
         waited.map_err(|cut| self.cut_off(cut))
     }
@@ -79,7 +87,7 @@ impl Session {
         }
     }
 
-    /// Makes the plan of a statement on the definitions that its next statement sees.
+    /// Makes the plan of a statement on the definitions that the transaction's next statement sees.
     pub(super) async fn plan(
         &mut self,
         statement: &Statement,
@@ -93,6 +101,7 @@ impl Session {
             // A plan, its columns and that there is none tell of definitions that may be taken back (A2.9).
             self.hold(since, self.output.bytes.len());
             self.settle().await?;
+            // Others may make new ones each time.
             self.give_way().await?;
         }
     }
@@ -108,10 +117,17 @@ impl Session {
         self.see_own_commits().await?;
         let mut has_snapshot = self.begin_txn();
         let mut statement = Arc::clone(statement);
-        let mut start = self.output.bytes.len();
-        let mut has_waited = false;
-        // It was begun in place already, and went too far.
-        let mut is_far = std::mem::take(&mut self.is_far);
+        self.output.start = self.output.bytes.len();
+        let (mut is_far, mut has_waited) = (false, false);
+        match self.unfinished.take() {
+            Some(Unfinished::Far) => is_far = true,
+            // The transaction is as that attempt has left it.
+            Some(Unfinished::Blocked(on)) if !has_snapshot => {
+                self.wait_for(on).await?;
+                has_waited = true;
+            }
+            Some(Unfinished::Blocked(_)) | None => {}
+        }
         loop {
             let txn = self.transaction.txn.as_mut().expect("begun above, kept by this loop");
             let mark = match &statement.plan {
@@ -121,15 +137,16 @@ impl Session {
             };
             has_snapshot = false;
             let plan = statement.plan.as_deref();
+            rows.describe(&statement, &mut self.output.bytes);
             let attempt = if is_far || plan.is_some_and(|plan| plan.is_long(&self.store)) {
-                self.attempt_apart(&statement, parameters, &mut rows, &mut start).await
+                self.attempt_apart(&statement, parameters, &mut rows).await
             } else {
                 self.attempt(&statement, parameters, &mut rows)
             };
             if let Attempt::Done(tag) = attempt {
-                return self.finish_statement(&statement, start).map(|()| tag);
+                return self.finish_statement(&statement).map(|()| tag);
             }
-            self.output.cut_to(start);
+            self.output.cut_to(self.output.start);
             if let Rows::Kept(kept) = &mut rows {
                 kept.clear();
             }
@@ -137,14 +154,17 @@ impl Session {
             self.undone().await;
             match attempt {
                 Attempt::Done(_) => {}
-                Attempt::Stale => statement = self.replan(&statement).await?,
+                Attempt::Stale => {
+                    let may_change = matches!(rows, Rows::Described { may_change: true });
+                    statement = self.replan(&statement, may_change).await?;
+                }
                 Attempt::Blocked(on) => {
                     self.wait_for(on).await?;
                     has_waited = true;
                 }
                 Attempt::Far => is_far = true,
                 Attempt::Failed(error) => {
-                    self.hold(self.depends_of(&error), start);
+                    self.hold(self.depends_of(&error), self.output.start);
                     return Err(error.into());
                 }
                 Attempt::Cut(cut) => return Err(self.cut_off(cut)),
@@ -200,17 +220,13 @@ impl Session {
 
     /// What has to hold before the rows of a finished statement may leave (R6a, A2.9). In a block the tag of a
     /// statement without rows leaves at once: nothing is done before its COMMIT, which waits.
-    fn finish_statement(
-        &mut self,
-        statement: &PreparedStatement,
-        start: usize,
-    ) -> Result<(), Failure> {
+    fn finish_statement(&mut self, statement: &PreparedStatement) -> Result<(), Failure> {
         if !statement.columns().is_empty() {
             if let Err(refused) = self.confirm_rows() {
-                self.output.cut_to(start);
+                self.output.cut_to(self.output.start);
                 return Err(refused.into());
             }
-            self.hold(self.transaction.depends_lsn(), start);
+            self.hold(self.transaction.depends_lsn(), self.output.start);
         }
         for message in std::mem::take(&mut self.pending_notices) {
             self.tell(&Report::new(super::Severity::Notice, sqlstate::SUCCESS, message));
@@ -236,19 +252,32 @@ impl Session {
         }
     }
 
-    /// Makes an old plan anew. Its columns must stay the same, for the client may have been told them.
-    async fn replan(&mut self, old: &PreparedStatement) -> Result<Arc<PreparedStatement>, Failure> {
+    /// Makes an old plan anew. Its parameters keep their types, and its columns unless nobody was told them.
+    async fn replan(
+        &mut self,
+        old: &Arc<PreparedStatement>,
+        may_change: bool,
+    ) -> Result<Arc<PreparedStatement>, Failure> {
         let Some(statement) = &old.statement else {
             return Err(SqlError::internal("an empty statement has no plan").into());
         };
-        let plan = self.plan(statement, &old.hints).await?;
+        // They have been read as these, which say less than what they were taken for: an interval is read as text.
+        let types = old.parameter_types();
+        let mut plan = self.plan(statement, &old.hints).await?;
+        if plan.params != types {
+            let fixed: Vec<_> = types.iter().copied().map(Some).collect();
+            plan = self.plan(statement, &fixed).await?;
+        }
         let new = PreparedStatement::new(Some(statement.clone()), old.hints.clone(), Some(plan));
-        let new = PreparedStatement { text: Arc::clone(&old.text), ..new };
-        if new.description != old.description {
+        let new = Arc::new(PreparedStatement { text: Arc::clone(&old.text), ..new });
+        if !may_change && new.description != old.description {
             let message = "cached plan must not change result type";
             return Err(Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
         }
-        Ok(Arc::new(new))
+        for known in self.statements.values_mut().filter(|known| Arc::ptr_eq(known, old)) {
+            *known = Arc::clone(&new);
+        }
+        Ok(new)
     }
 
     /// Waits until the transaction that holds what is needed has ended.
@@ -257,6 +286,7 @@ impl Session {
             // What was in the way is over, or will be in a moment on another loop.
             return self.give_way().await;
         }
+        self.write_answered()?;
         let txn = self.transaction.txn.as_ref().expect("blocked inside a transaction");
         self.database.note(Noted::LockWait);
         let wait = self.store.wait(txn, on).map_err(|deadlock| {

@@ -106,7 +106,8 @@ impl Session {
         }
         self.enter_block();
         let result_formats = view.result_formats.raw().to_vec();
-        let portal = Portal { statement, parameters, result_formats, progress: Progress::Ready };
+        let (progress, savepoints) = (Progress::Ready, self.transaction.savepoints());
+        let portal = Portal { statement, parameters, result_formats, progress, savepoints };
         self.portals.insert(view.portal.to_owned(), portal);
         reply::bind_complete(&mut self.output.bytes);
         Ok(())
@@ -155,6 +156,8 @@ impl Session {
         self.check_not_failed(statement)?;
         self.tell_text(&prepared.text);
         if let Progress::Ready = portal.progress {
+            // Its rows may be of the savepoint.
+            portal.savepoints = self.transaction.savepoints();
             if prepared.plan.is_none() {
                 portal.progress = Progress::Done;
                 let parameters = std::mem::take(&mut portal.parameters);

@@ -7,7 +7,7 @@
 
 use super::{
     Session, SessionEnd,
-    execute::now_micros,
+    execute::Unfinished,
     extended::read_parameters,
     output::Done,
     portal::{PreparedStatement, append_description},
@@ -105,7 +105,8 @@ impl Session {
         if formats > 1 && formats != plan.columns.len() {
             return None;
         }
-        self.begin_batch(prepared);
+        self.begin_statement();
+        self.tell_text(&prepared.text);
         let start = self.output.bytes.len();
         let answered = if is_open {
             self.answer_in_block(batch, prepared, plan)
@@ -139,7 +140,8 @@ impl Session {
         if !is_plain || self.transaction.is_large() || self.database.log_is_behind() {
             return Ok(None);
         }
-        self.begin_batch(prepared);
+        self.begin_statement();
+        self.tell_text(&prepared.text);
         reply::bind_complete(&mut self.output.bytes);
         if batch.has_describe {
             self.output.bytes.extend_from_slice(&prepared.description);
@@ -161,14 +163,6 @@ impl Session {
                 Ok(Some(batch.sync_at))
             }
         }
-    }
-
-    /// As `begin_statement`.
-    fn begin_batch(&mut self, prepared: &PreparedStatement) {
-        self.control.forget_cancel();
-        self.statement_micros = now_micros();
-        self.tell_text(&prepared.text);
-        self.control.works(self.statement_micros);
     }
 
     /// None unless the member and the transaction let the statement run.
@@ -284,7 +278,11 @@ impl Session {
         let mut receiver = RowReceiver::new(output, Rows::Reply(formats), &self.store, None);
         let ended = execute_into(plan, &context, txn, &mut receiver);
         let (notices, room) = receiver.end();
-        self.is_far = matches!(ended, Err(ExecError::Far));
+        self.unfinished = match &ended {
+            Err(ExecError::Far) => Some(Unfinished::Far),
+            Err(ExecError::Blocked { on }) => Some(Unfinished::Blocked(*on)),
+            Err(ExecError::Sql(_)) | Ok(_) => None,
+        };
         let tag = ended.ok()?;
         self.output.keep(room);
         notices.is_empty().then_some(tag)
@@ -310,11 +308,11 @@ mod tests {
         testing::{MemoryDatabase, USER},
         tests::wire::{batch, connected, parse, query},
     };
-    use tokio::runtime::Builder;
+    use tokio::{net::UnixStream, runtime::Builder};
 
-    /// A session of a member with a table of two rows. It knows a statement for each letter.
-    async fn session(database: &Arc<MemoryDatabase>) -> Session {
-        let (_, started, front) = connected(database, USER);
+    /// A session of a member with a table of two rows, and its client. It knows a statement for each letter.
+    async fn session(database: &Arc<MemoryDatabase>) -> (Session, UnixStream) {
+        let (client, started, front) = connected(database, USER);
         let mut session = Session::new(started, &front);
         for message in [
             query("create table if not exists t (id int primary key, v int)"),
@@ -330,7 +328,7 @@ mod tests {
         ] {
             answer(&mut session, &message).await;
         }
-        session
+        (session, client)
     }
 
     /// Message by message.
@@ -366,7 +364,7 @@ mod tests {
     fn known_statements_are_answered_here() {
         Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             let database = MemoryDatabase::active();
-            let mut session = session(&database).await;
+            let (mut session, _client) = session(&database).await;
             let alone: [(&str, &[&str]); 4] =
                 [("r", &["1"]), ("u", &["1"]), ("d", &["2"]), ("l", &["9"])];
             assert_eq!(
@@ -388,10 +386,23 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_is_made_anew_once_for_each_change_of_definitions() {
+        Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let database = MemoryDatabase::active();
+            let (mut session, _client) = session(&database).await;
+            let twice: [(&str, &[&str]); 3] = [("r", &["1"]), ("u", &["1"]), ("r", &["1"])];
+            assert_eq!(here(&mut session, &twice).await, "+++");
+            answer(&mut session, &query("create table other (id int)")).await;
+            assert_eq!(here(&mut session, &twice).await, "--+");
+        });
+    }
+
+    #[test]
     fn a_first_statement_that_has_to_wait_leaves_no_transaction() {
         Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             let database = MemoryDatabase::active();
-            let (mut holder, mut waiter) = (session(&database).await, session(&database).await);
+            let (mut holder, _client) = session(&database).await;
+            let (mut waiter, _client) = session(&database).await;
             let first: [(&str, &[&str]); 2] = [("b", &[]), ("u", &["1"])];
             assert_eq!(here(&mut holder, &first).await, "++");
             assert_eq!(here(&mut waiter, &first[..1]).await, "+");

@@ -47,6 +47,7 @@ use super::{
 };
 use bytes::{Buf, BytesMut};
 use copying::Incoming;
+use execute::Unfinished;
 use output::Output;
 use portal::{Portal, PreparedStatement};
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
@@ -141,8 +142,8 @@ pub(super) struct Session {
     last_commit: Lsn,
     /// An error was answered: skip to the next Sync.
     is_skipping: bool,
-    /// The batch in hand was begun in place and goes too far for it.
-    is_far: bool,
+    /// What the batch in hand came to where it was begun in place.
+    unfinished: Option<Unfinished>,
     /// The role that the client was last told of by `in_hot_standby`.
     told_role: Role,
     /// Parameters of the statement in hand; kept to save an allocation.
@@ -166,7 +167,7 @@ pub(super) async fn run(started: Started, front: &Arc<Front>) -> Result<(), Sess
     let mut session = Session::new(started, front);
     let end = session.serve().await;
     if !matches!(end, SessionEnd::Told) {
-        session.leave_unanswered();
+        session.give_up();
     }
     session.undone().await;
     let said = session.output.bytes.len();
@@ -208,7 +209,7 @@ impl Session {
             copy_in: None,
             last_commit: Lsn::ZERO,
             is_skipping: false,
-            is_far: false,
+            unfinished: None,
             told_role: role,
             parameters: Vec::new(),
             pending_notices: Vec::new(),
@@ -385,6 +386,7 @@ impl Session {
         }
         reply::ready(&mut self.output.bytes, self.transaction.status());
         self.output.ends_answer();
+        self.unfinished = None;
     }
 
     /// Says in `understudy_transactions` what the open block holds.

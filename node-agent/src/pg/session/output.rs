@@ -17,6 +17,7 @@ use crate::pg::{
     listener::end_report,
     registry::EndReason,
 };
+use futures::FutureExt;
 use std::io;
 use tokio::io::AsyncWriteExt;
 use understudy_sql::{Room, SessionWait};
@@ -28,6 +29,8 @@ pub(super) struct Output {
     pub(super) bytes: Vec<u8>,
     /// `bytes[answered..]` belongs to an answer whose ReadyForQuery is still to come.
     answered: usize,
+    /// Where what the statement in hand says begins.
+    pub(super) start: usize,
     held: Held,
     /// The client expects an answer now.
     pub(super) is_asked_for: bool,
@@ -37,10 +40,12 @@ pub(super) struct Output {
 
 /// What may not be written yet.
 #[derive(Debug, Default)]
-struct Held {
+pub(super) struct Held {
     /// `bytes[from..]` waits for this LSN; zero when nothing waits.
     lsn: Lsn,
     from: usize,
+    /// `bytes[..free]` are the whole answers before it.
+    free: usize,
     /// ReadyForQuery messages among them: so many answers a client expects.
     ready: usize,
     commit: Option<HeldCommit>,
@@ -72,6 +77,7 @@ impl Output {
         Output {
             bytes: greeting,
             answered: 0,
+            start: 0,
             held: Held::default(),
             is_asked_for: true,
             rooms: Vec::new(),
@@ -92,6 +98,14 @@ impl Output {
             self.held.ready += 1;
         }
         self.is_asked_for = true;
+    }
+
+    /// So many of the first bytes are gone.
+    fn is_shorter_by(&mut self, bytes: usize) {
+        let Held { from, free, .. } = &mut self.held;
+        for place in [&mut self.answered, &mut self.start, from, free] {
+            *place = place.saturating_sub(bytes);
+        }
     }
 
     /// Takes back what the answer in hand has from there on. What comes in its place is held as it was.
@@ -128,11 +142,12 @@ impl Session {
         let acknowledged = self.database.acknowledged_lsn();
         let held = &mut self.output.held;
         if held.lsn <= acknowledged {
-            *held = Held { from, ..Held::default() };
+            *held = Held { from, free: self.output.answered, ..Held::default() };
         }
         if lsn > acknowledged {
             held.lsn = held.lsn.max(lsn);
             held.from = held.from.min(from);
+            held.free = held.free.min(from);
         }
     }
 
@@ -162,12 +177,35 @@ impl Session {
         self.output.held.lsn > self.database.acknowledged_lsn()
     }
 
+    /// Writes the answers that are whole and free, as far as the client takes them now. For before a wait: who sent
+    /// more behind them may have to read them first.
+    pub(super) fn write_answered(&mut self) -> Result<(), SessionEnd> {
+        let free = if self.is_held() { self.output.held.free } else { self.output.answered };
+        if free == 0 {
+            return Ok(());
+        }
+        let mut left = &self.output.bytes[..free];
+        let stream = &mut self.stream;
+        let written = async {
+            stream.write_all_buf(&mut left).await?;
+            stream.flush().await
+        };
+        if let Some(Err(broken)) = written.now_or_never() {
+            return Err(broken.into());
+        }
+        let gone = free - left.len();
+        self.output.bytes.drain(..gone);
+        self.output.is_shorter_by(gone);
+        self.transaction.output_is_shorter_by(gone);
+        Ok(())
+    }
+
     /// Writes what has gathered, once everything it depends on is acknowledged.
     pub(super) async fn write(&mut self) -> Result<(), SessionEnd> {
         let is_answered = self.output.answered == self.output.bytes.len();
-        let waits = self.is_held();
+        let is_judged = self.limits.slow_micros.is_some() && self.is_held();
         let settled = self.settle().await;
-        if waits && self.limits.slow_micros.is_some() {
+        if is_judged {
             self.judge_duration(now_micros());
         }
         match settled {
@@ -192,9 +230,9 @@ impl Session {
             self.output.bytes = Vec::with_capacity(READ_BYTES);
         }
         self.output.bytes.clear();
-        self.output.answered = 0;
         self.output.rooms.clear();
-        self.transaction.output_was_written();
+        self.output.is_shorter_by(usize::MAX);
+        self.transaction.output_is_shorter_by(usize::MAX);
         Ok(())
     }
 
@@ -204,6 +242,7 @@ impl Session {
     /// Where that is cut short: what becomes of the answer in hand, if there is one.
     pub(super) async fn settle(&mut self) -> Result<(), Failure> {
         if self.is_held() {
+            self.write_answered()?;
             let held = &self.output.held;
             let wait = self.database.acknowledged(held.lsn);
             // A commit is done, whatever time its acknowledgement takes. What depends on others' is not.
@@ -229,13 +268,15 @@ impl Session {
             Failure::Report(report) => report,
             end @ Failure::End(_) => return end,
         };
-        let Held { ready, commit, .. } = self.output.drop_held();
+        let Held { ready, commit, .. } = self.give_up();
+        // Their next rows might depend on what is given up.
+        self.portals.clear();
         let status = match self.transaction.status() {
             TransactionStatus::Open => TransactionStatus::Failed,
             status => status,
         };
         let reason = "the wait for its acknowledgement was cancelled by the client";
-        let unknown = commit.map(|commit| self.leave_in_doubt(commit, reason));
+        let unknown = commit.map(|commit| in_doubt(reason, commit.token));
         for answer in 0..ready {
             let is_before = commit.is_none_or(|commit| answer < commit.ready_before);
             let told = unknown.as_ref().filter(|_| !is_before).unwrap_or(&undone);
@@ -247,10 +288,13 @@ impl Session {
         unknown.filter(|_| commits_in_hand).unwrap_or(undone).into()
     }
 
-    /// A commit of the session's own is no longer waited for.
-    fn leave_in_doubt(&self, commit: HeldCommit, reason: &str) -> Report {
-        self.guard.leave_in_doubt(commit.lsn, commit.token);
-        in_doubt(reason, commit.token)
+    /// Takes back what is held; an own commit among it is one in doubt from here on.
+    pub(super) fn give_up(&mut self) -> Held {
+        let held = self.output.drop_held();
+        if let Some(commit) = held.commit {
+            self.guard.leave_in_doubt(commit.lsn, commit.token);
+        }
+        held
     }
 
     /// The member cannot say any more what becomes of what is waited for: the session is over.
@@ -273,13 +317,6 @@ impl Session {
         self.end(&report.message, report)
     }
 
-    /// The client has left without its answers.
-    pub(super) fn leave_unanswered(&mut self) {
-        if let Some(commit) = self.output.drop_held().commit {
-            self.guard.leave_in_doubt(commit.lsn, commit.token);
-        }
-    }
-
     /// Puts a FATAL error at the end of what may be written.
     fn end(&mut self, why: &str, report: &Report) -> SessionEnd {
         if self.is_held() {
@@ -291,9 +328,8 @@ impl Session {
 
     /// Takes back what is held, and says so where an own commit is among it.
     fn tell_unknown(&mut self, why: &str) {
-        if let Some(commit) = self.output.drop_held().commit {
-            let unknown = self.leave_in_doubt(commit, why);
-            reply::report(&mut self.output.bytes, &unknown);
+        if let Some(commit) = self.give_up().commit {
+            reply::report(&mut self.output.bytes, &in_doubt(why, commit.token));
         }
     }
 }

@@ -80,6 +80,8 @@ pub(super) struct Portal {
     /// Result format codes as the client sent them.
     pub(super) result_formats: Vec<u8>,
     pub(super) progress: Progress,
+    /// The open savepoints around it: ROLLBACK TO one of them takes it along.
+    pub(super) savepoints: usize,
 }
 
 /// How far a portal has been run.

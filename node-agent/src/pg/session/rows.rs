@@ -4,7 +4,7 @@
 //! All others gather until their statement has ended, in temporary memory: a result that is too large for
 //! it is refused (53200).
 
-use super::{WRITE_BYTES, binary, reply};
+use super::{WRITE_BYTES, binary, portal::PreparedStatement, reply};
 use crate::pg::frame::Formats;
 use std::{collections::VecDeque, mem};
 use tokio::sync::mpsc;
@@ -23,8 +23,11 @@ const PIECES: u64 = 3;
 
 /// Where the rows of an execution go.
 pub(super) enum Rows<'a> {
-    /// Into the reply, in these formats.
+    /// Into the reply, in these formats; what columns they have has been told.
     Reply(Formats<'a>),
+    /// Into the reply in text, behind the description of their columns. These may change with the table where
+    /// nobody has been told of them.
+    Described { may_change: bool },
     /// Into the reply, as data of COPY.
     Copy(&'a CopyOptions),
     /// Into a portal that is read in pieces.
@@ -60,10 +63,18 @@ impl Kept {
 }
 
 impl Rows<'_> {
+    /// Puts the description of the columns where the rows will follow, if it belongs there.
+    pub(super) fn describe(&self, statement: &PreparedStatement, output: &mut Vec<u8>) {
+        if matches!(self, Rows::Described { .. }) && !statement.columns().is_empty() {
+            output.extend_from_slice(&statement.description);
+        }
+    }
+
     /// The same place, for one attempt.
     pub(super) fn again(&mut self) -> Rows<'_> {
         match self {
             Rows::Reply(formats) => Rows::Reply(*formats),
+            Rows::Described { .. } => Rows::Reply(Formats::default()),
             Rows::Copy(options) => Rows::Copy(options),
             Rows::Kept(kept) => Rows::Kept(kept),
         }
@@ -82,6 +93,7 @@ impl LentRows {
     pub(super) fn lend(rows: &mut Rows<'_>) -> LentRows {
         match rows {
             Rows::Reply(formats) => LentRows::Reply(formats.raw().to_vec()),
+            Rows::Described { .. } => LentRows::Reply(Vec::new()),
             Rows::Copy(options) => LentRows::Copy(options.clone()),
             Rows::Kept(kept) => LentRows::Kept(mem::take(*kept)),
         }
@@ -185,6 +197,15 @@ impl RowSink for RowReceiver<'_, '_> {
             Rows::Kept(kept) => return kept.push(values, self.store),
             Rows::Reply(formats) => {
                 append_row(self.output, values, self.columns, *formats, self.zone_offset)?;
+            }
+            Rows::Described { .. } => {
+                append_row(
+                    self.output,
+                    values,
+                    self.columns,
+                    Formats::default(),
+                    self.zone_offset,
+                )?;
             }
             Rows::Copy(options) => {
                 append_line(self.output, values, (self.columns, self.zone_offset), options)?;

@@ -5,7 +5,7 @@ use super::{
     Failure, Report, Session, SessionEnd, WRITE_BYTES, execute::is_planned,
     portal::PreparedStatement, reply, rows::Rows, transaction::Block,
 };
-use crate::pg::frame::{Formats, only_text};
+use crate::pg::frame::only_text;
 use std::{collections::VecDeque, sync::Arc};
 use understudy_sql::{CommandTag, Statement, StatementKind, parse};
 
@@ -106,22 +106,9 @@ impl Session {
             let message = "there is no parameter $1";
             return Err(Report::error("42P02", message).into());
         }
-        let prepared = Arc::new(prepared);
-        let start = self.output.bytes.len();
-        if !prepared.columns().is_empty() {
-            self.output.bytes.extend_from_slice(&prepared.description);
-        }
-        let result = self.execute(&prepared, &[], Rows::Reply(Formats::default())).await;
-        match result {
-            Ok(tag) => Ok(Ran::Tag(tag.to_string())),
-            Err(failure) => {
-                // No description without rows or a tag after it; the last words of a session stay.
-                if let Failure::Report(_) = failure {
-                    self.output.cut_to(start);
-                }
-                Err(failure)
-            }
-        }
+        let rows = Rows::Described { may_change: true };
+        let tag = self.execute(&Arc::new(prepared), &[], rows).await?;
+        Ok(Ran::Tag(tag.to_string()))
     }
 
     /// CommandComplete.

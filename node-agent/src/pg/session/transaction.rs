@@ -98,6 +98,11 @@ impl Transaction {
         self.txn.as_ref().is_some_and(|txn| txn.extent().0 > NEAR_ROWS)
     }
 
+    /// How many savepoints are open.
+    pub(super) fn savepoints(&self) -> usize {
+        self.savepoints.len()
+    }
+
     /// What its answers depend on (A2.9).
     pub(super) fn depends_lsn(&self) -> Lsn {
         self.txn.as_ref().map_or(Lsn::ZERO, Txn::depends_lsn)
@@ -111,8 +116,9 @@ impl Transaction {
         }
     }
 
-    pub(super) fn output_was_written(&mut self) {
-        self.output_start = 0;
+    /// So many of the first bytes of the output are gone.
+    pub(super) fn output_is_shorter_by(&mut self, bytes: usize) {
+        self.output_start = self.output_start.saturating_sub(bytes);
     }
 }
 
@@ -320,9 +326,9 @@ impl Session {
             Block::Implicit => self.rollback_all(),
             Block::Explicit => {
                 self.transaction.block = Block::Failed;
-                self.portals.clear();
                 // With a savepoint the client may go on from there; otherwise nothing is left to keep.
                 if self.transaction.savepoints.is_empty() {
+                    self.portals.clear();
                     self.undo(None);
                 }
             }
@@ -359,6 +365,9 @@ impl Session {
             Statement::ReleaseSavepoint(name) => {
                 let position = self.savepoint_position(name)?;
                 self.transaction.savepoints.truncate(position);
+                for portal in self.portals.values_mut() {
+                    portal.savepoints = portal.savepoints.min(position);
+                }
             }
             Statement::RollbackTo(name) => self.rollback_to_savepoint(name)?,
             Statement::SetTransaction { scope, modes } => self.set_transaction(*scope, *modes)?,
@@ -439,6 +448,7 @@ impl Session {
     fn rollback_to_savepoint(&mut self, name: &str) -> Result<(), Failure> {
         let position = self.savepoint_position(name)?;
         self.transaction.savepoints.truncate(position + 1);
+        self.portals.retain(|_, portal| portal.savepoints <= position);
         let mark = self.transaction.savepoints[position].1.clone();
         // Without a mark it is older than the first statement.
         self.undo(mark);

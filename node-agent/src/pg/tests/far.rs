@@ -4,7 +4,7 @@
 use super::wire::{
     Wire, batch, copied, field, parse, query, rows, runtime, sync, tags, until_waiting, with_table,
 };
-use crate::pg::{Database, testing::MemoryDatabase};
+use crate::pg::testing::MemoryDatabase;
 use std::sync::Arc;
 
 /// Rows of `t` with the key 7 of an index: more than may be looked at in place.
@@ -74,7 +74,7 @@ fn nobody_waits_behind_it_and_it_is_cancelled() {
             wire.send(&statement).await;
             assert_eq!(rows(&other.query("select 1").await), ["1"]);
             assert!(wire.is_silent().await, "way {number} was waited for");
-            database.sessions().cancel(wire.pid, wire.secret);
+            wire.cancel(&database);
             let ended = wire.until_ready().await;
             assert_eq!(field(&ended, 'C').as_deref(), Some("57014"), "way {number}: {ended:?}");
         }
@@ -181,7 +181,7 @@ fn a_copy_that_checks_its_keys_gives_way_and_is_cancelled() {
         wire.send(&copied(&[&lines])).await;
         assert_eq!(rows(&other.query("select 1").await), ["1"]);
         // Most of the keys are not checked yet.
-        database.sessions().cancel(wire.pid, wire.secret);
+        wire.cancel(&database);
         let ended = wire.until_ready().await;
         assert_eq!(field(&ended, 'C').as_deref(), Some("57014"), "{ended:?}");
         assert_eq!(rows(&wire.query("select count(*) from c").await), ["0"]);

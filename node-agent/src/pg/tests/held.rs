@@ -33,10 +33,6 @@ async fn asker(database: &Arc<MemoryDatabase>) -> Wire {
     asker
 }
 
-fn cancel(database: &MemoryDatabase, wire: &Wire) {
-    database.sessions().cancel(wire.pid, wire.secret);
-}
-
 fn code(replies: &[Reply]) -> Option<String> {
     field(replies, 'C')
 }
@@ -68,7 +64,7 @@ fn a_read_that_waits_for_others_is_cancelled_like_any_statement() {
             let listed = cells(&Wire::open(&database).await.query(LIST).await);
             assert_eq!(listed.len(), 1, "a read is no commit in doubt: {listed:?}");
             assert_eq!(listed[0][2], maker.pid.to_string());
-            cancel(&database, &asker);
+            asker.cancel(&database);
             let cut = asker.until_ready().await;
             assert_eq!((code(&cut).as_deref(), status(&cut)), (Some("57014"), Some(then)));
             let listed = cells(&Wire::open(&database).await.query(LIST).await);
@@ -108,7 +104,7 @@ fn each_answer_of_a_pipeline_says_what_became_of_it() {
         let _maker = maker(&database).await;
         asker.send(&[batch("r", &[]), batch("u", &[])].concat()).await;
         until_waiting(&database, 2).await;
-        cancel(&database, &asker);
+        asker.cancel(&database);
         let [read, written] = answers(&mut asker).await;
         assert_eq!((&*tags(&read), code(&read).as_deref()), ("EZ", Some("57014")));
         assert_eq!((&*tags(&written), code(&written).as_deref()), ("EZ", Some("40003")));
@@ -129,7 +125,7 @@ fn a_statement_behind_a_commit_whose_wait_is_cancelled_is_not_done() {
         let both = [first, batch("", &[]), then, batch("", &[])].concat();
         // The second statement waits to see the first.
         send_and_hold(&database, &mut wire, &both).await;
-        cancel(&database, &wire);
+        wire.cancel(&database);
         let [first, then] = answers(&mut wire).await;
         assert_eq!((&*tags(&first), code(&first).as_deref()), ("1EZ", Some("40003")));
         assert_eq!((&*tags(&then), code(&then).as_deref()), ("EZ", Some("57014")));
@@ -145,7 +141,7 @@ fn a_text_whose_commit_is_not_waited_for_has_an_unknown_outcome() {
         let mut wire = with_table(&database).await;
         let text = "begin; insert into t values (3, 3); commit; select v from t where id = 3";
         send_and_hold(&database, &mut wire, &query(text)).await;
-        cancel(&database, &wire);
+        wire.cancel(&database);
         let cut = wire.until_ready().await;
         assert_eq!((&*tags(&cut), code(&cut).as_deref()), ("CCEZ", Some("40003")));
         assert_eq!(status(&cut), Some('I'));
@@ -163,7 +159,7 @@ fn a_batch_that_is_cut_in_two_fails_as_a_whole() {
         let begun = [insert.concat(), bind("r", &[]), execute(0), flush].concat();
         asker.send(&begun).await;
         until_waiting(&database, 2).await;
-        cancel(&database, &asker);
+        asker.cancel(&database);
         let mut cut = Vec::new();
         while cut.last().is_none_or(|(tag, _): &Reply| *tag != 'E') {
             cut.push(asker.next().await.expect("the session goes on"));
@@ -187,9 +183,9 @@ fn a_copy_behind_a_read_that_waits_is_given_up_with_it() {
         let _maker = maker(&database).await;
         asker.send(&query(&format!("{READ}; copy t from stdin"))).await;
         until_waiting(&database, 2).await;
-        cancel(&database, &asker);
+        asker.cancel(&database);
         let cut = asker.until_ready().await;
-        assert_eq!((&*tags(&cut), code(&cut).as_deref()), ("TEZ", Some("57014")));
+        assert_eq!((&*tags(&cut), code(&cut).as_deref()), ("EZ", Some("57014")));
         assert_eq!(rows(&asker.query("select v from t where id = 1").await), ["10"]);
     });
 }
@@ -205,7 +201,7 @@ fn a_copy_behind_an_answer_that_waits_begins_after_it_or_not_at_all() {
         let both = [batch("r", &[]), bind("c", &[]), execute(0), sync()].concat();
         asker.send(&both).await;
         until_waiting(&database, 2).await;
-        cancel(&database, &asker);
+        asker.cancel(&database);
         let [read, copy] = answers(&mut asker).await;
         assert_eq!((&*tags(&read), code(&read).as_deref()), ("EZ", Some("57014")));
         assert_eq!((&*tags(&copy), code(&copy).as_deref()), ("EZ", Some("57014")));
@@ -241,7 +237,7 @@ fn an_error_that_waits_is_taken_back_whole() {
                     let end = asker.until_ready().await;
                     assert_eq!((&*tags(&end), code(&end).as_deref()), ("E", Some("57P01")));
                 } else {
-                    cancel(&database, &asker);
+                    asker.cancel(&database);
                     let cut = asker.until_ready().await;
                     assert_eq!((&*tags(&cut), code(&cut).as_deref()), ("EZ", Some("57014")));
                     assert_eq!(tags(&asker.query("select 1").await), "TDCZ");
@@ -298,7 +294,7 @@ fn a_parse_that_was_cancelled_leaves_no_statement() {
         let known = [parse("p1", "select id from p"), sync()].concat();
         asker.send(&known).await;
         until_waiting(&database, 2).await;
-        cancel(&database, &asker);
+        asker.cancel(&database);
         assert_eq!(code(&asker.until_ready().await).as_deref(), Some("57014"));
         database.acknowledge();
         asker.send(&known).await;
@@ -315,7 +311,7 @@ fn what_a_cut_answer_told_of_settings_stays() {
         let set = query("set application_name = 'till'");
         asker.send(&[batch("r", &[]), set].concat()).await;
         until_waiting(&database, 2).await;
-        cancel(&database, &asker);
+        asker.cancel(&database);
         let [told, set] = answers(&mut asker).await;
         assert_eq!((&*tags(&told), &*tags(&set)), ("SEZ", "EZ"));
         assert_eq!(told[0].1, b"application_name\0till\0");
@@ -333,7 +329,7 @@ fn a_block_whose_answer_is_cut_is_shown_as_failed() {
         let _maker = maker(&database).await;
         asker.send(&batch("r", &[])).await;
         until_waiting(&database, 2).await;
-        cancel(&database, &asker);
+        asker.cancel(&database);
         asker.until_ready().await;
         let sessions = database.sessions().activity();
         let session = sessions.iter().find(|session| session.pid == asker.pid).unwrap();
@@ -380,7 +376,7 @@ fn rows_that_leave_in_pieces_are_cut_with_the_answer_before_them() {
         let _maker = maker(&database).await;
         asker.send(&[batch("r", &[]), batch("l", &[])].concat()).await;
         until_waiting(&database, 2).await;
-        cancel(&database, &asker);
+        asker.cancel(&database);
         let [read, large] = answers(&mut asker).await;
         assert_eq!((&*tags(&read), code(&read).as_deref()), ("EZ", Some("57014")));
         assert_eq!((&*tags(&large), code(&large).as_deref()), ("EZ", Some("57014")));
@@ -405,7 +401,7 @@ fn an_answer_that_was_acknowledged_meanwhile_stays() {
         database.acknowledge();
         locker.send(&query("commit")).await;
         until_waiting(&database, 2).await;
-        cancel(&database, &asker);
+        asker.cancel(&database);
         let [read, written] = answers(&mut asker).await;
         assert_eq!((&*tags(&read), code(&read)), ("2TCZ", None));
         assert_eq!(code(&written).as_deref(), Some("40003"));
@@ -463,5 +459,43 @@ fn a_read_of_a_member_that_is_demoted_has_no_unknown_outcome() {
         database.demote("orders-2");
         let told = asker.until_ready().await;
         assert_eq!((&*tags(&told), code(&told).as_deref()), ("E", Some("57P01")));
+    });
+}
+
+#[test]
+fn the_rest_of_a_portal_is_gone_when_the_wait_for_its_begin_is_given_up() {
+    runtime().block_on(async {
+        for (behind, then) in [(sync(), "select 1"), (query("savepoint a"), "rollback to a")] {
+            let database = MemoryDatabase::active();
+            let mut asker = asker(&database).await;
+            asker.query("begin; savepoint a").await;
+            let _maker = maker(&database).await;
+            asker.send(&[bind("r", &[]), execute(1), behind].concat()).await;
+            until_waiting(&database, 2).await;
+            asker.cancel(&database);
+            let cut = asker.until_ready().await;
+            assert_eq!((&*tags(&cut), status(&cut)), ("2EZ", Some('E')));
+            asker.query(then).await;
+            // That there is no other row may be taken back.
+            asker.send(&[execute(1), sync()].concat()).await;
+            assert_eq!(code(&asker.until_ready().await).as_deref(), Some("34000"), "{then}");
+        }
+    });
+}
+
+#[test]
+fn an_answer_behind_one_that_left_early_is_given_up_as_a_whole() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let (mut asker, mut holder) = (asker(&database).await, Wire::open(&database).await);
+        holder.query("begin; update t set v = 0 where id = 1").await;
+        asker.send(&[query("select 1"), batch("u", &[])].concat()).await;
+        assert_eq!(tags(&asker.until_ready().await), "TDCZ");
+        database.hold_back();
+        holder.query("rollback").await;
+        until_waiting(&database, 1).await;
+        asker.cancel(&database);
+        let cut = asker.until_ready().await;
+        assert_eq!((&*tags(&cut), code(&cut).as_deref()), ("EZ", Some("40003")));
     });
 }

@@ -117,7 +117,7 @@ fn a_cancelled_query_ends_between_two_rows() {
         wire.send(&query(LARGE)).await;
         assert_eq!(wire.next().await.unwrap().0, 'T');
         until_written(&database, &wire).await;
-        database.sessions().cancel(wire.pid, wire.secret);
+        wire.cancel(&database);
         let answer = slowly_until_ready(&mut wire).await;
         assert_eq!(field(&answer, 'C').as_deref(), Some("57014"));
         assert!(rows(&answer).len() < ROWS);
@@ -255,24 +255,6 @@ fn a_session_that_ends_while_its_rows_wait_has_its_last_words() {
         database.demote("orders-2");
         let end = wire.until_ready().await;
         assert_eq!((&*tags(&end), field(&end, 'C').as_deref()), ("E", Some("57P01")));
-    });
-}
-
-#[test]
-fn the_rest_of_a_portal_is_gone_when_the_wait_for_its_begin_is_given_up() {
-    runtime().block_on(async {
-        let database = MemoryDatabase::recovered(replayed());
-        let mut wire = Wire::open(&database).await;
-        wire.query("begin").await;
-        let ask = [parse("s", "select v from t"), bind("s", &[]), execute(1), sync()];
-        wire.send(&ask.concat()).await;
-        until_waiting(&database, 1).await;
-        database.sessions().cancel(wire.pid, wire.secret);
-        let cut = wire.until_ready().await;
-        assert_eq!((&*tags(&cut), status(&cut)), ("EZ", Some('E')));
-        wire.send(&[execute(1), sync()].concat()).await;
-        // That there is no other row may be taken back.
-        assert_eq!(tags(&wire.until_ready().await), "EZ");
     });
 }
 

@@ -39,6 +39,50 @@ fn a_lock_wait_ends_with_the_holder() {
 }
 
 #[test]
+fn what_is_answered_leaves_before_what_waits_behind_it() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let (mut holder, mut wire) = (with_table(&database).await, Wire::open(&database).await);
+        let known = [
+            parse("r", "select v from t where id = 1"),
+            parse("u", "update t set v = v + 1 where id = $1 returning v"),
+            parse("s", "select pg_sleep(1000)"),
+        ];
+        wire.send(&[known.concat(), sync()].concat()).await;
+        wire.until_ready().await;
+        // A lock.
+        holder.query("begin; update t set v = 11 where id = 1").await;
+        wire.send(&[batch("r", &[]), query("select 1"), batch("u", &["1"])].concat()).await;
+        assert_eq!(rows(&wire.until_ready().await), ["10"]);
+        assert_eq!(rows(&wire.until_ready().await), ["1"]);
+        assert!(wire.is_silent().await);
+        holder.query("commit").await;
+        let waited = wire.until_ready().await;
+        assert_eq!((tags(&waited).as_str(), rows(&waited)), ("2TDCZ", vec!["12".to_owned()]));
+        // A thread of its own.
+        wire.send(&[batch("r", &[]), batch("s", &[])].concat()).await;
+        assert_eq!(rows(&wire.until_ready().await), ["12"]);
+        wire.cancel(&database);
+        assert_eq!(field(&wire.until_ready().await, 'C').as_deref(), Some("57014"));
+        // The log.
+        database.set_behind(true);
+        wire.send(&[batch("r", &[]), batch("u", &["2"])].concat()).await;
+        assert_eq!(rows(&wire.until_ready().await), ["12"]);
+        assert!(wire.is_silent().await);
+        database.set_behind(false);
+        assert_eq!(rows(&wire.until_ready().await), ["21"]);
+        // An own commit; what is read behind it is held with it.
+        database.hold_back();
+        wire.send(&[batch("r", &[]), batch("u", &["2"]), batch("r", &[])].concat()).await;
+        assert_eq!(rows(&wire.until_ready().await), ["12"]);
+        assert!(wire.is_silent().await);
+        database.acknowledge();
+        assert_eq!(rows(&wire.until_ready().await), ["22"]);
+        assert_eq!(rows(&wire.until_ready().await), ["12"]);
+    });
+}
+
+#[test]
 fn lock_waits_end_by_timeout_cancel_and_deadlock() {
     runtime().block_on(async {
         let database = MemoryDatabase::active();
@@ -54,7 +98,7 @@ fn lock_waits_end_by_timeout_cancel_and_deadlock() {
         waiter.query("reset statement_timeout").await;
         waiter.send(&query("update t set v = 0 where id = 1")).await;
         assert!(waiter.is_silent().await);
-        database.sessions().cancel(waiter.pid, waiter.secret);
+        waiter.cancel(&database);
         assert_eq!(field(&waiter.until_ready().await, 'C').as_deref(), Some("57014"));
         waiter.query("begin; update t set v = 0 where id = 2").await;
         waiter.send(&query("update t set v = 0 where id = 1")).await;
@@ -93,7 +137,7 @@ fn a_commit_waits_for_a_log_that_is_behind_and_a_read_does_not() {
         database.set_behind(true);
         wire.send(&query("update t set v = 0 where id = 1")).await;
         assert!(wire.is_silent().await);
-        database.sessions().cancel(wire.pid, wire.secret);
+        wire.cancel(&database);
         assert_eq!(field(&wire.until_ready().await, 'C').as_deref(), Some("57014"));
         assert_eq!(rows(&reader.query("select v from t where id = 1").await), ["14"]);
     });

@@ -32,7 +32,7 @@ pub(super) type Reply = (char, Vec<u8>);
 pub(super) struct Wire {
     stream: UnixStream,
     pub(super) pid: i32,
-    pub(super) secret: i32,
+    secret: i32,
     pub(super) session: JoinHandle<()>,
 }
 
@@ -113,6 +113,11 @@ impl Wire {
         self.send(&query(text)).await;
         let begun = self.next().await.expect("the session goes on");
         assert_eq!(begun.0, 'G', "{text}");
+    }
+
+    /// Asks the server, beside the connection, to cancel what the session does.
+    pub(super) fn cancel(&self, database: &MemoryDatabase) {
+        database.sessions().cancel(self.pid, self.secret);
     }
 
     /// Sends a Query and reads its answer.
@@ -438,7 +443,7 @@ fn a_cancelled_wait_for_an_acknowledgement_leaves_the_commit_in_doubt() {
         let database = MemoryDatabase::active();
         let mut wire = with_table(&database).await;
         send_and_hold(&database, &mut wire, &query("update t set v = 0 where id = 1")).await;
-        database.sessions().cancel(wire.pid, wire.secret);
+        wire.cancel(&database);
         let replies = wire.until_ready().await;
         assert_eq!(tags(&replies), "EZ");
         assert_eq!(field(&replies, 'C').as_deref(), Some("40003"));
@@ -462,7 +467,7 @@ fn a_named_commit_is_unknown_while_it_waits_and_committed_once_it_is_acknowledge
         let ask = format!("call ttRepXactStatus('{token}')");
         let open = rows(&other.query(&ask).await).concat();
         assert!(open.starts_with("unknown"), "{open}");
-        database.sessions().cancel(wire.pid, wire.secret);
+        wire.cancel(&database);
         let replies = wire.until_ready().await;
         assert_eq!(field(&replies, 'C').as_deref(), Some("40003"));
         assert!(field(&replies, 'H').is_some_and(|hint| hint.contains(&token)), "{token}");
@@ -473,7 +478,7 @@ fn a_named_commit_is_unknown_while_it_waits_and_committed_once_it_is_acknowledge
         wire.until_ready().await;
         wire.send(&batch("u", &[])).await;
         until_waiting(&database, 1).await;
-        database.sessions().cancel(wire.pid, wire.secret);
+        wire.cancel(&database);
         let replies = wire.until_ready().await;
         assert_eq!(field(&replies, 'C').as_deref(), Some("40003"));
         assert!(field(&replies, 'H').is_some_and(|hint| !hint.contains(&token)), "{replies:?}");
@@ -492,7 +497,7 @@ fn a_commit_is_listed_in_doubt_until_it_is_settled() {
         let waits = cells(&other.query(list).await).concat();
         assert_eq!(waits.len(), 6, "{waits:?}");
         assert_eq!((&*waits[2], &*waits[4]), (&*wire.pid.to_string(), "waits"));
-        database.sessions().cancel(wire.pid, wire.secret);
+        wire.cancel(&database);
         wire.until_ready().await;
         let left = cells(&other.query(list).await).concat();
         assert_eq!((&*left[2], &*left[4]), (&*wire.pid.to_string(), "left"));
