@@ -36,6 +36,25 @@ const RECLAIM_EVERY: u32 = 256;
 const TABLE: &str = "CREATE TABLE accounts (aid INTEGER PRIMARY KEY, bid INTEGER, abalance INTEGER, filler CHAR(84))";
 const READ: &str = "SELECT abalance FROM accounts WHERE aid = $1";
 const UPDATE: &str = "UPDATE accounts SET abalance = abalance + 1 WHERE aid = $1";
+/// TPC-B's other tables, as large as pgbench's at scale 10.
+const BANK: [&str; 5] = [
+    "CREATE TABLE tellers (tid INTEGER PRIMARY KEY, bid INTEGER, tbalance INTEGER, filler CHAR(84))",
+    "CREATE TABLE branches (bid INTEGER PRIMARY KEY, bbalance INTEGER, filler CHAR(88))",
+    "CREATE TABLE history (tid INTEGER, bid INTEGER, aid INTEGER, delta INTEGER, mtime TIMESTAMP, filler CHAR(22))",
+    "INSERT INTO tellers SELECT g, 1, 0, NULL FROM generate_series(1, 100) g",
+    "INSERT INTO branches SELECT g, 0, NULL FROM generate_series(1, 10) g",
+];
+/// Its transaction, with the parameters that each statement takes: account, teller, branch, amount.
+const TPCB: [(&str, &[usize]); 5] = [
+    ("UPDATE accounts SET abalance = abalance + $1 WHERE aid = $2", &[3, 0]),
+    ("SELECT abalance FROM accounts WHERE aid = $1", &[0]),
+    ("UPDATE tellers SET tbalance = tbalance + $1 WHERE tid = $2", &[3, 1]),
+    ("UPDATE branches SET bbalance = bbalance + $1 WHERE bid = $2", &[3, 2]),
+    (
+        "INSERT INTO history (tid, bid, aid, delta, mtime) VALUES ($1, $2, $3, $4, CURRENT_TIMESTAMP)",
+        &[1, 2, 0, 3],
+    ),
+];
 /// SQLite's documented best for this: no file at all.
 const IN_MEMORY: &[(&str, &str)] = &[("journal_mode", "OFF"), ("synchronous", "OFF")];
 /// And with a log that survives the process: no fsync, no shared memory, all pages cached.
@@ -105,6 +124,9 @@ pub(crate) fn update(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
     let log = directory.path().join("log");
     std::fs::create_dir(&log)?;
     let mut own = Own::new(Some(&log), ROWS)?;
+    for statement in BANK {
+        own.once(statement)?;
+    }
     let sqlite = sqlite(Some(&directory.path().join("sqlite.db")), IN_FILE)?;
     let mut theirs = sqlite.prepare(UPDATE)?;
     let update = own.prepare(UPDATE)?;
@@ -113,6 +135,9 @@ pub(crate) fn update(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
         Ok(())
     };
     let seconds = bench.arguments.seconds;
+    let bank = TPCB.map(|(text, takes)| own.prepare(text).map(|prepared| (prepared, takes)));
+    let bank = bank.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let mut banks = Rounds::default();
     let mut sides = [Rounds::default(), Rounds::default(), Rounds::default()];
     for round in 0..=bench.arguments.rounds {
         let keys = &mut Keys::new(round);
@@ -121,11 +146,20 @@ pub(crate) fn update(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
         let theirs = timed(seconds, keys, &mut peer)?;
         let store = timed(seconds, keys, |aid| own.update_raw(aid))?;
         own.settle()?;
+        let transactions = timed(seconds, keys, |aid| own.transact(&bank, aid))?;
+        own.settle()?;
+        own.once("DELETE FROM history")?;
+        own.store.reclaim(usize::MAX);
+        own.settle()?;
         if round > 0 {
+            banks.add(transactions);
             sides.iter_mut().zip([ours, theirs, store]).for_each(|(side, round)| side.add(round));
         }
     }
-    Ok(verdict(sides, "a file", IN_FILE))
+    let mut verdict = verdict(sides, "a file", IN_FILE);
+    let each = nanos_each(banks.side().figure);
+    verdict.notes.push(format!("a transaction of TPC-B: {each:.0} ns"));
+    Ok(verdict)
 }
 
 fn verdict(sides: [Rounds; 3], place: &str, settings: &[(&str, &str)]) -> Verdict {
@@ -297,6 +331,20 @@ impl Own {
         let mut taken = Taken(0);
         execute_into(prepared, &self.context(&[Value::Int(aid)]), &mut txn, &mut taken)?;
         black_box(taken.0);
+        self.commit(txn)
+    }
+
+    /// Prepared statements in one transaction, each with what it takes of account, teller, branch and amount.
+    fn transact(&mut self, statements: &[(Prepared, &[usize])], aid: i64) -> anyhow::Result<()> {
+        let given = [aid, aid % 100 + 1, aid % 10 + 1, aid % 1_000];
+        let mut txn = self.store.begin(Isolation::ReadCommitted);
+        for (prepared, takes) in statements {
+            let params: Vec<_> = takes.iter().map(|at| Value::Int(given[*at])).collect();
+            let mut taken = Taken(0);
+            self.store.statement(&mut txn);
+            execute_into(prepared, &self.context(&params), &mut txn, &mut taken)?;
+            black_box(taken.0);
+        }
         self.commit(txn)
     }
 
