@@ -131,7 +131,7 @@ impl Shape {
 }
 
 impl Row {
-    /// Encodes values in column order. Kinds are the caller's duty (see [`DataType::holds`]).
+    /// Encodes values in column order. Kinds are the caller's duty (see [`ValueRef`]).
     #[must_use]
     pub fn encode(values: &[Value]) -> Row {
         let mut builder = RowBuilder::new(values.len());

@@ -3,8 +3,8 @@
 //! A value is what one column of one row holds. Everything above (casts, operators, text formats)
 //! belongs to the SQL crate; here a value only knows its own kind.
 //!
-//! Invariants: the variant of a stored value follows from the column's [`DataType`] alone (see
-//! [`DataType::holds`]); `Null` is held by every type. Time zones, collations other than byte order
+//! Invariants: the variant of a stored value follows from the column's [`DataType`] alone (each variant of
+//! [`ValueRef`] names its own); `Null` is held by every type. Time zones, collations other than byte order
 //! and arrays are deliberately absent.
 
 use rust_decimal::Decimal;

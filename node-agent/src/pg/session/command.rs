@@ -105,13 +105,14 @@ impl Session {
         self.see_own_commits().await?;
         let parameters = loop {
             self.begin_statement_txn();
+            let seed = self.next_seed();
             let txn = self.transaction.txn.as_ref().expect("begun above");
             let context = ExecContext {
                 store: &self.store,
                 params: &[],
                 transaction_micros: self.transaction.started_micros,
                 statement_micros: self.statement_micros,
-                seed: 0,
+                seed,
                 session: &self.info,
                 is_apart: false,
             };

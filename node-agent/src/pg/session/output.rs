@@ -177,8 +177,8 @@ impl Session {
         self.output.held.lsn > self.database.acknowledged_lsn()
     }
 
-    /// Writes the answers that are whole and free, as far as the client takes them now. For before a wait: who sent
-    /// more behind them may have to read them first.
+    /// Writes the answers that are whole and free, as far as the client takes them now; the rest leaves with the answer in
+    /// hand. For before a wait: who sent more behind them may have to read them first.
     pub(super) fn write_answered(&mut self) -> Result<(), SessionEnd> {
         let free = if self.is_held() { self.output.held.free } else { self.output.answered };
         if free == 0 {

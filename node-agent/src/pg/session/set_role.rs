@@ -24,6 +24,7 @@ impl Session {
         let wait = self.database.set_active().map_err(|why| {
             Report::error(sqlstate::NOT_IN_STATE, why.to_string()).hint(self.instead(&why))
         })?;
+        self.write_answered()?;
         interruptible(&self.control, wait).await.map_err(|interrupt| self.interrupted(interrupt))
     }
 

@@ -185,8 +185,12 @@ impl Session {
         }
     }
 
-    /// Waits until the log has been written, where a commit of the open transaction would add to it.
+    /// Before a commit of the open transaction: waits until the log has been written, where it would add to it.
     pub(super) async fn await_log(&mut self) -> Result<(), Failure> {
+        if self.transaction.is_large() {
+            // It takes long by itself.
+            self.write_answered()?;
+        }
         let writes = self.transaction.txn.as_ref().is_some_and(|txn| !txn.is_read_only());
         if !writes || !self.database.log_is_behind() {
             return Ok(());

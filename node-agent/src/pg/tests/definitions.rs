@@ -124,6 +124,20 @@ fn what_was_undone_leaves_nothing_to_the_next_sequence() {
 }
 
 #[test]
+fn an_argument_of_execute_is_as_random_as_any_expression() {
+    runtime().block_on(async {
+        let database = MemoryDatabase::active();
+        let mut wire = Wire::open(&database).await;
+        wire.query("prepare p as select $1::text").await;
+        for call in ["gen_random_uuid()::text", "random()::text"] {
+            let ask = format!("execute p({call})");
+            let given = [rows(&wire.query(&ask).await), rows(&wire.query(&ask).await)];
+            assert!(given[0].len() == 1 && given[0] != given[1], "{given:?}");
+        }
+    });
+}
+
+#[test]
 fn an_argument_of_execute_waits_for_its_sequence() {
     runtime().block_on(async {
         let database = MemoryDatabase::active();
