@@ -1,8 +1,8 @@
 //! Definitions that others make, or that are undone, while a session has plans and blocks on them.
 
 use super::wire::{
-    Wire, batch, cells, copied, field, message, parse, query, rows, runtime, status, sync, tags,
-    with_table,
+    Wire, batch, bind_portal, cells, copied, fetch, field, parse, query, rows, runtime, status,
+    sync, tags, with_table,
 };
 use crate::pg::testing::MemoryDatabase;
 
@@ -159,8 +159,7 @@ fn a_portal_ends_with_the_savepoint_that_it_was_made_in() {
     runtime().block_on(async {
         let database = MemoryDatabase::active();
         let mut wire = with_table(&database).await;
-        let bound =
-            |portal: &str| message(b'B', &[portal.as_bytes(), b"\0s\0\0\0\0\0\0\0"].concat());
+        let bound = |portal: &str| bind_portal(portal, "s");
         let open = |portal: &str| [bound(portal), fetch(portal)].concat();
         wire.send(&[parse("s", "select id from t order by id"), sync()].concat()).await;
         wire.until_ready().await;
@@ -193,9 +192,4 @@ fn a_portal_ends_with_the_savepoint_that_it_was_made_in() {
             wire.query("rollback to e").await;
         }
     });
-}
-
-/// An Execute of one row.
-fn fetch(portal: &str) -> Vec<u8> {
-    message(b'E', &[portal.as_bytes(), b"\0\0\0\0\x01"].concat())
 }

@@ -4,8 +4,8 @@
 use super::{
     results::LARGE,
     wire::{
-        Reply, Wire, batch, bind, cells, execute, field, message, parse, query, rows, runtime,
-        send_and_hold, status, sync, tags, until_waiting, with_table,
+        Reply, Wire, batch, bind, bind_portal, cells, execute, fetch, field, message, parse, query,
+        rows, runtime, send_and_hold, status, sync, tags, until_waiting, with_table,
     },
 };
 use crate::pg::{Database, testing::MemoryDatabase};
@@ -470,14 +470,14 @@ fn the_rest_of_a_portal_is_gone_when_the_wait_for_its_begin_is_given_up() {
             let mut asker = asker(&database).await;
             asker.query("begin; savepoint a").await;
             let _maker = maker(&database).await;
-            asker.send(&[bind("r", &[]), execute(1), behind].concat()).await;
+            asker.send(&[bind_portal("p", "r"), fetch("p"), behind].concat()).await;
             until_waiting(&database, 2).await;
             asker.cancel(&database);
             let cut = asker.until_ready().await;
             assert_eq!((&*tags(&cut), status(&cut)), ("2EZ", Some('E')));
             asker.query(then).await;
             // That there is no other row may be taken back.
-            asker.send(&[execute(1), sync()].concat()).await;
+            asker.send(&[fetch("p"), sync()].concat()).await;
             assert_eq!(code(&asker.until_ready().await).as_deref(), Some("34000"), "{then}");
         }
     });

@@ -172,6 +172,17 @@ pub(in crate::pg) fn bind(statement: &str, parameters: &[&str]) -> Vec<u8> {
     message(b'B', &body)
 }
 
+/// A Bind without parameters to a portal of that name.
+pub(super) fn bind_portal(portal: &str, statement: &str) -> Vec<u8> {
+    let names = [portal.as_bytes(), b"\0", statement.as_bytes(), b"\0"].concat();
+    message(b'B', &[&names[..], &[0; 6]].concat())
+}
+
+/// An Execute of one row.
+pub(super) fn fetch(portal: &str) -> Vec<u8> {
+    message(b'E', &[portal.as_bytes(), b"\0\0\0\0\x01"].concat())
+}
+
 pub(in crate::pg) fn execute(rows_max: i32) -> Vec<u8> {
     message(b'E', &[b"\0", &rows_max.to_be_bytes()[..]].concat())
 }
