@@ -8,7 +8,7 @@
 
 use super::{
     Failure, Report, Session, SessionEnd,
-    execute::Attempt,
+    execute::{Attempt, Facts},
     portal::PreparedStatement,
     rows::{LentRows, Outlet, Piece, RowReceiver, Rows},
     sqlstate, waiting,
@@ -56,14 +56,6 @@ pub(super) enum Cut {
 /// What comes back: no result when the plan was old.
 type Ended = (Lent, Option<Result<CommandTag, ExecError>>);
 
-/// The statement's own numbers.
-#[derive(Clone, Copy)]
-struct Facts {
-    transaction_micros: i64,
-    statement_micros: i64,
-    seed: u64,
-}
-
 impl Lent {
     fn run(
         &mut self,
@@ -72,15 +64,8 @@ impl Lent {
         facts: Facts,
         outlet: Option<&Outlet>,
     ) -> Result<CommandTag, ExecError> {
-        let context = ExecContext {
-            store,
-            params: &self.parameters,
-            transaction_micros: facts.transaction_micros,
-            statement_micros: facts.statement_micros,
-            seed: facts.seed,
-            session: &self.info,
-            is_apart: true,
-        };
+        let near = facts.context(store, &self.info, &self.parameters);
+        let context = ExecContext { is_apart: true, ..near };
         let output = (&mut self.output, &*plan.columns, self.info.settings.zone_offset());
         let mut receiver = RowReceiver::new(output, self.rows.again(), store, outlet);
         let result = execute_into(plan, &context, &mut self.txn, &mut receiver);
@@ -102,11 +87,7 @@ impl Session {
             return Attempt::Cut(Cut::Failed(end.into()));
         }
         let txn = self.transaction.txn.take().expect("the caller has begun it");
-        let facts = Facts {
-            transaction_micros: self.transaction.started_micros,
-            statement_micros: self.statement_micros,
-            seed: self.next_seed(),
-        };
+        let facts = self.facts();
         let streams = statement.plan.as_deref().is_some_and(Prepared::streams);
         let info = mem::take(&mut self.info);
         let stop = Arc::clone(&info.stop);

@@ -7,8 +7,8 @@ use super::{
 use crate::pg::auth::{Verifier, make_verifier};
 use std::sync::Arc;
 use understudy_sql::{
-    DiscardTarget, ExecContext, ExecError, SqlError, Statement, StatementKind, UserAction,
-    UserStatement, constant_arguments, declared_types,
+    DiscardTarget, ExecError, SqlError, Statement, StatementKind, UserAction, UserStatement,
+    constant_arguments, declared_types,
 };
 use understudy_store::{DataType, UserDef, Value, WriteError};
 
@@ -105,17 +105,9 @@ impl Session {
         self.see_own_commits().await?;
         let parameters = loop {
             self.begin_statement_txn();
-            let seed = self.next_seed();
+            let facts = self.facts();
             let txn = self.transaction.txn.as_ref().expect("begun above");
-            let context = ExecContext {
-                store: &self.store,
-                params: &[],
-                transaction_micros: self.transaction.started_micros,
-                statement_micros: self.statement_micros,
-                seed,
-                session: &self.info,
-                is_apart: false,
-            };
+            let context = facts.context(&self.store, &self.info, &[]);
             match constant_arguments(plan, arguments, &context, txn) {
                 Ok(values) => break values,
                 // A sequence that somebody changes.

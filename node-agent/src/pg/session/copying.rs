@@ -9,8 +9,8 @@ use super::{
 use crate::pg::frame::only_text;
 use std::{collections::VecDeque, sync::Arc};
 use understudy_sql::{
-    CopyDecoder, CopyDirection, CopyFields, CopyIn, CopyStatement, ExecContext, ExecError,
-    SqlError, Statement, append_copy_line, copy_out_query,
+    CopyDecoder, CopyDirection, CopyFields, CopyIn, CopyStatement, ExecError, SqlError, Statement,
+    append_copy_line, copy_out_query,
 };
 
 /// A COPY FROM STDIN under way.
@@ -138,21 +138,13 @@ impl Session {
     /// Inserts one line, waiting for locks as often as it takes.
     async fn copy_row(&mut self, copy: &mut Incoming, fields: CopyFields) -> Result<(), Failure> {
         loop {
-            let seed = self.next_seed();
+            let facts = self.facts();
             let txn = self.transaction.txn.as_mut().expect("COPY IN is inside a block");
             if !copy.target.is_current(txn.catalog()) {
                 copy.target = CopyIn::new(txn.catalog(), &copy.statement)?;
             }
             let mark = self.store.savepoint(txn);
-            let context = ExecContext {
-                store: &self.store,
-                params: &[],
-                transaction_micros: self.transaction.started_micros,
-                statement_micros: self.statement_micros,
-                seed,
-                session: &self.info,
-                is_apart: false,
-            };
+            let context = facts.context(&self.store, &self.info, &[]);
             let error = match copy.target.insert(&fields, &context, txn) {
                 Ok(()) => {
                     copy.rows += 1;
@@ -186,17 +178,9 @@ impl Session {
     /// of them. The lines stay: what was checked before a wait need not be checked again.
     async fn settle_copy(&mut self, copy: &Incoming) -> Result<(), Failure> {
         loop {
-            let seed = self.next_seed();
+            let facts = self.facts();
             let txn = self.transaction.txn.as_mut().expect("COPY IN is inside a block");
-            let context = ExecContext {
-                store: &self.store,
-                params: &[],
-                transaction_micros: self.transaction.started_micros,
-                statement_micros: self.statement_micros,
-                seed,
-                session: &self.info,
-                is_apart: false,
-            };
+            let context = facts.context(&self.store, &self.info, &[]);
             match copy.target.finish(&context, txn) {
                 Ok(()) => return Ok(()),
                 Err(ExecError::Blocked { on }) => {

@@ -15,10 +15,10 @@ use rustix::time::{ClockId, clock_gettime};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use understudy_sql::{
-    CommandTag, ExecContext, ExecError, Prepared, SessionWait, SqlError, Statement, StatementKind,
-    execute_into, prepare,
+    CommandTag, ExecContext, ExecError, Prepared, SessionInfo, SessionWait, SqlError, Statement,
+    StatementKind, execute_into, prepare,
 };
-use understudy_store::{DataType, TxnId, Value};
+use understudy_store::{DataType, Store, TxnId, Value};
 use understudy_types::Lsn;
 
 /// Seconds from 1970 to 2000, the epoch of SQL's timestamps.
@@ -28,6 +28,28 @@ const SECONDS_TO_2000: i64 = 946_684_800;
 pub(super) fn now_micros() -> i64 {
     let since_1970 = clock_gettime(ClockId::Realtime);
     (since_1970.tv_sec - SECONDS_TO_2000) * 1_000_000 + since_1970.tv_nsec / 1_000
+}
+
+/// What one execution is told of its moment, and where its random functions start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    transaction_micros: i64,
+    statement_micros: i64,
+    seed: u64,
+}
+
+impl Facts {
+    /// For an execution between other sessions' statements.
+    pub(super) fn context<'a>(
+        self,
+        store: &'a Store,
+        session: &'a SessionInfo,
+        params: &'a [Value],
+    ) -> ExecContext<'a> {
+        let Facts { transaction_micros, statement_micros, seed } = self;
+        let is_apart = false;
+        ExecContext { store, params, transaction_micros, statement_micros, seed, session, is_apart }
+    }
 }
 
 /// How one attempt at an execution ended.
@@ -182,20 +204,12 @@ impl Session {
         let Some(plan) = statement.plan.as_deref() else {
             return Attempt::Failed(SqlError::internal("a statement of the session has no plan"));
         };
-        let seed = self.next_seed();
+        let facts = self.facts();
         let txn = self.transaction.txn.as_mut().expect("the caller has begun it");
         if !plan.is_current(txn.catalog()) {
             return Attempt::Stale;
         }
-        let context = ExecContext {
-            store: &self.store,
-            params: parameters,
-            transaction_micros: self.transaction.started_micros,
-            statement_micros: self.statement_micros,
-            seed,
-            session: &self.info,
-            is_apart: false,
-        };
+        let context = facts.context(&self.store, &self.info, parameters);
         let zone_offset = self.info.settings.zone_offset();
         let output = (&mut self.output.bytes, &*plan.columns, zone_offset);
         let mut receiver = RowReceiver::new(output, rows.again(), &self.store, None);
@@ -261,7 +275,7 @@ impl Session {
         let Some(statement) = &old.statement else {
             return Err(SqlError::internal("an empty statement has no plan").into());
         };
-        // They have been read as these, which say less than what they were taken for: an interval is read as text.
+        // Values in hand were read as these. They say less than what they were taken for: an interval is read as text.
         let types = old.parameter_types();
         let mut plan = self.plan(statement, &old.hints).await?;
         if plan.params != types {
@@ -315,8 +329,17 @@ impl Session {
         }
     }
 
+    /// For the next execution.
+    pub(super) fn facts(&mut self) -> Facts {
+        Facts {
+            transaction_micros: self.transaction.started_micros,
+            statement_micros: self.statement_micros,
+            seed: self.next_seed(),
+        }
+    }
+
     /// A fresh start for the random functions of one execution (SplitMix64).
-    pub(super) fn next_seed(&mut self) -> u64 {
+    fn next_seed(&mut self) -> u64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.seed;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -17,9 +17,7 @@ use super::{
 };
 use crate::pg::frame::{BindView, Frame, first_frame};
 use std::sync::Arc;
-use understudy_sql::{
-    CommandTag, ExecContext, ExecError, Prepared, Statement, StatementKind, execute_into,
-};
+use understudy_sql::{CommandTag, ExecError, Prepared, Statement, StatementKind, execute_into};
 use understudy_store::Txn;
 use understudy_types::{Lsn, Role};
 
@@ -264,16 +262,8 @@ impl Session {
                 append_description(&mut self.output.bytes, &plan.columns, formats);
             }
         }
-        let seed = self.next_seed();
-        let context = ExecContext {
-            store: &self.store,
-            params: &self.parameters,
-            transaction_micros: self.transaction.started_micros,
-            statement_micros: self.statement_micros,
-            seed,
-            session: &self.info,
-            is_apart: false,
-        };
+        let facts = self.facts();
+        let context = facts.context(&self.store, &self.info, &self.parameters);
         let output = (&mut self.output.bytes, &*plan.columns, zone_offset);
         let mut receiver = RowReceiver::new(output, Rows::Reply(formats), &self.store, None);
         let ended = execute_into(plan, &context, txn, &mut receiver);
