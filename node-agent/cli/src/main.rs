@@ -17,3 +17,26 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    /// How far apart most of many blocks of so many words lie, in bytes.
+    fn distance<const WORDS: usize>() -> usize {
+        let blocks: Vec<_> = (0..10_000).map(|_| Box::new([0_u64; WORDS])).collect();
+        let mut places: Vec<_> =
+            blocks.iter().map(|block| ptr::from_ref(&**block).addr()).collect();
+        places.sort_unstable();
+        let mut distances: Vec<_> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        distances.sort_unstable();
+        distances[distances.len() / 2]
+    }
+
+    #[test]
+    fn a_block_takes_what_the_store_accounts_for_it() {
+        let taken =
+            [distance::<4>(), distance::<5>(), distance::<6>(), distance::<10>(), distance::<12>()];
+        assert_eq!(taken, [32, 48, 48, 80, 96], "the last is a row's cell");
+    }
+}
