@@ -53,6 +53,7 @@ pub(crate) enum Definition {
         index: IndexDef,
         /// Those of them that are filled in first.
         computed: Vec<Computed>,
+        notices: Vec<String>,
     },
     AlterTable {
         table: Arc<TableDef>,

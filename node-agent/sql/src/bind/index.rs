@@ -65,8 +65,15 @@ impl Binder<'_> {
         let order = index_order(&create.columns);
         let id = IndexId(0);
         let index = IndexDef { id, name, columns, unique, is_primary_key: false, order, only };
+        let notices = asks_for_hash(create).then(|| {
+            format!(
+                "index \"{}\" is an ordered one: it finds equal keys, and ranges too",
+                index.name
+            )
+        });
+        let notices = Vec::from_iter(notices);
         let IndexDraft { table, computed } = draft;
-        Ok(Definition::CreateIndex { table, index, computed })
+        Ok(Definition::CreateIndex { table, index, computed, notices })
     }
 
     /// The unique index that has these keys, for all rows or for those of the predicate.
@@ -175,6 +182,10 @@ impl IndexDraft {
         self.computed.push((position, expr));
         position
     }
+}
+
+fn asks_for_hash(create: &ast::CreateIndex) -> bool {
+    matches!(create.using, Some(ast::IndexType::Hash))
 }
 
 /// What an index cannot have. USING HASH is taken, and is an ordered index (decision 0012).

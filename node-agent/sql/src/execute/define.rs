@@ -59,7 +59,8 @@ impl Executor<'_, '_> {
                     }
                 }
             }
-            Definition::CreateIndex { table, index, computed } => {
+            Definition::CreateIndex { table, index, computed, notices } => {
+                self.notices(notices);
                 if !computed.is_empty() {
                     store.alter_table(self.txn, (**table).clone()).map_err(refused)?;
                     self.fill(table, computed)?;
