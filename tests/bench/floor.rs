@@ -5,8 +5,13 @@
 //!
 //! A target above the floor's ratio to the peer is out of reach for a server that works like that: with
 //! sockets and the calls of every server, and behind that client.
+//!
+//! Where a measure has one client there is a second floor, with the engine in it: it executes the statements
+//! that it is sent, with their parameters, on a store and a log of its own. What it leaves out is the session:
+//! the answers are still made beforehand, nothing waits, is cancelled, looked at or refused. Against what the
+//! same statements take in a loop (`inprocess`), it has the caches that the client and the kernel leave.
 
-use crate::pgbench::Subject;
+use crate::{inprocess::Own, pgbench::Subject};
 use anyhow::Context;
 use rustix::{buffer::spare_capacity, event::epoll};
 use std::{
@@ -23,6 +28,8 @@ use std::{
     thread,
 };
 use tempfile::TempDir;
+use understudy_sql::Prepared;
+use understudy_store::{Txn, Value};
 use understudy_tests::servers::{Address, Placement};
 
 /// Longest batch of a client here; pgbench's are shorter than a thousandth of it.
@@ -46,9 +53,13 @@ impl Floor {
         directory: TempDir,
         placement: Placement,
         clients: u32,
+        has_engine: bool,
     ) -> anyhow::Result<Self> {
         let mut command = placement.command(std::env::current_exe()?);
         command.arg("--floor").arg(directory.path());
+        if has_engine {
+            command.arg("--with-engine");
+        }
         command.args(["--loops", &placement.jobs().to_string()]);
         command.args(["--clients", &clients.to_string()]);
         let mut child = command.stdout(Stdio::piped()).spawn().context("no second process")?;
@@ -119,10 +130,28 @@ struct Client {
     link: Link,
     batch: Vec<u8>,
     answer: Vec<u8>,
-    /// How many columns the statement of this name answers with, 0 without rows.
-    columns: HashMap<Vec<u8>, u8>,
-    /// Those of the statement bound last.
+    statements: HashMap<Vec<u8>, Known>,
+    /// Columns of the statement bound last.
     bound: u8,
+    engine: Option<Engine>,
+    /// The block that it has open.
+    txn: Option<Txn>,
+}
+
+type Engine = Arc<Mutex<Own>>;
+
+/// A statement that a client prepared.
+struct Known {
+    /// How many columns it answers with, 0 without rows.
+    columns: u8,
+    /// What the engine does for it, where there is one.
+    step: Option<Step>,
+}
+
+enum Step {
+    Begin,
+    Execute(Box<Prepared>),
+    Commit,
 }
 
 /// A thread with its clients. A single one is waited for in its read, several in front of their reads.
@@ -135,7 +164,13 @@ struct Loop {
 ///
 /// # Errors
 /// When it cannot listen.
-pub(crate) fn serve(directory: &Path, loops: usize, clients: usize) -> anyhow::Result<()> {
+pub(crate) fn serve(
+    directory: &Path,
+    (loops, clients): (usize, usize),
+    has_engine: bool,
+) -> anyhow::Result<()> {
+    let log = directory.join("log");
+    let engine = if has_engine { Some(Arc::new(Mutex::new(Own::with_bank(&log)?))) } else { None };
     let tcp = TcpListener::bind("127.0.0.1:0")?;
     let port = tcp.local_addr()?.port();
     let unix = UnixListener::bind(directory.join(format!(".s.PGSQL.{port}")))?;
@@ -151,7 +186,7 @@ pub(crate) fn serve(directory: &Path, loops: usize, clients: usize) -> anyhow::R
     let loops = (0..loops).map(|_| Loop::start()).collect::<anyhow::Result<Vec<_>>>()?;
     println!("{port}");
     for (number, link) in (0..).zip(links) {
-        let mut client = Client::new(link);
+        let mut client = Client::new(link, engine.clone());
         if client.greet().is_err() {
             continue;
         }
@@ -200,13 +235,15 @@ impl Loop {
 }
 
 impl Client {
-    fn new(link: Link) -> Self {
+    fn new(link: Link, engine: Option<Engine>) -> Self {
         Self {
             link,
             batch: vec![0; BATCH_BYTES],
             answer: Vec::new(),
-            columns: HashMap::new(),
+            statements: HashMap::new(),
             bound: 0,
+            engine,
+            txn: None,
         }
     }
 
@@ -239,25 +276,33 @@ impl Client {
         while let [tag, a, b, c, d, ..] = rest {
             let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize + 1;
             let body = rest.get(5..length).ok_or(io::ErrorKind::InvalidData)?;
-            self.answer(*tag, body);
+            self.answer(*tag, body).map_err(io::Error::other)?;
             rest = &rest[length..];
         }
         self.batch = batch;
         self.send()
     }
 
-    fn answer(&mut self, tag: u8, body: &[u8]) {
+    fn answer(&mut self, tag: u8, body: &[u8]) -> anyhow::Result<()> {
         match tag {
             b'P' => {
                 let mut parts = body.split(|byte| *byte == 0);
                 let name = parts.next().unwrap_or_default().to_vec();
-                let text = parts.next().unwrap_or_default();
-                self.columns.insert(name, columns(&text.to_ascii_uppercase()));
+                let text = str::from_utf8(parts.next().unwrap_or_default())?;
+                let columns = columns(text.to_ascii_uppercase().as_bytes());
+                let step = self.engine.as_ref().map(|engine| Step::of(text, engine)).transpose()?;
+                self.statements.insert(name, Known { columns, step });
                 self.say(b'1', b"");
             }
             b'B' => {
-                let name = body.split(|byte| *byte == 0).nth(1).unwrap_or_default();
-                self.bound = self.columns.get(name).copied().unwrap_or(0);
+                let mut parts = body.splitn(3, |byte| *byte == 0);
+                let name = parts.nth(1).unwrap_or_default();
+                if let Some(known) = self.statements.get(name) {
+                    self.bound = known.columns;
+                    if let (Some(step), Some(engine)) = (&known.step, &self.engine) {
+                        step.run(engine, &mut self.txn, parts.next().unwrap_or_default())?;
+                    }
+                }
                 self.say(b'2', b"");
             }
             b'D' if self.bound == 0 => self.say(b'n', b""),
@@ -279,6 +324,7 @@ impl Client {
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// So many columns "n" of four bytes, told as text.
@@ -301,6 +347,56 @@ impl Client {
         self.answer.clear();
         sent
     }
+}
+
+impl Step {
+    /// The engine's tables are named without pgbench's prefix.
+    fn of(text: &str, engine: &Engine) -> anyhow::Result<Self> {
+        let text = text.replace("pgbench_", "");
+        Ok(match text.trim_end_matches(';') {
+            "BEGIN" => Self::Begin,
+            "END" => Self::Commit,
+            statement => Self::Execute(Box::new(locked(engine).prepare(statement)?)),
+        })
+    }
+
+    /// `bind` is a Bind from its formats on.
+    fn run(&self, engine: &Engine, txn: &mut Option<Txn>, bind: &[u8]) -> anyhow::Result<()> {
+        let mut engine = locked(engine);
+        match self {
+            Self::Begin => *txn = Some(engine.begin()),
+            Self::Commit => engine.commit(txn.take().context("no block")?)?,
+            Self::Execute(prepared) => {
+                let params = parameters(bind).context("parameters of pgbench are integers")?;
+                match txn {
+                    Some(txn) => engine.execute(prepared, &params, txn)?,
+                    None => {
+                        let mut txn = engine.begin();
+                        engine.execute(prepared, &params, &mut txn)?;
+                        engine.commit(txn)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn locked(engine: &Engine) -> MutexGuard<'_, Own> {
+    engine.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Integers as text, without formats, as pgbench sends them.
+fn parameters(bind: &[u8]) -> Option<Vec<Value>> {
+    let (head, mut rest) = bind.split_first_chunk::<4>()?;
+    let count = u16::from_be_bytes([head[2], head[3]]);
+    let mut next = || {
+        let (length, behind) = rest.split_first_chunk::<4>()?;
+        let (text, behind) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        rest = behind;
+        str::from_utf8(text).ok()?.parse().ok().map(Value::Int)
+    };
+    (0..count).map(|_| next()).collect()
 }
 
 /// Columns of a query of the measures, which are names with commas between; 0 for what is no query.

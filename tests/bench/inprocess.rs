@@ -122,11 +122,7 @@ pub(crate) fn update(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
     bench.alone();
     let directory = bench.directory()?;
     let log = directory.path().join("log");
-    std::fs::create_dir(&log)?;
-    let mut own = Own::new(Some(&log), ROWS)?;
-    for statement in BANK {
-        own.once(statement)?;
-    }
+    let mut own = Own::with_bank(&log)?;
     let sqlite = sqlite(Some(&directory.path().join("sqlite.db")), IN_FILE)?;
     let mut theirs = sqlite.prepare(UPDATE)?;
     let update = own.prepare(UPDATE)?;
@@ -256,7 +252,7 @@ fn sqlite(file: Option<&Path>, settings: &[(&str, &str)]) -> anyhow::Result<Conn
 }
 
 /// The engine, as the agent joins it: store, SQL, log.
-struct Own {
+pub(crate) struct Own {
     store: Store,
     session: SessionInfo,
     log: Option<(Log, Appender)>,
@@ -301,6 +297,16 @@ impl Own {
         Ok(own)
     }
 
+    /// With all of TPC-B's tables, and a log in this directory, which is made.
+    pub(crate) fn with_bank(log: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir(log)?;
+        let mut own = Self::new(Some(log), ROWS)?;
+        for statement in BANK {
+            own.once(statement)?;
+        }
+        Ok(own)
+    }
+
     fn once(&mut self, sql: &str) -> anyhow::Result<()> {
         let prepared = self.prepare(sql)?;
         let mut txn = self.store.begin(Isolation::ReadCommitted);
@@ -308,7 +314,7 @@ impl Own {
         self.commit(txn)
     }
 
-    fn prepare(&self, sql: &str) -> anyhow::Result<Prepared> {
+    pub(crate) fn prepare(&self, sql: &str) -> anyhow::Result<Prepared> {
         let statements = parse(sql)?;
         Ok(prepare(&self.store.catalog(), &statements[0], &[])?)
     }
@@ -325,9 +331,27 @@ impl Own {
         }
     }
 
+    pub(crate) fn begin(&self) -> Txn {
+        self.store.begin(Isolation::ReadCommitted)
+    }
+
+    /// The next statement of a transaction.
+    pub(crate) fn execute(
+        &self,
+        prepared: &Prepared,
+        params: &[Value],
+        txn: &mut Txn,
+    ) -> anyhow::Result<()> {
+        let mut taken = Taken(0);
+        self.store.statement(txn);
+        execute_into(prepared, &self.context(params), txn, &mut taken)?;
+        black_box(taken.0);
+        Ok(())
+    }
+
     /// A prepared statement in its own transaction.
     fn run(&mut self, prepared: &Prepared, aid: i64) -> anyhow::Result<()> {
-        let mut txn = self.store.begin(Isolation::ReadCommitted);
+        let mut txn = self.begin();
         let mut taken = Taken(0);
         execute_into(prepared, &self.context(&[Value::Int(aid)]), &mut txn, &mut taken)?;
         black_box(taken.0);
@@ -337,13 +361,10 @@ impl Own {
     /// Prepared statements in one transaction, each with what it takes of account, teller, branch and amount.
     fn transact(&mut self, statements: &[(Prepared, &[usize])], aid: i64) -> anyhow::Result<()> {
         let given = [aid, aid % 100 + 1, aid % 10 + 1, aid % 1_000];
-        let mut txn = self.store.begin(Isolation::ReadCommitted);
+        let mut txn = self.begin();
         for (prepared, takes) in statements {
             let params: Vec<_> = takes.iter().map(|at| Value::Int(given[*at])).collect();
-            let mut taken = Taken(0);
-            self.store.statement(&mut txn);
-            execute_into(prepared, &self.context(&params), &mut txn, &mut taken)?;
-            black_box(taken.0);
+            self.execute(prepared, &params, &mut txn)?;
         }
         self.commit(txn)
     }
@@ -370,7 +391,7 @@ impl Own {
     }
 
     /// What the agent does in its commit section, and its reclamation.
-    fn commit(&mut self, txn: Txn) -> anyhow::Result<()> {
+    pub(crate) fn commit(&mut self, txn: Txn) -> anyhow::Result<()> {
         if txn.is_read_only() {
             self.store.commit(txn, Lsn::ZERO);
             return Ok(());

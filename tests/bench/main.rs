@@ -54,6 +54,9 @@ pub(crate) struct Arguments {
     /// Clients of the floor at a time
     #[arg(long, hide = true, default_value = "1")]
     clients: usize,
+    /// The floor executes what it is sent
+    #[arg(long, hide = true)]
+    with_engine: bool,
     /// The program to measure
     #[arg(long, env = "UNDERSTUDY_BIN", default_value = "target/debug/understudy")]
     understudy: PathBuf,
@@ -82,7 +85,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(directory) = &arguments.floor {
-        return floor::serve(directory, arguments.loops, arguments.clients);
+        let size = (arguments.loops, arguments.clients);
+        return floor::serve(directory, size, arguments.with_engine);
     }
     let chosen = measure::chosen(&arguments.only)?;
     if !arguments.busy {

@@ -90,21 +90,39 @@ fn compare(
     load: impl FnOnce(&Servers) -> anyhow::Result<Load>,
 ) -> anyhow::Result<Verdict> {
     let (rounds, seconds) = (bench.arguments.rounds, Length::Seconds(bench.arguments.seconds));
-    let directory = bench.directory()?;
+    let directories = [bench.directory()?, bench.directory()?];
     let servers = bench.servers(durability, placement)?;
     let load = load(servers)?;
-    let beneath = Floor::start(directory, placement, load.clients)?;
+    let [directory, with_engine] = directories;
+    let beneath = Floor::start(directory, placement, load.clients, false)?;
+    let with_engine = match (load.clients, durability) {
+        (1, Durability::Async) => Some(Floor::start(with_engine, placement, 1, true)?),
+        _ => None,
+    };
     for server in [&servers.ours, &servers.peer] {
         pgbench::round(server, &load, Length::Seconds(1), placement)?;
     }
-    let (mut ours, mut peer, mut floor) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut peer, mut floor, mut engine) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         ours.push(pgbench::round(&servers.ours, &load, seconds, placement)?);
         peer.push(pgbench::round(&servers.peer, &load, seconds, placement)?);
         floor.push(pgbench::round(&beneath, &load, seconds, placement)?);
+        if let Some(with_engine) = &with_engine {
+            engine.push(pgbench::round(with_engine, &load, seconds, placement)?);
+        }
     }
     let settings = format!("{} clients; {}", load.clients, servers.settings());
     let (ours, peer) = (pgbench::side(&ours), pgbench::side(&peer));
     let floor = Some(pgbench::side(&floor));
-    Ok(Verdict { ours, peer, floor, notes: Vec::new(), settings })
+    let mut notes = Vec::new();
+    if with_engine.is_some() {
+        let side = pgbench::side(&engine);
+        let (each, ratio) = (1e6 / side.figure, side.figure / peer.figure);
+        notes.push(format!(
+            "floor with the engine in it: {:.0}/s, {each:.1} us, ratio {ratio:.2}",
+            side.figure
+        ));
+    }
+    Ok(Verdict { ours, peer, floor, notes, settings })
 }
