@@ -15,6 +15,11 @@ const TRAPPED: Duration = Duration::from_secs(40);
 
 /// Longest time until a Service follows its pods.
 const ROUTED: Duration = Duration::from_secs(10);
+/// Of that, for one attempt: whose first packet was routed to the old member's node goes there with all others.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// The variable of libpq; the last word on it counts.
+const CONNECT_TIMEOUT: &str = "PGCONNECT_TIMEOUT";
 
 /// When the fault comes in the first round, from the start of the load.
 const FAULT_AFTER: Duration = Duration::from_secs(3);
@@ -220,7 +225,9 @@ impl<'a> Pair<'a> {
     pub(crate) fn wait_leads(&self, role: &str) -> anyhow::Result<()> {
         let service = format!("{}-{role}", self.name);
         wait_for(&format!("{service} leads to a member"), ROUTED, || {
-            self.psql(&service, "SELECT 1").map(Some)
+            let mut environment = self.environment(&service)?;
+            environment.push((CONNECT_TIMEOUT, ATTEMPT.as_secs().to_string()));
+            self.shell.inside(&pairs(&environment), &psql_command("SELECT 1")).map(Some)
         })
         .map(drop)
     }
@@ -406,7 +413,7 @@ impl<'a> Pair<'a> {
             ("PGDATABASE", self.secret("dbname")?),
             ("PGSSLMODE", "verify-full".into()),
             ("PGSSLROOTCERT", self.ca_file()?),
-            ("PGCONNECT_TIMEOUT", "10".into()),
+            (CONNECT_TIMEOUT, "10".into()),
         ])
     }
 
