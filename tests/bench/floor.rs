@@ -370,11 +370,7 @@ impl Step {
                 let params = parameters(bind).context("parameters of pgbench are integers")?;
                 match txn {
                     Some(txn) => engine.execute(prepared, &params, txn)?,
-                    None => {
-                        let mut txn = engine.begin();
-                        engine.execute(prepared, &params, &mut txn)?;
-                        engine.commit(txn)?;
-                    }
+                    None => engine.run(prepared, &params)?,
                 }
             }
         }

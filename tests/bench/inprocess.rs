@@ -86,7 +86,7 @@ pub(crate) fn point_read(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
     for round in 0..=bench.arguments.rounds {
         let keys = &mut Keys::new(round);
         let own = [
-            timed(seconds, keys, |aid| own.run(&read, aid))?,
+            timed(seconds, keys, |aid| own.run(&read, &[Value::Int(aid)]))?,
             timed(seconds, keys, &mut peer)?,
             timed(seconds, keys, |aid| own.read_raw(aid))?,
         ];
@@ -94,7 +94,9 @@ pub(crate) fn point_read(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
             // All rows hold 0, which the processor does not know: the next key waits for the row.
             timed(seconds, keys, |aid| bare.read(aid + last).map(|row| last = row))?,
             timed(seconds, keys, |aid| bare.read(aid).map(|row| assert!(row == 0)))?,
-            timed(seconds, keys, |aid| few.run(&few_read, aid % FEW_ROWS as i64 + 1))?,
+            timed(seconds, keys, |aid| {
+                few.run(&few_read, &[Value::Int(aid % FEW_ROWS as i64 + 1)])
+            })?,
         ];
         // The first does not count.
         if round > 0 {
@@ -137,7 +139,7 @@ pub(crate) fn update(bench: &mut Bench<'_>) -> anyhow::Result<Verdict> {
     let mut sides = [Rounds::default(), Rounds::default(), Rounds::default()];
     for round in 0..=bench.arguments.rounds {
         let keys = &mut Keys::new(round);
-        let ours = timed(seconds, keys, |aid| own.run(&update, aid))?;
+        let ours = timed(seconds, keys, |aid| own.run(&update, &[Value::Int(aid)]))?;
         own.settle()?;
         let theirs = timed(seconds, keys, &mut peer)?;
         let store = timed(seconds, keys, |aid| own.update_raw(aid))?;
@@ -342,20 +344,23 @@ impl Own {
         params: &[Value],
         txn: &mut Txn,
     ) -> anyhow::Result<()> {
-        let mut taken = Taken(0);
         self.store.statement(txn);
-        execute_into(prepared, &self.context(params), txn, &mut taken)?;
-        black_box(taken.0);
-        Ok(())
+        self.take(prepared, params, txn)
     }
 
     /// A prepared statement in its own transaction.
-    fn run(&mut self, prepared: &Prepared, aid: i64) -> anyhow::Result<()> {
+    pub(crate) fn run(&mut self, prepared: &Prepared, params: &[Value]) -> anyhow::Result<()> {
         let mut txn = self.begin();
-        let mut taken = Taken(0);
-        execute_into(prepared, &self.context(&[Value::Int(aid)]), &mut txn, &mut taken)?;
-        black_box(taken.0);
+        self.take(prepared, params, &mut txn)?;
         self.commit(txn)
+    }
+
+    /// Executes on the snapshot that the transaction has, and takes the rows.
+    fn take(&self, prepared: &Prepared, params: &[Value], txn: &mut Txn) -> anyhow::Result<()> {
+        let mut taken = Taken(0);
+        execute_into(prepared, &self.context(params), txn, &mut taken)?;
+        black_box(taken.0);
+        Ok(())
     }
 
     /// Prepared statements in one transaction, each with what it takes of account, teller, branch and amount.
